@@ -1,0 +1,13 @@
+//! What everything else stands on: time without a clock, names, limits, seeded randomness and the one shape of a core.
+//!
+//! Nothing here opens, reads, spawns or waits.
+
+pub mod machine;
+pub mod names;
+pub mod rng;
+pub mod time;
+
+pub use machine::Machine;
+pub use names::{Epoch, NodeName, RunId, Secret};
+pub use rng::Rng;
+pub use time::Instant;

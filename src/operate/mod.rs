@@ -1,0 +1,4 @@
+//! What a person uses: status, events, orders to a running node, the demo and its lab.
+
+pub mod demo;
+pub mod lab;

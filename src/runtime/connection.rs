@@ -1,0 +1,128 @@
+//! A RESP connection to a redis or a sentinel, for control traffic: the proxy's clients never come here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use crate::wire::resp::{self, Decoder, Reply};
+use crate::wire::scan::{Limits, Malformed};
+
+/// Why a control connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// No answer in time.
+    #[error("no answer from {address} within {limit:?}")]
+    Timeout {
+        /// Who did not answer.
+        address: SocketAddr,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The socket failed.
+    #[error("connection to {address}: {source}")]
+    Io {
+        /// The other end.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What came is not RESP.
+    #[error("{address} does not speak RESP: {source}")]
+    Malformed {
+        /// The other end.
+        address: SocketAddr,
+        /// What is wrong.
+        source: Malformed,
+    },
+}
+
+/// The reading half: replies in their order.
+#[derive(Debug)]
+pub struct Replies {
+    address: SocketAddr,
+    stream: OwnedReadHalf,
+    data: BytesMut,
+    decoder: Decoder,
+}
+
+/// The writing half: commands, pipelined as the caller likes.
+#[derive(Debug)]
+pub struct Commands {
+    address: SocketAddr,
+    stream: OwnedWriteHalf,
+    data: BytesMut,
+}
+
+/// Both halves, for callers that ask and wait.
+#[derive(Debug)]
+pub struct Connection {
+    /// The writing half.
+    pub commands: Commands,
+    /// The reading half.
+    pub replies: Replies,
+}
+
+impl Connection {
+    /// Connects within `limit`.
+    pub async fn open(address: SocketAddr, limit: Duration) -> Result<Self, ConnectionError> {
+        let stream = timeout(limit, TcpStream::connect(address))
+            .await
+            .map_err(|_| ConnectionError::Timeout { address, limit })?
+            .map_err(|source| ConnectionError::Io { address, source })?;
+        stream.set_nodelay(true).map_err(|source| ConnectionError::Io { address, source })?;
+        let (read, write) = stream.into_split();
+        Ok(Self {
+            commands: Commands { address, stream: write, data: BytesMut::new() },
+            replies: Replies { address, stream: read, data: BytesMut::new(), decoder: Decoder::new(Limits::CONTROL) },
+        })
+    }
+
+    /// Sends one command and waits for its reply. After an error the connection is of no more use.
+    pub async fn ask<A: AsRef<[u8]>>(&mut self, args: &[A], limit: Duration) -> Result<Reply, ConnectionError> {
+        let address = self.commands.address;
+        timeout(limit, async {
+            self.commands.send(args).await?;
+            self.replies.next().await
+        })
+        .await
+        .map_err(|_| ConnectionError::Timeout { address, limit })?
+    }
+}
+
+impl Commands {
+    /// Sends one command.
+    pub async fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), ConnectionError> {
+        self.data.clear();
+        resp::command(args, &mut self.data);
+        let sent = self.stream.write_all(&self.data).await;
+        sent.map_err(|source| ConnectionError::Io { address: self.address, source })
+    }
+
+    /// This end's address, which is what the other end sees if no translation stands between.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok()
+    }
+}
+
+impl Replies {
+    /// The next reply. Cancel safe: nothing read is lost.
+    pub async fn next(&mut self) -> Result<Reply, ConnectionError> {
+        let address = self.address;
+        loop {
+            let decoded = self.decoder.next(&mut self.data);
+            if let Some(reply) = decoded.map_err(|source| ConnectionError::Malformed { address, source })? {
+                return Ok(reply);
+            }
+            let read = self.stream.read_buf(&mut self.data).await;
+            if read.map_err(|source| ConnectionError::Io { address, source })? == 0 {
+                return Err(ConnectionError::Io { address, source: io::ErrorKind::UnexpectedEof.into() });
+            }
+        }
+    }
+}

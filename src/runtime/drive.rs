@@ -1,0 +1,159 @@
+//! The one loop that drives every core, and keeps the rules of [`Machine`].
+
+use tokio::sync::mpsc;
+
+use super::clock;
+use crate::base::Machine;
+
+/// At most so many inputs are taken in before deadlines are looked at again.
+const INPUTS_PER_TURN: usize = 64;
+
+/// What became of one output.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flow<I> {
+    /// Done, or handed to somebody who will do it: go on with the next.
+    Done,
+    /// Done; feed this input when the batch is through.
+    Feed(I),
+    /// Failed, and what follows promised something that is now untrue: drop the rest of the batch and feed this input.
+    /// This is the fence of durable stores: no vote leaves before its record is on disk.
+    Abort(I),
+}
+
+/// Carries out the outputs of a machine.
+pub trait Execute<M: Machine> {
+    /// Carries out one output; the next one is not begun before this has returned.
+    fn execute(&mut self, output: M::Output) -> impl Future<Output = Flow<M::Input>>;
+}
+
+/// Drives `machine` until the senders of `inputs` are gone. Cancel safe between turns only: give it a task of its own and
+/// end it by dropping the senders.
+pub async fn drive<M: Machine>(machine: &mut M, mut inputs: mpsc::Receiver<M::Input>, executor: &mut impl Execute<M>) {
+    let mut out = Vec::new();
+    let mut fed = Vec::new();
+    loop {
+        let first = tokio::select! {
+            biased;
+            input = inputs.recv() => match input {
+                Some(input) => Some(input),
+                None => return,
+            },
+            () = clock::sleep_until(machine.deadline()) => None,
+        };
+        let now = clock::now();
+        let mut waiting = first;
+        for _ in 0..INPUTS_PER_TURN {
+            let Some(input) = waiting.take().or_else(|| inputs.try_recv().ok()) else { break };
+            machine.handle(now, input, &mut out);
+            run(machine, now, &mut out, &mut fed, executor).await;
+        }
+        if machine.deadline().is_some_and(|deadline| deadline <= now) {
+            machine.handle(now, M::TICK, &mut out);
+            debug_assert!(machine.deadline().is_none_or(|next| next > now), "a tick must move the deadline");
+            run(machine, now, &mut out, &mut fed, executor).await;
+        }
+    }
+}
+
+/// Carries out a batch, then feeds what it brought about, until nothing is left.
+async fn run<M: Machine>(
+    machine: &mut M,
+    now: crate::base::Instant,
+    out: &mut Vec<M::Output>,
+    fed: &mut Vec<M::Input>,
+    executor: &mut impl Execute<M>,
+) {
+    loop {
+        for output in out.drain(..) {
+            match executor.execute(output).await {
+                Flow::Done => {}
+                Flow::Feed(input) => fed.push(input),
+                Flow::Abort(input) => {
+                    fed.push(input);
+                    break;
+                }
+            }
+        }
+        if fed.is_empty() {
+            return;
+        }
+        for input in fed.drain(..) {
+            machine.handle(now, input, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::Instant;
+
+    /// Repeats inputs as outputs; says "tick" once, 5 ms after the first input.
+    #[derive(Default)]
+    struct Echo {
+        tick_at: Option<Instant>,
+        ticked: bool,
+    }
+
+    impl Machine for Echo {
+        type Input = &'static str;
+        type Output = &'static str;
+        const TICK: &'static str = "tick";
+
+        fn handle(&mut self, now: Instant, input: &'static str, out: &mut Vec<&'static str>) {
+            if input == "tick" {
+                self.tick_at = None;
+                self.ticked = true;
+            } else if self.tick_at.is_none() && !self.ticked {
+                self.tick_at = Some(now + Duration::from_millis(5));
+            }
+            match input {
+                "vote" => out.extend(["store", "reply"]),
+                other => out.push(other),
+            }
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            self.tick_at
+        }
+    }
+
+    struct Disk {
+        broken: bool,
+        done: Vec<&'static str>,
+    }
+
+    impl Execute<Echo> for Disk {
+        async fn execute(&mut self, output: &'static str) -> Flow<&'static str> {
+            if output == "store" && self.broken {
+                return Flow::Abort("refused");
+            }
+            self.done.push(output);
+            Flow::Done
+        }
+    }
+
+    async fn done(broken: bool, given: &[&'static str]) -> Vec<&'static str> {
+        let (inputs, receiver) = mpsc::channel(9);
+        let mut disk = Disk { broken, done: vec![] };
+        for input in given {
+            inputs.send(*input).await.unwrap();
+        }
+        let mut machine = Echo::default();
+        let driven = drive(&mut machine, receiver, &mut disk);
+        let _ = tokio::time::timeout(Duration::from_millis(50), driven).await;
+        disk.done
+    }
+
+    #[tokio::test]
+    async fn outputs_run_in_order_and_ticks_come_last() {
+        assert_eq!(done(false, &["a", "vote", "b"]).await, ["a", "store", "reply", "b", "tick"]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_store_fences_what_follows_it() {
+        assert_eq!(done(true, &["vote", "b"]).await, ["refused", "b", "tick"]);
+    }
+}

@@ -1,0 +1,313 @@
+//! The frame of the peer link: what a node says of itself to every other node.
+//!
+//! ```text
+//!  0        1                                 n                    n+32
+//!  +--------+---------------------------------+----------------------+
+//!  | version| Frame, postcard                 | HMAC-SHA256 of 0..n  |
+//!  +--------+---------------------------------+----------------------+
+//! ```
+//! A frame is whole state, never a delta, so that a lost one heals itself. The key is derived from the cluster password.
+
+use std::net::SocketAddr;
+
+use heapless::{String, Vec};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::base::{Epoch, NodeName, RunId, Secret};
+
+/// The only version so far.
+pub const VERSION: u8 = 1;
+/// A frame never exceeds this many bytes, so that it fits any Ethernet path unfragmented.
+pub const FRAME_MAX: usize = 1_200;
+const TAG_LEN: usize = 32;
+
+/// One datagram of the peer link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The cluster it speaks of: two clusters on one segment may share a password by mistake.
+    pub cluster: String<32>,
+    /// Random at each start of the sender's worker.
+    pub boot: u64,
+    /// Counts the sender's frames to everybody, from 1.
+    pub sequence: u64,
+    /// A number the receiver must echo before the sender believes a new boot of it.
+    pub nonce: u64,
+    /// The receiver's own nonce as last heard; zero: none heard yet.
+    pub echo: u64,
+    /// What the sender is.
+    pub state: NodeState,
+}
+
+/// What a node knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// Name in the cluster file.
+    pub name: NodeName,
+    /// Version of the software.
+    pub version: String<16>,
+    /// The roles it really runs.
+    pub roles: Roles,
+    /// Whether it can do its work, and if not, why.
+    pub health: Health,
+    /// Its redis, if it has that role.
+    pub redis: Option<RedisFacts>,
+    /// Its sentinel, if it has that role.
+    pub sentinel: Option<SentinelFacts>,
+    /// Its proxy, if it has that role.
+    pub proxy: Option<ProxyFacts>,
+    /// Its virtual routers.
+    pub vips: Vec<VipFacts, 4>,
+}
+
+/// The roles of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles {
+    /// Holds the virtual IP if elected and relays clients to the master.
+    pub proxy: bool,
+    /// Runs a redis-server.
+    pub redis: bool,
+    /// Votes.
+    pub sentinel: bool,
+}
+
+/// Whether a node can do its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Health {
+    /// Everything it should do works.
+    Good,
+    /// Something does not, in words for a person.
+    Bad(String<120>),
+}
+
+impl Health {
+    /// A bad health with the reason cut to what a frame can carry.
+    pub fn bad(reason: &str) -> Self {
+        Self::Bad(clipped(reason))
+    }
+}
+
+/// `text`, cut at a character boundary to the capacity of the target.
+pub fn clipped<const N: usize>(text: &str) -> String<N> {
+    let mut cut = String::new();
+    for character in text.chars() {
+        if cut.push(character).is_err() {
+            break;
+        }
+    }
+    cut
+}
+
+/// What the supervisor knows of its redis process. Its word is proof: it is the parent of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisFacts {
+    /// Where clients and replicas reach it.
+    pub address: SocketAddr,
+    /// Grows with every start of the process, also over restarts of the supervisor. What is said of one incarnation is
+    /// never true of another.
+    pub incarnation: u64,
+    /// State of the process.
+    pub process: Process,
+    /// Its replication role, as it last said itself.
+    pub role: RedisRole,
+    /// Its run id, once known.
+    pub run_id: Option<RunId>,
+    /// Its replication id (`master_replid`), once known: the lineage of its data.
+    pub replication_id: Option<RunId>,
+    /// Its replication offset in bytes (`master_repl_offset`, on a replica what it has applied).
+    pub offset: u64,
+    /// Its configured replica priority; 0: never to be promoted.
+    pub priority: u32,
+    /// Whether it holds any key at all.
+    pub has_data: bool,
+    /// What the durable record beside its data says of that data's history.
+    pub history: Option<History>,
+}
+
+/// Where the data of a redis came from, kept durably beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct History {
+    /// The configuration epoch of the master it last was or followed.
+    pub epoch: Epoch,
+    /// Whether it was that master, or a replica in sync with it.
+    pub in_sync: bool,
+    /// The offset it had reached then.
+    pub offset: u64,
+}
+
+/// State of a supervised process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Process {
+    /// Spawned, does not answer yet.
+    Starting,
+    /// Answers, reads its data from disk.
+    Loading,
+    /// Answers.
+    Alive,
+    /// Alive by the kernel's word, but does not answer at the moment (a slow script, a fork).
+    Busy,
+    /// Dead by the kernel's word.
+    Dead,
+}
+
+/// Replication role of a redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RedisRole {
+    /// Not asked yet.
+    Unknown,
+    /// Started closed: a replica of nobody, refuses writers and replicas.
+    Closed,
+    /// Replica of another node.
+    Replica {
+        /// Its master.
+        of: SocketAddr,
+        /// Whether the link to it is up, which includes that the initial synchronisation has ended.
+        link_up: bool,
+    },
+    /// Takes writes.
+    Master {
+        /// How many replicas are attached and in sync.
+        replicas: u8,
+    },
+}
+
+/// What a sentinel says of itself and of the masters it watches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentinelFacts {
+    /// Its id (`SENTINEL MYID`).
+    pub id: RunId,
+    /// The highest epoch it has seen.
+    pub current_epoch: Epoch,
+    /// One per watched master.
+    pub masters: Vec<MasterFacts, 4>,
+}
+
+/// What a sentinel thinks of one master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterFacts {
+    /// The name that clients ask for.
+    pub name: String<32>,
+    /// The master by the last decision known here, with the epoch of that decision. None: no record of any master.
+    pub decision: Option<Decision>,
+    /// Whether this sentinel, by itself, finds that master down (`s_down`).
+    pub sees_down: bool,
+    /// Whether this sentinel leads a failover now, and in which epoch.
+    pub leads: Option<Epoch>,
+    /// Who got its last vote, in which epoch.
+    pub vote: Option<(RunId, Epoch)>,
+}
+
+/// Who is master since which configuration epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The master's address.
+    pub master: SocketAddr,
+    /// The epoch of the decision; a higher one supersedes it.
+    pub epoch: Epoch,
+}
+
+/// What a proxy says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyFacts {
+    /// Whether its listener accepts clients.
+    pub listening: bool,
+    /// Where it sends writes, and by which decision.
+    pub route: Option<Decision>,
+    /// Clients connected now.
+    pub clients: u32,
+}
+
+/// What a node says of one of its virtual routers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipFacts {
+    /// Virtual router id, 1–255.
+    pub virtual_router_id: u8,
+    /// State of the protocol.
+    pub state: VipState,
+    /// Priority it advertises or would advertise.
+    pub priority: u8,
+}
+
+/// States of VRRP (RFC 9568 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VipState {
+    /// Not taking part.
+    Initialize,
+    /// Listening.
+    Backup,
+    /// Holding the addresses (the RFC's Active).
+    Master,
+}
+
+/// Why a datagram is not a frame of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Shorter than a version byte and a tag, or longer than [`FRAME_MAX`].
+    #[error("{0} bytes are no frame: {min} to {FRAME_MAX} are expected", min = 1 + TAG_LEN)]
+    Length(usize),
+    /// Another version of the frame.
+    #[error("frame version {0} is not spoken here: {VERSION} is expected")]
+    Version(u8),
+    /// The tag does not match: another password, or a changed frame.
+    #[error("the frame is not authentic: its sender has another password, or it was changed on its way")]
+    Tag,
+    /// Authentic and yet not readable: a bug or a foreign build.
+    #[error("the frame is authentic but not readable: {0}")]
+    Body(postcard::Error),
+}
+
+/// The key of the link, derived from the cluster password and the cluster's name.
+#[derive(Clone)]
+pub struct Key(Hmac<Sha256>);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(***)")
+    }
+}
+
+impl Key {
+    /// Derives the key: HMAC-SHA256 of a fixed label and the cluster's name under the password.
+    pub fn derive(password: &Secret, cluster: &str) -> Self {
+        let mut derivation = mac(password.reveal().as_bytes());
+        derivation.update(b"vigie peer link 1\0");
+        derivation.update(cluster.as_bytes());
+        Self(mac(&derivation.finalize().into_bytes()))
+    }
+}
+
+fn mac(key: &[u8]) -> Hmac<Sha256> {
+    <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of every length")
+}
+
+/// Encodes and signs a frame. None if it does not fit, which the bounded fields exclude.
+pub fn emit(frame: &Frame, key: &Key) -> Option<Vec<u8, FRAME_MAX>> {
+    let mut body = [0; FRAME_MAX];
+    let body = postcard::to_slice(frame, &mut body).ok()?;
+    let mut bytes = Vec::new();
+    bytes.push(VERSION).ok()?;
+    bytes.extend_from_slice(body).ok()?;
+    let mut tag = key.0.clone();
+    tag.update(&bytes);
+    bytes.extend_from_slice(&tag.finalize().into_bytes()).ok()?;
+    Some(bytes)
+}
+
+/// Checks and decodes a datagram.
+pub fn parse(bytes: &[u8], key: &Key) -> Result<Frame, Malformed> {
+    if bytes.len() <= TAG_LEN || bytes.len() > FRAME_MAX {
+        return Err(Malformed::Length(bytes.len()));
+    }
+    if bytes[0] != VERSION {
+        return Err(Malformed::Version(bytes[0]));
+    }
+    let (signed, tag) = bytes.split_at(bytes.len() - TAG_LEN);
+    let mut expected = key.0.clone();
+    expected.update(signed);
+    expected.verify_slice(tag).map_err(|_| Malformed::Tag)?;
+    postcard::from_bytes(&signed[1..]).map_err(Malformed::Body)
+}
+
+#[cfg(test)]
+mod tests;
