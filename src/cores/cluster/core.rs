@@ -1,13 +1,434 @@
 //! The machine of the peer link.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::{NodeView, Part, View};
+use crate::base::time::earliest;
+use crate::base::{Instant, Machine, NodeName, Rng};
+use crate::wire::frame::{self, FRAME_MAX, Frame, Health, Key, NodeState, Roles, clipped};
+
+/// Between two frames of a node while nothing changes.
+const FRAME_INTERVAL: Duration = Duration::from_millis(100);
+/// What a node said is acted upon for so long: four lost frames in a row, or a sender that was starved for a while.
+const FRESH_FOR: Duration = Duration::from_millis(500);
+/// A view is published at least so often, so that ages shown to people are right.
+const VIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// The same complaint about the same sender is published at most so often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// At most so many challenges are sent to one node per [`FRAME_INTERVAL`], so that replayed frames cannot make a storm.
+const CHALLENGES_MAX: u8 = 4;
+
+/// What the link must know of the cluster file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Key of the link.
+    pub key: Key,
+    /// This node's place in `peers`.
+    pub me: usize,
+    /// The roles this node really runs.
+    pub roles: Roles,
+    /// All nodes of the file, this one included.
+    pub peers: Vec<Peer>,
+    /// UDP port of the link, the same on every node.
+    pub port: u16,
+    /// Random at each start.
+    pub boot: u64,
+    /// Seed of nonces and jitter, random at each start.
+    pub seed: u64,
+}
+
+/// One node of the file.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its roles in the file.
+    pub roles: Roles,
+}
+
+/// What the link is told.
 #[derive(Debug)]
-pub struct Cluster;
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// A datagram came in.
+    Datagram {
+        /// Its source.
+        from: SocketAddr,
+        /// Its payload.
+        bytes: Box<[u8]>,
+    },
+    /// A role of this node speaks.
+    Part(Part),
+}
+
+/// What the link asks for.
 #[derive(Debug)]
-pub struct Config;
+pub enum Output {
+    /// Send this datagram.
+    Send {
+        /// To whom.
+        to: SocketAddr,
+        /// Its payload.
+        bytes: heapless::Vec<u8, FRAME_MAX>,
+    },
+    /// What this node knows has changed, or was not said for a while.
+    View(Box<View>),
+    /// Tell people.
+    Publish(Event),
+}
+
+/// What people may want to know of the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A node is heard.
+    PeerUp(NodeName),
+    /// A node is not heard any more.
+    PeerDown(NodeName),
+    /// A node's worker was started anew.
+    PeerRestarted(NodeName),
+    /// A node says that something is wrong with it, or that it is well again.
+    PeerHealth(NodeName, Health),
+    /// Frames of a node, or from an address of none, are refused.
+    Refused {
+        /// Where they come from.
+        from: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// Stable name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PeerUp(_) => "peer-up",
+            Self::PeerDown(_) => "peer-down",
+            Self::PeerRestarted(_) => "peer-restarted",
+            Self::PeerHealth(..) => "peer-health",
+            Self::Refused { .. } => "frame-refused",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerUp(name) => write!(f, "{name} is heard"),
+            Self::PeerDown(name) => write!(f, "{name} is not heard any more"),
+            Self::PeerRestarted(name) => write!(f, "the worker of {name} was started anew"),
+            Self::PeerHealth(name, Health::Good) => write!(f, "{name} is well"),
+            Self::PeerHealth(name, Health::Bad(why)) => write!(f, "{name}: {why}"),
+            Self::Refused { from, reason } => write!(f, "frames from {from} are refused: {reason}"),
+        }
+    }
+}
+
+/// What is kept of the link to one other node.
 #[derive(Debug)]
-pub struct Event;
+struct Link {
+    /// The start of the peer that is believed, with its highest sequence number.
+    believed: Option<(u64, u64)>,
+    /// What the peer must echo before another start of it is believed. Renewed each time one is, so that frames recorded
+    /// from an earlier start can never be played back.
+    nonce: u64,
+    /// The peer's nonce, as last heard from a believed start.
+    echo: u64,
+    /// Challenges sent since the last regular frame.
+    challenges: u8,
+    /// When its frames were last complained about.
+    complained_at: Option<Instant>,
+}
+
+/// The peer link of one node.
 #[derive(Debug)]
-pub struct Input;
-#[derive(Debug)]
-pub struct Output;
-#[derive(Debug)]
-pub struct Peer;
+pub struct Cluster {
+    config: Config,
+    rng: Rng,
+    view: View,
+    /// By place in the file; this node's own entry is unused.
+    links: Vec<Link>,
+    own_faults: BTreeMap<&'static str, String>,
+    sequence: u64,
+    next_frame_at: Instant,
+    next_view_at: Instant,
+    /// When frames from an address of no node were last complained about.
+    stranger_at: Option<Instant>,
+}
+
+impl Cluster {
+    /// A link that has heard nobody yet. The first frames go out at the first tick.
+    pub fn new(config: Config, version: &str, now: Instant) -> Self {
+        assert!(config.me < config.peers.len(), "a node is part of its cluster");
+        let mut rng = Rng::new(config.seed);
+        let own = NodeState {
+            name: config.peers[config.me].name.clone(),
+            version: clipped(version),
+            roles: config.roles,
+            health: Health::Good,
+            redis: None,
+            sentinel: None,
+            proxy: None,
+            vips: heapless::Vec::new(),
+        };
+        let nodes = config.peers.iter().enumerate().map(|(place, peer)| NodeView {
+            name: peer.name.clone(),
+            address: peer.address,
+            roles: peer.roles,
+            state: (place == config.me).then(|| own.clone()),
+            fresh: place == config.me,
+            heard_at: (place == config.me).then_some(now),
+            fault: if place == config.me { String::new() } else { "never heard".to_owned() },
+        });
+        let view = View { at: now, me: config.me, nodes: nodes.collect() };
+        let links = config.peers.iter().map(|_| Link {
+            believed: None,
+            nonce: rng.next_u64(),
+            echo: 0,
+            challenges: 0,
+            complained_at: None,
+        });
+        let links = links.collect();
+        Self {
+            config,
+            rng,
+            view,
+            links,
+            own_faults: BTreeMap::new(),
+            sequence: 0,
+            next_frame_at: now,
+            next_view_at: now,
+            stranger_at: None,
+        }
+    }
+
+    /// What this node knows.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn own(&mut self) -> &mut NodeState {
+        self.view.nodes[self.config.me].state.as_mut().expect("a node always knows itself")
+    }
+
+    fn publish_view(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.view.at = now;
+        self.view.nodes[self.config.me].heard_at = Some(now);
+        self.next_view_at = now + VIEW_INTERVAL;
+        out.push(Output::View(Box::new(self.view.clone())));
+    }
+
+    fn send(&mut self, place: usize, out: &mut Vec<Output>) {
+        self.sequence += 1;
+        let link = &self.links[place];
+        let frame = Frame {
+            cluster: clipped(&self.config.cluster),
+            boot: self.config.boot,
+            sequence: self.sequence,
+            nonce: link.nonce,
+            echo: link.echo,
+            state: self.view.own().state.clone().expect("a node always knows itself"),
+        };
+        if let Some(bytes) = frame::emit(&frame, &self.config.key) {
+            out.push(Output::Send { to: SocketAddr::new(self.view.nodes[place].address, self.config.port), bytes });
+        }
+    }
+
+    fn send_all(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let me = self.config.me;
+        for place in (0..self.links.len()).filter(|place| *place != me) {
+            self.links[place].challenges = 0;
+            self.send(place, out);
+        }
+        // Up to a tenth of jitter, so that nodes started together do not stay in step.
+        self.next_frame_at = now + FRAME_INTERVAL - self.rng.below(FRAME_INTERVAL / 10);
+    }
+
+    fn part(&mut self, now: Instant, part: Part, out: &mut Vec<Output>) {
+        let before = self.own().clone();
+        match part {
+            Part::Redis(facts) => self.own().redis = Some(facts),
+            Part::Sentinel(facts) => self.own().sentinel = Some(facts),
+            Part::Proxy(facts) => self.own().proxy = Some(facts),
+            Part::Vip(facts) => {
+                let vips = &mut self.own().vips;
+                match vips.iter_mut().find(|vip| vip.virtual_router_id == facts.virtual_router_id) {
+                    Some(vip) => *vip = facts,
+                    // More than a frame holds work all the same; they are only not shown on other nodes.
+                    None => drop(vips.push(facts)),
+                }
+            }
+            Part::Fault { source, reason } => {
+                match reason {
+                    Some(reason) => drop(self.own_faults.insert(source, reason)),
+                    None => drop(self.own_faults.remove(source)),
+                }
+                let reasons: Vec<_> = self.own_faults.values().map(String::as_str).collect();
+                let reason = reasons.join("; ");
+                self.own().health = if reason.is_empty() { Health::Good } else { Health::bad(&reason) };
+                self.view.nodes[self.config.me].fault = reason;
+            }
+        }
+        if *self.own() != before {
+            self.send_all(now, out);
+            self.publish_view(now, out);
+        }
+    }
+
+    fn datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
+        let place = self.view.nodes.iter().position(|node| node.address == from.ip().to_canonical());
+        let frame = match self.checked(place, bytes) {
+            Ok(frame) => frame,
+            Err(reason) => return self.refuse(now, from, place, reason, out),
+        };
+        let Some(place) = place else { return };
+        let link = &mut self.links[place];
+        match link.believed {
+            Some((boot, sequence)) if boot == frame.boot => {
+                if frame.sequence > sequence {
+                    self.accept(now, place, frame, false, out);
+                }
+            }
+            Some(_) | None if frame.echo == link.nonce => {
+                let again = link.believed.is_some();
+                link.nonce = self.rng.next_u64();
+                self.accept(now, place, frame, again, out);
+            }
+            Some(_) | None => self.challenge(place, &frame, out),
+        }
+    }
+
+    /// A frame of this cluster by the node of that place; otherwise what is wrong.
+    fn checked(&self, place: Option<usize>, bytes: &[u8]) -> Result<Frame, String> {
+        let frame = frame::parse(bytes, &self.config.key).map_err(|error| error.to_string())?;
+        if frame.cluster.as_str() != self.config.cluster {
+            return Err(format!("they are of cluster {:?}, not {:?}", frame.cluster.as_str(), self.config.cluster));
+        }
+        let name = &frame.state.name;
+        let Some(place) = place else { return Err(format!("{name} has another address in the cluster file")) };
+        let expected = &self.config.peers[place].name;
+        if place == self.config.me || name != expected {
+            return Err(format!("they say to be of {name}, but that address is {expected}'s in the cluster file"));
+        }
+        Ok(frame)
+    }
+
+    /// Another start of a peer is not believed before it has shown that it hears us now.
+    fn challenge(&mut self, place: usize, frame: &Frame, out: &mut Vec<Output>) {
+        let link = &mut self.links[place];
+        if link.challenges < CHALLENGES_MAX {
+            link.challenges += 1;
+            let echo = std::mem::replace(&mut link.echo, frame.nonce);
+            let believed = link.believed.is_some();
+            self.send(place, out);
+            if believed {
+                // The frame may be a recorded one: what the believed start expects stays.
+                self.links[place].echo = echo;
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant, place: usize, frame: Frame, again: bool, out: &mut Vec<Output>) {
+        let link = &mut self.links[place];
+        link.believed = Some((frame.boot, frame.sequence));
+        // A nonce not yet echoed: the peer may be waiting for it.
+        let answer = link.echo != frame.nonce && link.challenges < CHALLENGES_MAX;
+        link.echo = frame.nonce;
+        if answer {
+            link.challenges += 1;
+            self.send(place, out);
+        }
+        let node = &mut self.view.nodes[place];
+        if !node.fresh {
+            out.push(Output::Publish(Event::PeerUp(node.name.clone())));
+        } else if again {
+            out.push(Output::Publish(Event::PeerRestarted(node.name.clone())));
+        }
+        let state = Some(frame.state);
+        let fault = match state.as_ref().map(|state| &state.health) {
+            Some(Health::Bad(reason)) => reason.as_str(),
+            Some(Health::Good) | None => "",
+        };
+        if node.fault != fault {
+            if let Some(state) = state.as_ref().filter(|_| node.fresh || !fault.is_empty()) {
+                out.push(Output::Publish(Event::PeerHealth(node.name.clone(), state.health.clone())));
+            }
+            fault.clone_into(&mut node.fault);
+        }
+        let changed = !node.fresh || node.state != state;
+        node.heard_at = Some(now);
+        node.fresh = true;
+        node.state = state;
+        if changed {
+            self.publish_view(now, out);
+        }
+    }
+
+    fn refuse(&mut self, now: Instant, from: SocketAddr, place: Option<usize>, reason: String, out: &mut Vec<Output>) {
+        let due = |at: Option<Instant>| at.is_none_or(|at| now.since(at) >= COMPLAINT_INTERVAL);
+        let complained_at = match place {
+            Some(place) => &mut self.links[place].complained_at,
+            None => &mut self.stranger_at,
+        };
+        if due(*complained_at) {
+            *complained_at = Some(now);
+            out.push(Output::Publish(Event::Refused { from, reason: reason.clone() }));
+        }
+        // Anybody can send from a peer's address: a peer that is heard well stays so.
+        if let Some(node) = place.filter(|place| *place != self.config.me).map(|place| &mut self.view.nodes[place])
+            && !node.fresh
+            && node.fault != reason
+        {
+            node.fault = reason;
+            self.publish_view(now, out);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let mut changed = false;
+        for (_, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
+            if node.fresh && node.heard_at.is_none_or(|at| now.since(at) >= FRESH_FOR) {
+                node.fresh = false;
+                "not heard any more".clone_into(&mut node.fault);
+                out.push(Output::Publish(Event::PeerDown(node.name.clone())));
+                changed = true;
+            }
+        }
+        if self.next_frame_at <= now {
+            self.send_all(now, out);
+        }
+        if changed || self.next_view_at <= now {
+            self.publish_view(now, out);
+        }
+    }
+}
+
+impl Machine for Cluster {
+    type Input = Input;
+    type Output = Output;
+    const TICK: Input = Input::Tick;
+
+    fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Tick => self.tick(now, out),
+            Input::Datagram { from, bytes } => self.datagram(now, from, &bytes, out),
+            Input::Part(part) => self.part(now, part, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let others = self.view.nodes.iter().enumerate().filter(|(place, node)| *place != self.config.me && node.fresh);
+        let stale_at = others.filter_map(|(_, node)| node.heard_at).map(|at| at + FRESH_FOR).min();
+        earliest(stale_at, Some(self.next_frame_at.min(self.next_view_at)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

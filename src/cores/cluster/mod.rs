@@ -3,7 +3,7 @@
 //! Owns the one table of what this node knows of the cluster, itself included: the [`View`].
 
 mod core;
-pub use core::{Cluster, Config, Event, Input, Output, Peer};
+pub use self::core::{Cluster, Config, Event, Input, Output, Peer};
 
 use std::net::IpAddr;
 

@@ -1,0 +1,243 @@
+use super::*;
+use crate::base::Secret;
+use crate::wire::frame::{ProxyFacts, VipFacts, VipState};
+
+/// Nodes of one cluster on a network that delivers at once, unless told otherwise.
+struct Net {
+    now: Instant,
+    nodes: Vec<Option<Cluster>>,
+    boots: u64,
+    /// Directed pairs that lose everything.
+    cut: Vec<(usize, usize)>,
+    /// Everything ever sent: from, to, bytes.
+    sent: Vec<(usize, usize, Vec<u8>)>,
+    events: Vec<(usize, Event)>,
+}
+
+fn address(place: usize) -> IpAddr {
+    IpAddr::from([10, 0, 0, u8::try_from(place).unwrap() + 1])
+}
+
+fn config(me: usize, count: usize, boot: u64, password: &str) -> Config {
+    let peers = (0..count).map(|place| Peer {
+        name: format!("node-{place}").parse().unwrap(),
+        address: address(place),
+        roles: Roles { sentinel: true, ..Roles::default() },
+    });
+    Config {
+        cluster: "mymaster".to_owned(),
+        key: Key::derive(&Secret::new(password), "mymaster"),
+        me,
+        roles: Roles { sentinel: true, ..Roles::default() },
+        peers: peers.collect(),
+        port: 26_380,
+        boot,
+        seed: boot,
+    }
+}
+
+impl Net {
+    fn new(count: usize) -> Self {
+        let mut net = Self {
+            now: Instant::from_millis(1_000),
+            nodes: (0..count).map(|_| None).collect(),
+            boots: 0,
+            cut: vec![],
+            sent: vec![],
+            events: vec![],
+        };
+        (0..count).for_each(|place| net.start(place));
+        net
+    }
+
+    fn start(&mut self, place: usize) {
+        self.boots += 1;
+        let config = config(place, self.nodes.len(), self.boots, "secret");
+        self.nodes[place] = Some(Cluster::new(config, "0.1.0", self.now));
+    }
+
+    fn feed(&mut self, place: usize, input: Input) {
+        let mut waiting = vec![(place, input)];
+        while let Some((place, input)) = waiting.pop() {
+            let Some(node) = &mut self.nodes[place] else { continue };
+            let mut out = vec![];
+            node.handle(self.now, input, &mut out);
+            for output in out {
+                match output {
+                    Output::Send { to, bytes } => {
+                        let target = (0..self.nodes.len()).find(|target| address(*target) == to.ip()).unwrap();
+                        self.sent.push((place, target, bytes.to_vec()));
+                        if !self.cut.contains(&(place, target)) {
+                            let from = SocketAddr::new(address(place), 26_380);
+                            waiting.insert(0, (target, Input::Datagram { from, bytes: bytes.as_slice().into() }));
+                        }
+                    }
+                    Output::View(_) => {}
+                    Output::Publish(event) => self.events.push((place, event)),
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, millis: u64) {
+        let until = self.now + Duration::from_millis(millis);
+        loop {
+            let due = |node: &Option<Cluster>| node.as_ref().and_then(Machine::deadline);
+            let next = (0..self.nodes.len()).filter_map(|place| Some((due(&self.nodes[place])?, place))).min();
+            match next {
+                Some((at, place)) if at <= until => {
+                    self.now = self.now.max(at);
+                    self.feed(place, Input::Tick);
+                    assert!(due(&self.nodes[place]) > Some(self.now), "a tick moves the deadline");
+                }
+                Some(_) | None => break,
+            }
+        }
+        self.now = until;
+    }
+
+    fn sees(&self, place: usize, other: usize) -> &NodeView {
+        &self.nodes[place].as_ref().unwrap().view().nodes[other]
+    }
+}
+
+fn proxy(clients: u32) -> Part {
+    Part::Proxy(ProxyFacts { listening: true, route: None, clients })
+}
+
+#[test]
+fn everybody_hears_everybody_within_one_interval() {
+    let mut net = Net::new(5);
+    net.run(110);
+    for place in 0..5 {
+        for other in 0..5 {
+            assert!(net.sees(place, other).fresh, "{place} hears {other}");
+        }
+    }
+}
+
+#[test]
+fn a_change_is_known_everywhere_at_once() {
+    let mut net = Net::new(3);
+    net.run(250);
+    net.feed(0, Input::Part(proxy(7)));
+    for place in 0..3 {
+        assert_eq!(net.sees(place, 0).state.as_ref().unwrap().proxy.map(|proxy| proxy.clients), Some(7));
+    }
+    let sent = net.sent.len();
+    net.feed(0, Input::Part(proxy(7)));
+    assert_eq!(net.sent.len(), sent, "the same again is no change");
+}
+
+#[test]
+fn silence_makes_stale_and_frames_make_fresh_again() {
+    let mut net = Net::new(3);
+    net.run(250);
+    net.cut = vec![(0, 1), (0, 2)];
+    net.run(700);
+    assert!(!net.sees(1, 0).fresh && net.sees(1, 0).state.is_some());
+    assert!(net.sees(0, 1).fresh, "the other direction works");
+    assert!(net.events.contains(&(1, Event::PeerDown("node-0".parse().unwrap()))));
+    net.cut.clear();
+    net.run(110);
+    assert!(net.sees(1, 0).fresh);
+}
+
+#[test]
+fn a_restarted_peer_is_believed_at_once_and_its_old_frames_never_again() {
+    let mut net = Net::new(2);
+    net.run(500);
+    net.feed(0, Input::Part(proxy(1)));
+    let recorded: Vec<_> = net.sent.iter().filter(|(from, ..)| *from == 0).map(|(.., bytes)| bytes.clone()).collect();
+    net.start(0);
+    net.run(20);
+    assert!(net.sees(1, 0).fresh);
+    assert_eq!(net.sees(1, 0).state.as_ref().unwrap().proxy, None, "the new start has no proxy yet");
+    assert!(net.events.contains(&(1, Event::PeerRestarted("node-0".parse().unwrap()))));
+    for bytes in recorded {
+        let from = SocketAddr::new(address(0), 26_380);
+        net.feed(1, Input::Datagram { from, bytes: bytes.into() });
+        assert_eq!(net.sees(1, 0).state.as_ref().unwrap().proxy, None, "a recorded frame was believed");
+    }
+    net.run(1_000);
+    assert!(net.sees(1, 0).fresh && net.sees(0, 1).fresh, "and the link still works");
+}
+
+#[test]
+fn replayed_and_reordered_frames_of_the_same_start_are_ignored() {
+    let mut net = Net::new(2);
+    net.run(300);
+    net.feed(0, Input::Part(proxy(1)));
+    let old = net.sent.iter().rev().find(|(from, ..)| *from == 0).unwrap().2.clone();
+    net.feed(0, Input::Part(proxy(2)));
+    let from = SocketAddr::new(address(0), 26_380);
+    net.feed(1, Input::Datagram { from, bytes: old.into() });
+    assert_eq!(net.sees(1, 0).state.as_ref().unwrap().proxy.map(|proxy| proxy.clients), Some(2));
+}
+
+#[test]
+fn another_password_is_named_as_such() {
+    let mut net = Net::new(2);
+    net.nodes[0] = Some(Cluster::new(config(0, 2, 99, "wrong"), "0.1.0", net.now));
+    net.run(300);
+    assert!(!net.sees(1, 0).fresh);
+    assert!(net.sees(1, 0).fault.contains("another password"), "{}", net.sees(1, 0).fault);
+    let complaints = net.events.iter().filter(|(place, event)| *place == 1 && event.name() == "frame-refused");
+    assert_eq!(complaints.count(), 1, "said once, not with each frame");
+}
+
+#[test]
+fn names_must_fit_their_addresses() {
+    let mut net = Net::new(3);
+    net.run(300);
+    let frame = net.sent.iter().rev().find(|(from, to, _)| (*from, *to) == (0, 1)).unwrap().2.clone();
+    net.nodes[1] = Some(Cluster::new(config(1, 3, 77, "secret"), "0.1.0", net.now));
+    for from in [address(2), address(1), IpAddr::from([10, 9, 9, 9])] {
+        net.feed(1, Input::Datagram { from: SocketAddr::new(from, 26_380), bytes: frame.clone().into() });
+    }
+    assert!(!net.sees(1, 0).fresh && !net.sees(1, 2).fresh);
+    assert!(net.sees(1, 2).fault.contains("node-2's"), "{}", net.sees(1, 2).fault);
+    assert!(net.sees(1, 1).fault.is_empty(), "strangers cannot spoil the node's own state");
+}
+
+#[test]
+fn faults_of_several_parts_are_joined_and_mended_apart() {
+    let mut net = Net::new(2);
+    net.run(300);
+    let fault = |source, reason: Option<&str>| {
+        Input::Part(Part::Fault { source, reason: reason.map(str::to_owned) })
+    };
+    net.feed(0, fault("redis", Some("no server")));
+    net.feed(0, fault("vrrp", Some("no interface")));
+    assert_eq!(net.sees(1, 0).fault, "no server; no interface");
+    net.feed(0, fault("redis", None));
+    assert_eq!(net.sees(1, 0).fault, "no interface");
+    net.feed(0, fault("vrrp", None));
+    assert_eq!(net.sees(1, 0).fault, "");
+}
+
+#[test]
+fn virtual_routers_are_told_apart() {
+    let mut net = Net::new(2);
+    let vip = |virtual_router_id, state| Part::Vip(VipFacts { virtual_router_id, state, priority: 100 });
+    net.feed(0, Input::Part(vip(51, VipState::Backup)));
+    net.feed(0, Input::Part(vip(52, VipState::Backup)));
+    net.feed(0, Input::Part(vip(51, VipState::Master)));
+    let states: Vec<_> =
+        net.sees(0, 0).state.as_ref().unwrap().vips.iter().map(|vip| (vip.virtual_router_id, vip.state)).collect();
+    assert_eq!(states, [(51, VipState::Master), (52, VipState::Backup)]);
+}
+
+#[test]
+fn garbage_moves_nothing_and_makes_no_storm() {
+    let mut net = Net::new(2);
+    net.run(300);
+    let mut rng = Rng::new(1);
+    let sent = net.sent.len();
+    for _ in 0..1_000 {
+        let bytes: Vec<u8> = (0..rng.next_u32() % 1_400).map(|_| rng.next_u32().to_le_bytes()[0]).collect();
+        net.feed(1, Input::Datagram { from: SocketAddr::new(address(0), 9), bytes: bytes.into() });
+    }
+    assert!(net.sees(1, 0).fresh && net.sees(1, 0).fault.is_empty());
+    assert_eq!(net.sent.len(), sent, "garbage is not answered");
+}

@@ -1,0 +1,161 @@
+//! The control socket of a node: one request a line, answers as lines of JSON.
+//!
+//! `{"request":"status"}` · `{"request":"events","follow":true}` · `{"request":"failover","to":"redis-02"}`
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{broadcast, watch};
+
+use super::journal::Journal;
+use super::status::Status;
+use crate::base::NodeName;
+
+/// Longest request, bytes.
+const REQUEST_MAX: u64 = 4_096;
+/// A caller has so long to say what it wants.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// Name of the socket in the runtime directory.
+pub const SOCKET_NAME: &str = "control.sock";
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// The view of this node; answered by a [`Status`].
+    Status,
+    /// What has happened; answered by one line per record.
+    Events {
+        /// Whether to go on with what happens next.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// A planned switchover; answered when it is done or aborted.
+    Failover {
+        /// The new master; none: the best replica.
+        #[serde(default)]
+        to: Option<String>,
+    },
+}
+
+/// The last line of an answer that is not a status or a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// Done.
+    Ok(Switched),
+    /// Refused or aborted, and why.
+    Error(String),
+}
+
+/// What a switchover did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switched {
+    /// The master before.
+    pub from: String,
+    /// The master now.
+    pub to: String,
+    /// Configuration epoch of the new master.
+    pub epoch: u64,
+    /// How long writes were held back at the old master, microseconds.
+    pub pause_us: u64,
+}
+
+/// What the control socket asks of the rest of the node.
+pub trait Node: Clone + 'static {
+    /// The current status.
+    fn status(&self) -> Status;
+    /// Carries out a planned switchover; returns when it is done or aborted.
+    fn failover(&self, to: Option<NodeName>) -> impl Future<Output = Result<Switched, String>>;
+}
+
+/// The socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("control socket {path}: {source}")]
+pub struct ControlError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Opens the control socket in `runtime_dir`, which only root or the owner of the process may use. A socket left there is
+/// replaced: the lock of the runtime directory is held by this process.
+pub fn open(runtime_dir: &Path) -> Result<UnixListener, ControlError> {
+    let path = runtime_dir.join(SOCKET_NAME);
+    let fault = |source| ControlError { path: path.clone(), source };
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(fault)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(fault)?;
+    Ok(listener)
+}
+
+/// Serves callers until `stop`. Must run inside a [`tokio::task::LocalSet`].
+pub async fn serve(listener: UnixListener, node: impl Node, journal: Journal, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // Out of descriptors, for one: other callers may leave.
+                let Ok((stream, _)) = accepted else { tokio::time::sleep(Duration::from_millis(100)).await; continue };
+                let (node, journal) = (node.clone(), journal.clone());
+                // A caller that has gone is no concern of ours.
+                tokio::task::spawn_local(async move { drop(answer(stream, &node, &journal).await) });
+            }
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, node: &impl Node, journal: &Journal) -> io::Result<()> {
+    let mut line = String::new();
+    let mut reader = BufReader::new((&mut stream).take(REQUEST_MAX));
+    tokio::time::timeout(REQUEST_TIME, reader.read_line(&mut line)).await??;
+    match serde_json::from_str(&line) {
+        Ok(Request::Status) => say(&mut stream, &node.status()).await,
+        Ok(Request::Events { follow }) => events(&mut stream, journal, follow).await,
+        Ok(Request::Failover { to }) => {
+            let to = to.map(|name| name.parse::<NodeName>()).transpose();
+            let answer = match to {
+                Err(error) => Answer::Error(error.to_string()),
+                Ok(to) => node.failover(to).await.map_or_else(Answer::Error, Answer::Ok),
+            };
+            say(&mut stream, &answer).await
+        }
+        Err(error) => say(&mut stream, &Answer::Error(format!("not a request: {error}"))).await,
+    }
+}
+
+async fn events(stream: &mut UnixStream, journal: &Journal, follow: bool) -> io::Result<()> {
+    let (kept, mut coming) = journal.follow();
+    for record in kept {
+        say(stream, &record).await?;
+    }
+    while follow {
+        let mut gone = [0];
+        let record = tokio::select! {
+            record = coming.recv() => record,
+            // A follower says nothing more; what comes is its end.
+            _ = stream.read(&mut gone) => return Ok(()),
+        };
+        match record {
+            Ok(record) => say(stream, &record).await?,
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+async fn say(stream: &mut UnixStream, answer: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
+}

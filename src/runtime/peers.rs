@@ -1,0 +1,116 @@
+//! The peer link's socket, and the watch through which every role of this node sees the cluster.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+
+use super::drive::{Execute, Flow, drive};
+use super::journal::{Journal, Level};
+use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
+use crate::runtime::clock;
+use crate::wire::frame::Health;
+
+/// Datagrams and parts that may wait; what does not fit is dropped (datagrams) or waits (parts).
+const WAITING_MAX: usize = 256;
+/// One byte more than the longest frame, so that a longer one is seen to be too long.
+const DATAGRAM_MAX: usize = crate::wire::frame::FRAME_MAX + 1;
+
+/// The link cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("peer link: cannot listen on UDP {address}: {source} (the address must be this node's own, the port free)")]
+pub struct PeersError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A link that listens, and its ends for the roles of this node.
+#[derive(Debug)]
+pub struct Peers {
+    /// What this node knows of the cluster.
+    pub view: watch::Receiver<Arc<View>>,
+    /// For the roles to speak of themselves.
+    pub post: mpsc::Sender<Part>,
+    machine: Cluster,
+    socket: Arc<UdpSocket>,
+    views: watch::Sender<Arc<View>>,
+    posted: mpsc::Receiver<Part>,
+}
+
+impl Peers {
+    /// Opens the link's socket. Needs a tokio runtime.
+    pub fn open(config: Config) -> Result<Self, PeersError> {
+        let address = SocketAddr::new(config.peers[config.me].address, config.port);
+        let socket = bind(address).map_err(|source| PeersError { address, source })?;
+        let machine = Cluster::new(config, env!("CARGO_PKG_VERSION"), clock::now());
+        let (views, view) = watch::channel(Arc::new(machine.view().clone()));
+        let (post, posted) = mpsc::channel(WAITING_MAX);
+        Ok(Self { view, post, machine, socket: Arc::new(socket), views, posted })
+    }
+
+    /// Runs the link until `stop` says so; the caller still sends its last words through `post` before.
+    pub async fn run(self, journal: Journal, mut stop: watch::Receiver<bool>) {
+        let Self { view: _, post, mut machine, socket, views, mut posted } = self;
+        drop(post);
+        let (inputs, receiver) = mpsc::channel(WAITING_MAX);
+        let datagrams = receive(Arc::clone(&socket), inputs.clone());
+        let parts = async move {
+            while let Some(part) = posted.recv().await {
+                if inputs.send(Input::Part(part)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let mut executor = Executor { socket, views, journal };
+        tokio::select! {
+            () = drive(&mut machine, receiver, &mut executor) => {}
+            () = datagrams => {}
+            () = async { tokio::join!(parts, std::future::pending::<()>()); } => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+async fn receive(socket: Arc<UdpSocket>, inputs: mpsc::Sender<Input>) {
+    let mut data = [0; DATAGRAM_MAX];
+    loop {
+        // An error here is about an earlier datagram of ours that nobody took (ICMP): the next one may be taken.
+        let Ok((length, from)) = socket.recv_from(&mut data).await else { continue };
+        // Full: a flood. State is repeated, so what is dropped now comes again.
+        let _ = inputs.try_send(Input::Datagram { from, bytes: data[..length].into() });
+    }
+}
+
+#[derive(Debug)]
+struct Executor {
+    socket: Arc<UdpSocket>,
+    views: watch::Sender<Arc<View>>,
+    journal: Journal,
+}
+
+impl Execute<Cluster> for Executor {
+    async fn execute(&mut self, output: Output) -> Flow<Input> {
+        match output {
+            // Not sent (no route, a full queue): the next frame repeats it.
+            Output::Send { to, bytes } => drop(self.socket.try_send_to(&bytes, to)),
+            Output::View(view) => drop(self.views.send_replace(Arc::new(*view))),
+            Output::Publish(event) => {
+                let level = match &event {
+                    Event::PeerUp(_) | Event::PeerHealth(_, Health::Good) => Level::Info,
+                    Event::PeerDown(_) | Event::PeerRestarted(_) | Event::PeerHealth(_, Health::Bad(_)) => Level::Warn,
+                    Event::Refused { .. } => Level::Error,
+                };
+                self.journal.record("cluster", level, event.name(), event.to_string());
+            }
+        }
+        Flow::Done
+    }
+}
