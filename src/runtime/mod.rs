@@ -2,7 +2,9 @@
 
 pub mod clock;
 pub mod connection;
+pub mod control;
 pub mod drive;
 pub mod journal;
+pub mod peers;
 pub mod status;
 pub mod store;
