@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod connection;
+pub mod control;
 pub mod drive;
 pub mod journal;
 pub mod status;
