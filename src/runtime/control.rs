@@ -138,7 +138,10 @@ async fn events(stream: &mut UnixStream, journal: &Journal, follow: bool) -> io:
     for record in kept {
         say(stream, &record).await?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         let mut gone = [0];
         let record = tokio::select! {
             record = coming.recv() => record,
@@ -151,7 +154,6 @@ async fn events(stream: &mut UnixStream, journal: &Journal, follow: bool) -> io:
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }
-    Ok(())
 }
 
 async fn say(stream: &mut UnixStream, answer: &impl Serialize) -> io::Result<()> {

@@ -5,5 +5,6 @@ pub mod connection;
 pub mod control;
 pub mod drive;
 pub mod journal;
+pub mod peers;
 pub mod status;
 pub mod store;

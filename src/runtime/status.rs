@@ -1,6 +1,13 @@
 //! What `vigie status --json` prints: the view of one node on the whole cluster, in words and numbers for people and scripts.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
+
+use crate::base::Instant;
+use crate::config::Config;
+use crate::cores::cluster::{NodeView, View};
+use crate::wire::frame::{Decision, Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
 
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,4 +126,125 @@ pub struct VipStatus {
     pub state: String,
     /// Priority, 1–254.
     pub priority: u8,
+}
+
+impl Status {
+    /// The status of the cluster of `config` as `view` has it at `now`; the worker runs since `started`.
+    pub fn new(config: &Config, view: &View, started: Instant, now: Instant) -> Self {
+        let master_name = config.cluster.name.as_str();
+        let decision = latest_decision(view, master_name);
+        let is_master =
+            |node: &NodeView| decision.is_some_and(|d| d.master == SocketAddr::new(node.address, config.redis.port));
+        let master = decision.map(|decision| MasterStatus {
+            node: view.nodes.iter().find(|node| is_master(node)).map(|node| node.name.to_string()),
+            address: decision.master.to_string(),
+            epoch: decision.epoch,
+        });
+        let master_offset = view.fresh().find(|(node, _)| is_master(node)).and_then(|(_, state)| state.redis.as_ref());
+        let master_offset = master_offset.map(|redis| redis.offset);
+        Self {
+            cluster: master_name.to_owned(),
+            node: view.own().name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: millis(now.since(started)),
+            fencing: "not fenced".to_owned(),
+            master,
+            nodes: view.nodes.iter().map(|node| node_status(config, node, master_offset, now)).collect(),
+        }
+    }
+}
+
+/// The decision of the highest epoch that any sentinel heard of late knows.
+pub fn latest_decision(view: &View, master_name: &str) -> Option<Decision> {
+    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
+    let masters = sentinels.flat_map(|sentinel| sentinel.masters.iter().filter(|master| master.name == master_name));
+    masters.filter_map(|master| master.decision).max_by_key(|decision| decision.epoch)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn node_status(config: &Config, node: &NodeView, master_offset: Option<u64>, now: Instant) -> NodeStatus {
+    let state = node.state.as_ref();
+    let roles = state.map_or(node.roles, |state| state.roles);
+    let roles = [("proxy", roles.proxy), ("redis", roles.redis), ("sentinel", roles.sentinel)];
+    let health = match state.filter(|_| node.fresh).map(|state| &state.health) {
+        None => "unreachable",
+        Some(Health::Good) => "good",
+        Some(Health::Bad(_)) => "bad",
+    };
+    let sentinel = state.and_then(|state| state.sentinel.as_ref());
+    let vip_addresses = |id: u8| {
+        let vip = config.vips.iter().find(|vip| vip.virtual_router_id == id);
+        vip.map_or_else(Vec::new, |vip| vip.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect())
+    };
+    NodeStatus {
+        name: node.name.to_string(),
+        address: node.address.to_string(),
+        roles: roles.iter().filter(|(_, has)| *has).map(|(name, _)| (*name).to_owned()).collect(),
+        health: health.to_owned(),
+        why: node.fault.clone(),
+        heard_ms_ago: node.heard_at.map(|at| millis(now.since(at))),
+        version: state.map(|state| state.version.to_string()),
+        redis: state.and_then(|state| state.redis.as_ref()).map(|redis| redis_status(redis, master_offset)),
+        sentinel: sentinel.map(|sentinel| {
+            let master = sentinel.masters.iter().find(|master| master.name == config.cluster.name.as_str());
+            let decision = master.and_then(|master| master.decision);
+            SentinelStatus {
+                id: sentinel.id.to_string(),
+                current_epoch: sentinel.current_epoch,
+                master: decision.map(|decision| decision.master.to_string()),
+                config_epoch: decision.map(|decision| decision.epoch),
+                sees_down: master.is_some_and(|master| master.sees_down),
+                leads: master.and_then(|master| master.leads),
+            }
+        }),
+        proxy: state.and_then(|state| state.proxy).map(|proxy| ProxyStatus {
+            listening: proxy.listening,
+            route: proxy.route.map(|route| route.master.to_string()),
+            clients: proxy.clients,
+        }),
+        vips: state.map_or_else(Vec::new, |state| {
+            let status = |vip: &VipFacts| VipStatus {
+                addresses: vip_addresses(vip.virtual_router_id),
+                virtual_router_id: vip.virtual_router_id,
+                state: match vip.state {
+                    VipState::Initialize => "initialize",
+                    VipState::Backup => "backup",
+                    VipState::Master => "master",
+                }
+                .to_owned(),
+                priority: vip.priority,
+            };
+            state.vips.iter().map(status).collect()
+        }),
+    }
+}
+
+fn redis_status(redis: &RedisFacts, master_offset: Option<u64>) -> RedisStatus {
+    let process = match redis.process {
+        Process::Starting => "starting",
+        Process::Loading => "loading",
+        Process::Alive => "alive",
+        Process::Busy => "busy",
+        Process::Dead => "dead",
+    };
+    let (role, master, in_sync, replicas) = match redis.role {
+        RedisRole::Unknown => ("unknown", None, false, None),
+        RedisRole::Closed => ("closed", None, false, None),
+        RedisRole::Replica { of, link_up } => ("replica", Some(of.to_string()), link_up, None),
+        RedisRole::Master { replicas } => ("master", None, true, Some(replicas)),
+    };
+    RedisStatus {
+        process: process.to_owned(),
+        role: role.to_owned(),
+        master,
+        in_sync,
+        offset: redis.offset,
+        // The two offsets are not of the same moment: a replica may seem to be ahead.
+        lag_bytes: master_offset.filter(|_| role == "replica" && in_sync).map(|at| at.saturating_sub(redis.offset)),
+        replicas,
+        incarnation: redis.incarnation,
+    }
 }

@@ -204,9 +204,7 @@ fn names_must_fit_their_addresses() {
 fn faults_of_several_parts_are_joined_and_mended_apart() {
     let mut net = Net::new(2);
     net.run(300);
-    let fault = |source, reason: Option<&str>| {
-        Input::Part(Part::Fault { source, reason: reason.map(str::to_owned) })
-    };
+    let fault = |source, reason: Option<&str>| Input::Part(Part::Fault { source, reason: reason.map(str::to_owned) });
     net.feed(0, fault("redis", Some("no server")));
     net.feed(0, fault("vrrp", Some("no interface")));
     assert_eq!(net.sees(1, 0).fault, "no server; no interface");
