@@ -45,10 +45,8 @@ fn a_switchover_is_told_by_both_its_ends() {
 
 #[test]
 fn events_come_one_by_one_and_garbage_is_named() {
-    let (directory, _served) = daemon(concat!(
-        r#"{"at_ms":5,"source":"vrrp","level":"info","name":"became-master","text":"x"}"#,
-        "\nwhat\n"
-    ));
+    let (directory, _served) =
+        daemon(concat!(r#"{"at_ms":5,"source":"vrrp","level":"info","name":"became-master","text":"x"}"#, "\nwhat\n"));
     let mut all = events(directory.path(), true).unwrap();
     assert_eq!(all.next().unwrap().unwrap().name, "became-master");
     assert!(matches!(all.next(), Some(Err(ClientError::Unreadable { .. }))));

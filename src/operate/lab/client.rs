@@ -94,14 +94,14 @@ impl Tally {
     /// How long nobody was served because of a fault at `fault`: the longest time between two consecutive acknowledgements,
     /// of whatever connections, that ends after it. None if there was no acknowledgement since.
     pub fn outage(&self, fault: Instant) -> Option<Duration> {
-        gaps(self.acks.iter().map(|ack| ack.at), fault).max()
+        longest_gap(self.acks.iter().map(|ack| ack.at), fault)
     }
 
     /// The longest time that any one connection waited between two of its acknowledgements, ending after `fault`.
     pub fn max_stall(&self, fault: Instant) -> Option<Duration> {
         let connections = self.acks.iter().map(|ack| ack.connection).max().map_or(0, |highest| highest + 1);
         let stall = |connection| {
-            gaps(self.acks.iter().filter(move |ack| ack.connection == connection).map(|ack| ack.at), fault).max()
+            longest_gap(self.acks.iter().filter(|ack| ack.connection == connection).map(|ack| ack.at), fault)
         };
         (0..connections).filter_map(stall).max()
     }
@@ -126,14 +126,15 @@ impl Tally {
     }
 }
 
-/// The times between consecutive instants that end after `after`.
-fn gaps(instants: impl Iterator<Item = Instant>, after: Instant) -> impl Iterator<Item = Duration> {
+/// The longest time between two consecutive instants that ends after `after`.
+pub fn longest_gap(instants: impl Iterator<Item = Instant>, after: Instant) -> Option<Duration> {
     let mut last = None;
-    instants.filter_map(move |at| {
+    let gaps = instants.filter_map(|at| {
         let gap = last.map(|last| at.since(last));
         last = Some(at);
         gap.filter(|_| at > after)
-    })
+    });
+    gaps.max()
 }
 
 /// A client at work.

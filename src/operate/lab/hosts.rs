@@ -192,7 +192,9 @@ impl Lab {
                 let own = message.attributes.iter().find_map(|attribute| match attribute {
                     AddressAttribute::Local(address) => Some(*address),
                     // Of an IPv6 address there is no other attribute.
-                    AddressAttribute::Address(address) if message.header.family == AddressFamily::Inet6 => Some(*address),
+                    AddressAttribute::Address(address) if message.header.family == AddressFamily::Inet6 => {
+                        Some(*address)
+                    }
                     _ => None,
                 });
                 let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());

@@ -44,7 +44,7 @@ pub enum SandboxError {
     #[error("a private world can only be made by a process with one thread; this one has {0}")]
     Threads(usize),
     /// The kernel's rules forbid it.
-    #[error("this machine does not let user {uid} make a private network ({step}: {errno}): run it as root{remedy}")]
+    #[error("this machine does not allow user {uid} to make a private network ({step}: {errno}): {remedy}")]
     Forbidden {
         /// Who tried.
         uid: u32,
@@ -52,7 +52,7 @@ pub enum SandboxError {
         step: String,
         /// How.
         errno: Errno,
-        /// What would allow it, or nothing.
+        /// What would allow it.
         remedy: String,
     },
     /// Anything else.
@@ -121,19 +121,22 @@ fn fault(said: &str) -> SandboxError {
     let (number, step) = said.split_once(' ').unwrap_or(("0", said));
     let (errno, step) = (Errno::from_raw(number.parse().unwrap_or(0)), step.to_owned());
     if matches!(errno, Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::EUSERS) {
-        return SandboxError::Forbidden { uid: geteuid().as_raw(), step, errno, remedy: remedy(Path::new("/proc/sys")) };
+        let uid = geteuid().as_raw();
+        return SandboxError::Forbidden { uid, step, errno, remedy: remedy(uid, Path::new("/proc/sys")) };
     }
     SandboxError::System { step, errno }
 }
 
-/// The switch on this machine that is in the way, if there is one.
-fn remedy(root: &Path) -> String {
+/// What a person can do about it: the switch of this machine that is in the way is named, if there is one.
+fn remedy(uid: u32, root: &Path) -> String {
     let closed = |(name, open): &(&str, &str)| {
         let value = fs::read_to_string(root.join(name)).ok()?;
         let shut = if *open == "0" { value.trim() != "0" } else { value.trim() == "0" };
         shut.then(|| format!(", or allow it with `sysctl {}={open}`", name.replace('/', ".")))
     };
-    SWITCHES.iter().find_map(closed).unwrap_or_default()
+    // A root who may not is one in a container.
+    let first = if uid == 0 { "start the container with --privileged" } else { "run it as root" };
+    format!("{first}{}", SWITCHES.iter().find_map(closed).unwrap_or_default())
 }
 
 #[expect(unsafe_code, reason = "fork has no safe form")]
@@ -144,13 +147,7 @@ fn fork() -> nix::Result<ForkResult> {
 }
 
 /// The parent of process 1: makes the namespaces and hands on ends and exit codes.
-fn keep(
-    caller: Pid,
-    reporter: OwnedFd,
-    waited: &SigSet,
-    before: &SigSet,
-    world: impl FnOnce(&Sandbox) -> u8,
-) -> u8 {
+fn keep(caller: Pid, reporter: OwnedFd, waited: &SigSet, before: &SigSet, world: impl FnOnce(&Sandbox) -> u8) -> u8 {
     let report = Reporter(fs::File::from(reporter));
     let made = die_with(caller).and_then(|()| {
         let user_namespace = detach()?;
@@ -324,12 +321,13 @@ mod tests {
     #[test]
     fn a_refusal_names_the_switch_that_is_in_the_way() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(remedy(root.path()), "");
+        assert_eq!(remedy(1_000, root.path()), "run it as root");
+        assert_eq!(remedy(0, root.path()), "start the container with --privileged");
         fs::create_dir(root.path().join("kernel")).unwrap();
         fs::write(root.path().join("kernel/apparmor_restrict_unprivileged_userns"), "1\n").unwrap();
-        assert!(remedy(root.path()).contains("`sysctl kernel.apparmor_restrict_unprivileged_userns=0`"));
+        assert!(remedy(1_000, root.path()).contains("`sysctl kernel.apparmor_restrict_unprivileged_userns=0`"));
         fs::write(root.path().join("kernel/unprivileged_userns_clone"), "0\n").unwrap();
-        assert!(remedy(root.path()).contains("`sysctl kernel.unprivileged_userns_clone=1`"));
+        assert!(remedy(1_000, root.path()).contains("`sysctl kernel.unprivileged_userns_clone=1`"));
     }
 
     #[test]
