@@ -5,7 +5,7 @@ mod live;
 mod scenario;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<u8, DemoError> {
     Ok(code?)
 }
 
-fn inside(options: &Options, sandbox: &Sandbox, binary: &PathBuf) -> u8 {
+fn inside(options: &Options, sandbox: &Sandbox, binary: &Path) -> u8 {
     let shown = match options.scenario {
         Some(scenario) => scenario::run(scenario, options.runs, options.json, sandbox, binary),
         None => live::run(sandbox, binary),

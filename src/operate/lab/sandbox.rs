@@ -297,7 +297,7 @@ fn watch(child: Pid, waited: &SigSet, relay: impl Fn(Signal) -> Signal) -> u8 {
         match waited.wait() {
             Ok(Signal::SIGCHLD) | Err(_) => {}
             Ok(signal) => {
-                by_signal = by_signal.or(u8::try_from(128 + signal as i32).ok());
+                by_signal = by_signal.or_else(|| u8::try_from(128 + signal as i32).ok());
                 // It may have ended just now: the next turn sees that.
                 let _ = kill(child, relay(signal));
             }
