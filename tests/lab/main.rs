@@ -1,1 +1,114 @@
-fn main() {}
+//! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases are
+//! independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
+
+mod basics;
+mod measuring;
+
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
+
+/// What a case says: nothing if it passed, otherwise what went wrong. A panic is a failure too.
+type Outcome = Result<(), String>;
+
+/// A case, and the programs without which it is skipped.
+struct Case {
+    name: &'static str,
+    needs: &'static [&'static str],
+    run: fn(&Sandbox) -> Outcome,
+}
+
+const CASES: &[(&str, &[Case])] = &[("basics", basics::CASES), ("measuring", measuring::CASES)];
+/// The exit code of a case that has said why it failed.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, rest @ ..] = arguments.as_slice()
+        && mode == basics::VICTIM
+    {
+        return basics::victim(rest);
+    }
+    let filters: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (group, case) in CASES.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))) {
+        let name = format!("{group}::{}", case.name);
+        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+            continue;
+        }
+        print!("test {name} ... ");
+        let _ = std::io::stdout().flush();
+        match run(case) {
+            Verdict::Passed => {
+                passed += 1;
+                println!("ok");
+            }
+            Verdict::Skipped(why) => {
+                skipped += 1;
+                println!("skipped: {why}");
+            }
+            Verdict::Failed(why) => {
+                failed += 1;
+                println!("FAILED\n    {}", why.replace('\n', "\n    "));
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+enum Verdict {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+fn run(case: &Case) -> Verdict {
+    if let Some(missing) = case.needs.iter().find(|program| !installed(program)) {
+        return Verdict::Skipped(format!("{missing} is not installed"));
+    }
+    // The case runs in a process of its own: its words come through a pipe.
+    let (mut said, mut saying) = match std::io::pipe() {
+        Ok(ends) => ends,
+        Err(error) => return Verdict::Failed(error.to_string()),
+    };
+    let entered = sandbox::enter(|sandbox| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(sandbox))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
+        });
+        let Err(why) = outcome else { return 0 };
+        let _ = saying.write_all(why.as_bytes());
+        FAILED
+    });
+    drop(saying);
+    let mut why = String::new();
+    let _ = said.read_to_string(&mut why);
+    match entered {
+        Ok(0) => Verdict::Passed,
+        Ok(FAILED) => Verdict::Failed(why),
+        Ok(code) => Verdict::Failed(format!("ended with exit code {code} {why}")),
+        Err(error @ SandboxError::Forbidden { .. }) => Verdict::Skipped(error.to_string()),
+        Err(error) => Verdict::Failed(error.to_string()),
+    }
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// Waits until `condition` holds, for at most `limit`.
+fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Outcome {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return Err(format!("waited {limit:?} in vain: {what}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

@@ -1,1 +1,120 @@
-//! Not written yet.
+//! `vigie demo`: five hosts, a virtual IP, a real Redis and a client, alive on one machine and gone afterwards.
+
+mod draw;
+mod live;
+mod scenario;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+
+use crate::operate::lab::cluster::{self, ClusterError};
+use crate::operate::lab::hosts::LabError;
+use crate::operate::lab::sandbox::{self, Sandbox, SandboxError};
+
+pub use scenario::Scenario;
+
+/// What to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Options {
+    /// Inject this fault and print what the client saw, instead of the live view
+    #[arg(long, value_enum, value_name = "FAULT")]
+    pub scenario: Option<Scenario>,
+    /// How often to inject it
+    #[arg(long, value_name = "N", requires = "scenario", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Print one JSON object per run and one for all of them
+    #[arg(long, requires = "scenario")]
+    pub json: bool,
+}
+
+/// Why there is no demo.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The live view needs a terminal.
+    #[error("the live view needs a terminal; without one say what to do: vigie demo --scenario {scenarios}", scenarios = Scenario::NAMES)]
+    NoTerminal,
+    /// Nothing to make highly available.
+    #[error("no redis-server is installed; on Debian and Ubuntu: apt-get install redis-server")]
+    NoRedis,
+    /// No private world.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// No cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// No network.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// The terminal, or whoever reads the output, failed.
+    #[error("output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl DemoError {
+    /// The exit code of a demo that ends with this error.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoTerminal => 2,
+            Self::NoRedis | Self::Sandbox(_) | Self::Cluster(_) | Self::Lab(_) | Self::Output(_) => 1,
+        }
+    }
+}
+
+/// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to be
+/// called before the process starts threads; an error inside the private world has been printed when this returns.
+pub fn run(options: &Options) -> Result<u8, DemoError> {
+    let live = options.scenario.is_none();
+    if live && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Err(DemoError::NoTerminal);
+    }
+    if !installed("redis-server") {
+        return Err(DemoError::NoRedis);
+    }
+    let binary = cluster::binary()?;
+    let terminal = live.then(Terminal::save);
+    let code = sandbox::enter(|sandbox| inside(options, sandbox, &binary));
+    if let Some(terminal) = terminal {
+        terminal.restore();
+    }
+    Ok(code?)
+}
+
+fn inside(options: &Options, sandbox: &Sandbox, binary: &Path) -> u8 {
+    let shown = match options.scenario {
+        Some(scenario) => scenario::run(scenario, options.runs, options.json, sandbox, binary),
+        None => live::run(sandbox, binary),
+    };
+    shown.unwrap_or_else(|error| {
+        eprintln!("vigie demo: {error}");
+        error.exit_code()
+    })
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// The terminal as it was. The live view restores it itself; this is for the case that it was killed.
+struct Terminal(Option<Termios>);
+
+impl Terminal {
+    fn save() -> Self {
+        Self(tcgetattr(io::stdin()).ok())
+    }
+
+    fn restore(self) {
+        let Some(before) = self.0 else { return };
+        let changed = tcgetattr(io::stdin()).is_ok_and(|now| now.local_flags != before.local_flags);
+        if changed {
+            // Leave the alternate screen, show the cursor.
+            let _ = io::stdout().write_all(b"\x1b[?1049l\x1b[?25h");
+            let _ = io::stdout().flush();
+            // A terminal that has gone needs no mode.
+            let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, &before);
+        }
+    }
+}

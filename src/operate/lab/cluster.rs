@@ -1,0 +1,375 @@
+//! A cluster of vigie nodes on the hosts of a lab: its file, its processes, its health, its faults.
+
+use std::fmt::Write;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::client::Plan;
+use super::hosts::{HostSpec, Lab, LabError, Process, signal, system};
+use super::sandbox::Sandbox;
+use crate::base::Secret;
+use crate::operate::client::{self, ClientError};
+use crate::runtime::clock;
+use crate::runtime::control::Switched;
+use crate::runtime::status::Status;
+
+/// The host that the measuring client runs on.
+pub const CLIENT: &str = "client";
+/// The port of the VIP.
+const PORT: u16 = 6379;
+/// A switchover has either happened or been aborted after so long.
+const SWITCHOVER_TIME: Duration = Duration::from_secs(30);
+
+/// A node of a cluster to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// Name of the node and of its host.
+    pub name: &'static str,
+    /// Address of its host.
+    pub address: IpAddr,
+    /// `proxy`, `redis`, `sentinel`.
+    pub roles: &'static [&'static str],
+    /// Further keys of its table in the cluster file, a line each.
+    pub keys: &'static str,
+}
+
+/// A cluster to be.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Its nodes.
+    pub nodes: Vec<NodeSpec>,
+    /// Where clients connect.
+    pub vip: IpAddr,
+    /// Prefix length of all addresses.
+    pub prefix: u8,
+    /// Address of the client's host.
+    pub client: IpAddr,
+    /// The password of everything.
+    pub password: Secret,
+    /// Tables of the cluster file other than `[[vip]]` and `[[node]]`, as TOML; `password_file` is relative to nothing
+    /// but the scratch directory and added to `[cluster]`, which must come first.
+    pub settings: String,
+    /// Keys of the `[[vip]]` table, as TOML, besides addresses and interface.
+    pub vip_keys: String,
+}
+
+impl Layout {
+    /// Two proxies and three redis with sentinels, as in the classic setup that vigie replaces, with vigie's defaults.
+    pub fn classic() -> Self {
+        let node = |name, last, roles, keys| NodeSpec { name, address: IpAddr::from([192, 168, 0, last]), roles, keys };
+        let data: &[&str] = &["redis", "sentinel"];
+        Self {
+            nodes: vec![
+                node("haproxy-01", 2, &["proxy"], "priority = 101\n"),
+                node("haproxy-02", 3, &["proxy"], "priority = 100\n"),
+                node("redis-01", 4, data, "bootstrap_master = true\n"),
+                node("redis-02", 5, data, ""),
+                node("redis-03", 6, data, ""),
+            ],
+            vip: IpAddr::from([192, 168, 0, 1]),
+            prefix: 24,
+            client: IpAddr::from([192, 168, 0, 100]),
+            password: Secret::new("a password of the lab, and of nothing else"),
+            settings: "[cluster]\nname = \"mymaster\"\nquorum = 2\n".to_owned(),
+            vip_keys: "virtual_router_id = 51\n".to_owned(),
+        }
+    }
+
+    /// The hosts it needs: its nodes and the client.
+    pub fn hosts(&self) -> Vec<HostSpec> {
+        let host = |name: &str, address| HostSpec { name: name.to_owned(), address, prefix: self.prefix };
+        let nodes = self.nodes.iter().map(|node| host(node.name, node.address));
+        nodes.chain([host(CLIENT, self.client)]).collect()
+    }
+
+    /// The cluster file.
+    fn file(&self, password_file: &Path) -> String {
+        let secret = format!("[cluster]\npassword_file = {:?}\n", password_file.display().to_string());
+        let mut file = self.settings.replacen("[cluster]\n", &secret, 1);
+        let (vip, prefix, keys) = (self.vip, self.prefix, &self.vip_keys);
+        let _ = write!(file, "\n[[vip]]\naddresses = [\"{vip}/{prefix}\"]\ninterface = \"eth0\"\n{keys}");
+        for NodeSpec { name, address, roles, keys } in &self.nodes {
+            let _ = write!(file, "\n[[node]]\nname = {name:?}\naddress = \"{address}\"\nroles = {roles:?}\n{keys}");
+        }
+        file
+    }
+}
+
+/// Why the cluster could not be started, asked or hurt.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The lab failed.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// A file could not be written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A node's vigie ended by itself.
+    #[error("vigie on {node} ended ({status}); the end of its log:\n{log}")]
+    Ended {
+        /// The node.
+        node: String,
+        /// How.
+        status: ExitStatus,
+        /// Its last words.
+        log: String,
+    },
+    /// It does not become healthy.
+    #[error("the cluster is not healthy after {limit:?}: {why}")]
+    Unhealthy {
+        /// How long was waited.
+        limit: Duration,
+        /// What was still missing.
+        why: String,
+    },
+    /// A process that should be there is not.
+    #[error("{what} does not run on {node}")]
+    NoProcess {
+        /// The host.
+        node: String,
+        /// Which process.
+        what: &'static str,
+    },
+    /// A node could not be asked, or refused.
+    #[error("{node}: {source}")]
+    Control {
+        /// The node.
+        node: String,
+        /// What it said.
+        source: ClientError,
+    },
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    lab: Lab,
+    layout: Layout,
+    guards: Mutex<Vec<(&'static str, Child)>>,
+}
+
+impl Cluster {
+    /// Builds the network, writes the cluster file and starts `vigie run`, which is `binary`, on every node.
+    pub fn start(sandbox: &Sandbox, layout: Layout, binary: &Path) -> Result<Self, ClusterError> {
+        let lab = Lab::new(&sandbox.scratch, &layout.hosts())?;
+        let password_file = sandbox.scratch.join("password");
+        write(&password_file, &format!("{}\n", layout.password.reveal()), 0o600)?;
+        let file = sandbox.scratch.join("vigie.toml");
+        write(&file, &layout.file(&password_file), 0o644)?;
+        let cluster = Self { lab, layout, guards: Mutex::default() };
+        for node in &cluster.layout.nodes {
+            let directory = sandbox.scratch.join(node.name);
+            for part in ["state", "run"] {
+                let path = directory.join(part);
+                fs::create_dir_all(&path).map_err(|source| ClusterError::File { path: path.clone(), source })?;
+            }
+            let mut command = Command::new(binary);
+            command.arg("run").arg("--config").arg(&file).args(["--node", node.name]);
+            command.arg("--state-dir").arg(directory.join("state")).arg("--runtime-dir").arg(directory.join("run"));
+            let guard = cluster.lab.spawn(node.name, &mut command, node.name)?;
+            cluster.guards().push((node.name, guard));
+        }
+        Ok(cluster)
+    }
+
+    fn guards(&self) -> MutexGuard<'_, Vec<(&'static str, Child)>> {
+        self.guards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The network below.
+    pub const fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// What was started.
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The names of all nodes.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.layout.nodes.iter().map(|node| node.name)
+    }
+
+    /// A plan for the measuring client, to the VIP.
+    pub fn plan(&self, run: impl Into<String>) -> Plan {
+        Plan::new(SocketAddr::new(self.layout.vip, PORT), self.layout.password.clone(), run)
+    }
+
+    /// The runtime directory of a node.
+    pub fn runtime_dir(&self, node: &str) -> PathBuf {
+        self.lab.scratch().join(node).join("run")
+    }
+
+    /// The cluster as `node` sees it.
+    pub fn status(&self, node: &str) -> Result<Status, ClusterError> {
+        let answer = client::status(&self.runtime_dir(node));
+        answer.map_err(|source| ClusterError::Control { node: node.to_owned(), source })
+    }
+
+    /// Waits until every node finds every node good and all agree. Returns one of their views.
+    pub fn wait_healthy(&self, limit: Duration) -> Result<Status, ClusterError> {
+        let deadline = clock::now() + limit;
+        loop {
+            self.alive()?;
+            match self.healthy() {
+                Ok(status) => return Ok(status),
+                Err(why) if clock::now() > deadline => return Err(ClusterError::Unhealthy { limit, why }),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Whether vigie still runs on every node.
+    pub fn alive(&self) -> Result<(), ClusterError> {
+        for (node, guard) in self.guards().iter_mut() {
+            if let Ok(Some(status)) = guard.try_wait() {
+                let log = tail(&self.lab.scratch().join(format!("{node}.log")));
+                return Err(ClusterError::Ended { node: (*node).to_owned(), status, log });
+            }
+        }
+        Ok(())
+    }
+
+    /// The view of one node, if all nodes are well and agree; otherwise the first thing that is missing.
+    pub fn healthy(&self) -> Result<Status, String> {
+        let views = self.names().map(|name| self.status(name).map_err(|error| error.to_string()));
+        let views = views.collect::<Result<Vec<_>, _>>()?;
+        for view in &views {
+            well(view).map_err(|why| format!("{why} (as {} sees it)", view.node))?;
+        }
+        let masters = views.iter().map(|view| view.master.as_ref().map(|master| &master.address));
+        if !masters.clone().all(|master| Some(master) == masters.clone().next()) {
+            return Err(format!("the nodes do not agree on the master: {:?}", masters.collect::<Vec<_>>()));
+        }
+        let holders = self.vip_holders().map_err(|error| error.to_string())?;
+        let [holder] = holders.as_slice() else { return Err(format!("the VIP is on {holders:?}")) };
+        let says = |status: &Status| {
+            let node = status.nodes.iter().find(|node| node.name == *holder);
+            node.is_some_and(|node| node.vips.iter().any(|vip| vip.state == "master"))
+        };
+        if !views.iter().all(says) {
+            return Err(format!("the VIP is on {holder}, which does not say so everywhere yet"));
+        }
+        views.into_iter().next().ok_or_else(|| "there is no node".to_owned())
+    }
+
+    /// The hosts that have the VIP on their interface, by the word of their kernels.
+    pub fn vip_holders(&self) -> Result<Vec<&'static str>, ClusterError> {
+        let mut holders = Vec::new();
+        for name in self.names() {
+            if self.lab.addresses(name)?.iter().any(|(address, _)| *address == self.layout.vip) {
+                holders.push(name);
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Kills the redis-server or valkey-server of a node.
+    pub fn kill_redis(&self, node: &str) -> Result<(), ClusterError> {
+        let is_server = |process: &Process| matches!(process.command.as_str(), "redis-server" | "valkey-server");
+        self.kill(node, "a redis-server", is_server)
+    }
+
+    /// Kills the worker of a node's vigie, not its guard.
+    pub fn kill_worker(&self, node: &str) -> Result<(), ClusterError> {
+        let guards = self.guards();
+        let guard = guards.iter().find(|(name, _)| *name == node).and_then(|(_, guard)| i32::try_from(guard.id()).ok());
+        self.kill(node, "a worker of vigie", |process| Some(process.parent) == guard)
+    }
+
+    fn kill(&self, node: &str, what: &'static str, wanted: impl Fn(&Process) -> bool) -> Result<(), ClusterError> {
+        let found = self.lab.processes(node)?.into_iter().find(wanted);
+        let process = found.ok_or_else(|| ClusterError::NoProcess { node: node.to_owned(), what })?;
+        Ok(signal(process.pid, Signal::SIGKILL)?)
+    }
+
+    /// A planned switchover, asked of `node`.
+    pub fn failover(&self, node: &str, to: Option<&str>) -> Result<Switched, ClusterError> {
+        let answer = client::failover(&self.runtime_dir(node), to, SWITCHOVER_TIME);
+        answer.map_err(|source| ClusterError::Control { node: node.to_owned(), source })
+    }
+}
+
+/// Whether a cluster is whole, as one node sees it.
+fn well(status: &Status) -> Result<(), String> {
+    let Some(master) = &status.master else { return Err("there is no master".to_owned()) };
+    for node in &status.nodes {
+        if node.health != "good" {
+            return Err(format!("{} is {}: {}", node.name, node.health, node.why));
+        }
+        if node.roles.iter().any(|role| role == "redis") {
+            let redis = node.redis.as_ref().ok_or_else(|| format!("nothing is known of the redis of {}", node.name))?;
+            let expected = if Some(&node.name) == master.node.as_ref() { "master" } else { "replica" };
+            let followed = redis.master.as_ref().is_none_or(|followed| *followed == master.address);
+            if redis.role != expected || !redis.in_sync || redis.process != "alive" || !followed {
+                let (process, role, in_sync) = (&redis.process, &redis.role, redis.in_sync);
+                let name = &node.name;
+                return Err(format!(
+                    "the redis of {name} is {process}, {role}, in sync: {in_sync}; {expected} is expected"
+                ));
+            }
+        }
+        if node.roles.iter().any(|role| role == "proxy") {
+            let proxy = node.proxy.as_ref().ok_or_else(|| format!("nothing is known of the proxy of {}", node.name))?;
+            if !proxy.listening || proxy.route.as_ref() != Some(&master.address) {
+                let (name, route, address) = (&node.name, &proxy.route, &master.address);
+                return Err(format!("the proxy of {name} routes to {route:?} and not to {address}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, content: &str, mode: u32) -> Result<(), ClusterError> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+    let written = opened.and_then(|mut file| file.write_all(content.as_bytes()));
+    written.map_err(|source| ClusterError::File { path: path.to_owned(), source })
+}
+
+/// The last lines of a log.
+fn tail(path: &Path) -> String {
+    let log = fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+/// The program to run as vigie: `$VIGIE_BIN`, or this one.
+pub fn binary() -> Result<PathBuf, LabError> {
+    if let Some(path) = std::env::var_os("VIGIE_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let path = std::env::current_exe().map_err(system("find this program"))?;
+    // Built anew meanwhile: the running one is still there under this name.
+    Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_toml_with_every_node() {
+        let file = Layout::classic().file(Path::new("/run/lab/password"));
+        let table: toml::Table = file.parse().unwrap();
+        assert_eq!(table["cluster"]["password_file"].as_str(), Some("/run/lab/password"));
+        assert_eq!(table["cluster"]["quorum"].as_integer(), Some(2));
+        assert_eq!(table["vip"][0]["addresses"][0].as_str(), Some("192.168.0.1/24"));
+        assert_eq!(table["node"].as_array().map(Vec::len), Some(5));
+        assert_eq!(table["node"][2]["bootstrap_master"].as_bool(), Some(true));
+    }
+}
