@@ -1,4 +1,5 @@
 //! What a person uses: status, events, orders to a running node, the demo and its lab.
 
+pub mod check;
 pub mod demo;
 pub mod lab;
