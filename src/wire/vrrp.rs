@@ -49,11 +49,11 @@ impl Interval {
         let wrong = || Malformed::Duration { version, duration };
         let micros = duration.as_micros();
         match version {
-            2 if micros % 1_000_000 == 0 => {
+            2 if micros.is_multiple_of(1_000_000) => {
                 let seconds = u8::try_from(micros / 1_000_000).map_err(|_| wrong())?;
                 Self::Seconds(seconds).check().map_err(|_| wrong())
             }
-            3 if micros % 10_000 == 0 => {
+            3 if micros.is_multiple_of(10_000) => {
                 let centiseconds = u16::try_from(micros / 10_000).map_err(|_| wrong())?;
                 Self::Centiseconds(centiseconds).check().map_err(|_| wrong())
             }
