@@ -4,5 +4,7 @@ pub mod clock;
 pub mod connection;
 pub mod drive;
 pub mod journal;
+pub mod netlink;
 pub mod status;
 pub mod store;
+pub mod vip;

@@ -83,6 +83,11 @@ impl Router {
         self.advert.priority()
     }
 
+    /// The advert by which it gives up being master.
+    pub fn resignation(&self) -> Advert {
+        self.advert.with_priority(0)
+    }
+
     /// Packets not believed, by reason.
     pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
         &self.refused
@@ -129,7 +134,7 @@ impl Router {
         match (&self.state, &next) {
             (State::Master { .. }, State::Initialize { .. }) => {
                 // Others take over at once instead of waiting for three intervals (RFC 9568 §6.4.3).
-                out.push(Output::Advertise(self.advert.with_priority(0), self.checksum));
+                out.push(Output::Advertise(self.resignation(), self.checksum));
                 out.push(Output::Hold(Hold::Released));
             }
             (State::Master { .. }, State::Backup { .. }) => out.push(Output::Hold(Hold::Released)),
