@@ -6,5 +6,7 @@ pub mod control;
 pub mod drive;
 pub mod journal;
 pub mod peers;
+pub mod netlink;
 pub mod status;
 pub mod store;
+pub mod vip;
