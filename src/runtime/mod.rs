@@ -3,6 +3,10 @@
 pub mod clock;
 pub mod connection;
 pub mod drive;
+pub mod guard;
 pub mod journal;
+pub mod notify;
+pub mod pidfd;
+pub mod redis;
 pub mod status;
 pub mod store;
