@@ -1,5 +1,7 @@
 //! The guard and its worker as real processes: this program again, with its part in the environment.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall stop where it stands")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The supervisor with real servers, on loopback addresses of the test's own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall stop where it stands")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -367,6 +369,39 @@ async fn a_directive_that_redis_does_not_know_is_said_in_its_own_words() {
     setup.config.include = vec![include.to_str().unwrap().to_owned()];
     let mut node = Node::start(setup);
     node.fault("no-such-directive").await;
+    node.stop.send_replace(true);
+    node.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn data_survive_a_change_of_the_persistence() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = setup(dir.path(), free_port());
+    setup.config.persistence = Persistence::Rdb;
+    let mut node = Node::start(setup.clone());
+    node.alive().await;
+    assert_eq!(node.client().say("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(node.client().say("SET a 1"), "+OK");
+    node.stop().await;
+
+    setup.config.persistence = Persistence::Aof;
+    let mut node = Node::start(setup.clone());
+    assert!(node.alive().await.has_data, "the snapshot was read");
+    let mut client = node.client();
+    eventually("the append-only file is complete", || {
+        let info = client.ask("INFO persistence");
+        info.contains("aof_enabled:1") && info.contains("aof_rewrite_in_progress:0")
+    })
+    .await;
+    node.stop().await;
+    fs::remove_file(dir.path().join("redis/dump.rdb")).unwrap();
+    let mut node = Node::start(setup.clone());
+    assert!(node.alive().await.has_data, "the append-only file was read");
+    node.stop().await;
+
+    setup.config.persistence = Persistence::Rdb;
+    let mut node = Node::start(setup);
+    node.fault("holds an append-only file").await;
     node.stop.send_replace(true);
     node.task.await.unwrap().unwrap();
 }

@@ -77,6 +77,8 @@ pub enum Ask {
         /// Whether to ask for run id and process id too.
         identity: bool,
     },
+    /// To begin its append-only file, from the data it has read.
+    LogWrites,
     /// To replicate `master`.
     Follow {
         /// Whom.
@@ -113,6 +115,8 @@ pub enum Input {
     Spawned {
         /// Its process id.
         pid: u32,
+        /// It reads a snapshot, and must be told to log its writes once it has.
+        log_later: bool,
     },
     /// The process could not be started.
     SpawnFailed(String),
@@ -196,6 +200,10 @@ pub enum Event {
     Follows(Decision),
     /// It did not carry out that order.
     NotFollowed(String),
+    /// It logs its writes from now on.
+    Logs,
+    /// It does not, as it was told to.
+    NotLogged(String),
     /// Its role changed.
     Role {
         /// What it was.

@@ -72,8 +72,31 @@ struct Up {
     probe: Probe,
     /// The order to follow somebody that is not answered yet.
     order: Option<(Token, Decision)>,
+    log: Log,
+    /// The last refusal of an order that was published: it is tried again at each probe, and said once.
+    refusal: Option<String>,
     /// When to complain that it does not answer at all; none: it did, or that was said.
     slow_at: Option<Instant>,
+}
+
+impl Up {
+    fn refused(&mut self, reason: String, event: fn(String) -> Event, out: &mut Vec<Output>) {
+        if self.refusal.as_ref() != Some(&reason) {
+            self.refusal = Some(reason.clone());
+            out.push(Output::Publish(event(reason)));
+        }
+    }
+}
+
+/// Whether a redis that was started from a snapshot logs its writes.
+#[derive(Clone, Copy, Debug)]
+enum Log {
+    /// It must be told to once it has read its data.
+    Wanted,
+    /// It was told to.
+    Ordered(Token),
+    /// It does, or never had to be told.
+    Settled,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +125,7 @@ impl Machine for Supervisor {
         match input {
             Input::Tick => self.on_tick(now, out),
             Input::RecordFailed(reason) | Input::SpawnFailed(reason) => self.on_spawn_failed(now, reason, out),
-            Input::Spawned { pid } => self.on_spawned(now, pid, out),
+            Input::Spawned { pid, log_later } => self.on_spawned(now, pid, log_later, out),
             Input::Exited(exit) => self.on_exited(now, exit, out),
             Input::LastWords(words) => self.on_last_words(&words, out),
             Input::Answer { token, answer } => self.on_answer(now, token, answer, out),
@@ -216,12 +239,15 @@ impl Supervisor {
 
     fn on_spawn_failed(&mut self, now: Instant, reason: String, out: &mut Vec<Output>) {
         let State::Spawning { then_stop } = self.state else { return };
-        out.push(Output::Publish(Event::NotStarted(reason.clone())));
+        // Tried again and again, and said once.
+        if self.fault.as_ref() != Some(&reason) {
+            out.push(Output::Publish(Event::NotStarted(reason.clone())));
+        }
         self.fault(Some(reason), out);
         if then_stop { self.state = State::Left } else { self.pause(now, false, out) }
     }
 
-    fn on_spawned(&mut self, now: Instant, pid: u32, out: &mut Vec<Output>) {
+    fn on_spawned(&mut self, now: Instant, pid: u32, log_later: bool, out: &mut Vec<Output>) {
         let State::Spawning { then_stop } = self.state else { return };
         self.floor = self.decision.map_or(0, |decision| decision.epoch);
         self.in_sync = false;
@@ -240,7 +266,16 @@ impl Supervisor {
             self.terminate(now, out);
         } else {
             let probe = Probe::Due { at: now, silent_since: None };
-            self.state = State::Up(Up { pid, since: now, probe, order: None, slow_at: Some(now + START_SLOW) });
+            let log = if log_later { Log::Wanted } else { Log::Settled };
+            self.state = State::Up(Up {
+                pid,
+                since: now,
+                probe,
+                order: None,
+                log,
+                refusal: None,
+                slow_at: Some(now + START_SLOW),
+            });
         }
     }
 
@@ -331,13 +366,22 @@ impl Supervisor {
             up.order = None;
             match answer {
                 Answer::Done => {
+                    up.refusal = None;
                     out.push(Output::Publish(Event::Follows(decision)));
                     self.probe_soon(now);
                 }
-                Answer::Refused(reason) => out.push(Output::Publish(Event::NotFollowed(reason))),
+                Answer::Refused(reason) => up.refused(reason, Event::NotFollowed, out),
                 // The next look at its role brings it up again.
                 Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) => {}
             }
+            return;
+        }
+        if matches!(up.log, Log::Ordered(order) if order == token) {
+            (up.log, _) = match answer {
+                Answer::Done => (Log::Settled, out.push(Output::Publish(Event::Logs))),
+                Answer::Refused(reason) => (Log::Wanted, up.refused(reason, Event::NotLogged, out)),
+                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) => (Log::Wanted, ()),
+            };
             return;
         }
         let Probe::Asked { token: expected, silent_since, decision } = up.probe else { return };
@@ -416,7 +460,20 @@ impl Supervisor {
         self.facts.offset = info.offset;
         self.facts.has_data = info.has_data;
         self.remember(now, out);
+        self.log_writes(out);
         self.steer(out);
+    }
+
+    /// Before it follows anybody, so that what it read from disk is never only in memory.
+    fn log_writes(&mut self, out: &mut Vec<Output>) {
+        if let State::Up(up) = &mut self.state
+            && matches!(up.log, Log::Wanted)
+            && self.facts.process == Process::Alive
+        {
+            self.asked += 1;
+            up.log = Log::Ordered(self.asked);
+            out.push(Output::Ask { token: self.asked, ask: Ask::LogWrites });
+        }
     }
 
     /// Orders redis to follow the decision's master if it does anything else.

@@ -59,7 +59,7 @@ impl Scene {
 
     fn start(&mut self) -> Vec<Output> {
         self.give(Input::Tick);
-        self.give(Input::Spawned { pid: PID })
+        self.give(Input::Spawned { pid: PID, log_later: false })
     }
 
     /// Answers the probe that is owed, or the next one.
@@ -135,7 +135,7 @@ fn the_incarnation_is_recorded_before_the_start() {
     let durable = Durable { incarnation: 7, history: None };
     assert_eq!(out[..2], [Output::Record(durable), Output::Spawn]);
     assert_eq!(posted(&out).map(|facts| (facts.incarnation, facts.process)), Some((6, Process::Dead)));
-    let out = scene.give(Input::Spawned { pid: PID });
+    let out = scene.give(Input::Spawned { pid: PID, log_later: false });
     assert_eq!(posted(&out).map(|facts| (facts.incarnation, facts.process)), Some((7, Process::Starting)));
     assert!(matches!(out[1], Output::Ask { ask: Ask::Probe { identity: true }, .. }), "{out:?}");
 }
@@ -209,7 +209,7 @@ fn last_words_explain_the_fault_until_it_answers_again() {
     let out = scene.give(Input::LastWords("port in use".into()));
     assert_eq!(out, [Output::Fault(Some("redis exited with code 1: port in use".into()))]);
     scene.pass(ms(100));
-    scene.give(Input::Spawned { pid: PID });
+    scene.give(Input::Spawned { pid: PID, log_later: false });
     let out = scene.look(RedisRole::Closed);
     assert!(out.contains(&Output::Fault(None)), "{out:?}");
     assert_eq!(scene.give(Input::LastWords("late".into())), []);
@@ -278,7 +278,7 @@ fn the_decision_is_followed() {
         let mut scene = Scene::new();
         scene.cluster(master, 3, None);
         scene.pass(ms(0));
-        scene.give(Input::Spawned { pid: PID });
+        scene.give(Input::Spawned { pid: PID, log_later: false });
         assert_eq!(order(&scene.look(role)), expected, "{role:?} when it is seen");
     }
 }
@@ -302,12 +302,37 @@ fn a_redis_that_loads_is_told_when_it_has_loaded() {
 }
 
 #[test]
+fn a_redis_started_from_a_snapshot_is_told_to_log_once_it_has_read_it() {
+    let mut scene = Scene::new();
+    scene.give(Input::Tick);
+    scene.give(Input::Spawned { pid: PID, log_later: true });
+    let told = |out: &[Output]| {
+        let token = |output: &Output| match output {
+            Output::Ask { token, ask: Ask::LogWrites } => Some(*token),
+            _ => None,
+        };
+        out.iter().find_map(token)
+    };
+    assert_eq!(told(&scene.look_at(Info { loading: true, ..info() })), None);
+    let token = told(&scene.look(RedisRole::Closed)).expect("the order");
+    assert_eq!(told(&scene.look(RedisRole::Closed)), None, "it waits for the answer");
+    scene.give(Input::Answer { token, answer: Answer::Refused("ERR disk".into()) });
+    let token = told(&scene.look(RedisRole::Closed)).expect("the order again");
+    let out = scene.give(Input::Answer { token, answer: Answer::Done });
+    assert_eq!(out, [Output::Publish(Event::Logs)]);
+    assert_eq!(told(&scene.look(RedisRole::Closed)), None);
+}
+
+#[test]
 fn an_order_is_given_once_and_again_if_it_was_in_vain() {
     let mut scene = Scene::up(RedisRole::Closed);
     let token = order_token(&scene.cluster(node(5), 3, None));
     assert_eq!(order(&scene.look(RedisRole::Closed)), None, "it waits for the answer");
     let out = scene.give(Input::Answer { token, answer: Answer::Refused("ERR no".into()) });
     assert_eq!(out, [Output::Publish(Event::NotFollowed("ERR no".into()))]);
+    let again = order_token(&scene.look(RedisRole::Closed));
+    let out = scene.give(Input::Answer { token: again, answer: Answer::Refused("ERR no".into()) });
+    assert_eq!(out, [], "said once");
     let again = order_token(&scene.look(RedisRole::Closed));
     let out = scene.give(Input::Answer { token: again, answer: Answer::Done });
     assert!(matches!(out[..], [Output::Publish(Event::Follows(_)), Output::Ask { .. }]), "looks at once: {out:?}");
@@ -399,7 +424,7 @@ fn a_restart_keeps_the_history_of_the_data_on_disk() {
     let mut scene = Scene::with(Durable { incarnation: 4, history });
     let out = scene.give(Input::Tick);
     assert_eq!(posted(&out).and_then(|facts| facts.history), history);
-    scene.give(Input::Spawned { pid: PID });
+    scene.give(Input::Spawned { pid: PID, log_later: false });
     scene.look(RedisRole::Closed);
     scene.cluster(node(5), 3, None);
     let out = scene.look(RedisRole::Replica { of: node(5), link_up: false });
@@ -425,7 +450,7 @@ fn a_stop_finds_every_state() {
     let mut scene = Scene::new();
     scene.give(Input::Tick);
     assert_eq!(scene.give(Input::Stop), []);
-    let out = scene.give(Input::Spawned { pid: PID });
+    let out = scene.give(Input::Spawned { pid: PID, log_later: false });
     assert!(out.contains(&Output::Terminate), "{out:?}");
 
     let mut scene = Scene::new();
@@ -473,7 +498,7 @@ fn any_order_of_inputs_is_survived() {
             let input = match rng.next_u32() % 12 {
                 0 if living == 1 => Input::Exited(Exit::Code(0)),
                 1 => Input::SpawnFailed("x".into()),
-                2 | 3 => Input::Spawned { pid: PID },
+                2 | 3 => Input::Spawned { pid: PID, log_later: false },
                 4 | 5 => Input::Cluster { decision, leading: (rng.next_u32().is_multiple_of(3)).then_some(token) },
                 6 if rng.next_u32().is_multiple_of(20) => Input::Stop,
                 7 => Input::Tick,

@@ -97,7 +97,7 @@ struct Owed {
 enum Kind {
     LogIn,
     Probe,
-    Follow,
+    Order,
 }
 
 impl Link {
@@ -116,15 +116,16 @@ impl Link {
                     [&["PING"], &["INFO", "replication"], &["INFO", "keyspace"], &["INFO", "server"]];
                 self.send(token, Kind::Probe, if identity { &all } else { &all[..3] }).await
             }
+            Ask::LogWrites => self.send(token, Kind::Order, &[&["CONFIG", "SET", "appendonly", "yes"]]).await,
             Ask::Follow { master, demote } => {
                 let (host, port) = (master.ip().to_string(), master.port().to_string());
                 let replicaof: &[&str] = &["REPLICAOF", &host, &port];
                 let kill = |kind: &'static str| ["CLIENT", "KILL", "TYPE", kind];
                 if demote {
                     let (normal, pubsub) = (kill("normal"), kill("pubsub"));
-                    self.send(token, Kind::Follow, &[&["MULTI"], replicaof, &normal, &pubsub, &["EXEC"]]).await
+                    self.send(token, Kind::Order, &[&["MULTI"], replicaof, &normal, &pubsub, &["EXEC"]]).await
                 } else {
-                    self.send(token, Kind::Follow, &[replicaof]).await
+                    self.send(token, Kind::Order, &[replicaof]).await
                 }
             }
         }
@@ -149,7 +150,7 @@ impl Link {
         let answer = match owed.kind {
             Kind::LogIn => return None,
             Kind::Probe => looked(&owed.replies),
-            Kind::Follow => followed(&owed.replies),
+            Kind::Order => carried_out(&owed.replies),
         };
         Some((owed.token?, answer))
     }
@@ -175,7 +176,7 @@ fn looked(replies: &[Reply]) -> Answer {
     }
 }
 
-fn followed(replies: &[Reply]) -> Answer {
+fn carried_out(replies: &[Reply]) -> Answer {
     match replies.last() {
         Some(Reply::Array(results)) => results.iter().find_map(error),
         last => last.and_then(error),

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use super::disk::Found;
 use super::server::Version;
 use crate::base::Secret;
 use crate::config::Persistence;
@@ -96,6 +97,24 @@ pub enum ConfError {
         /// Why.
         reason: String,
     },
+    /// The data on disk are of the kind that the setting makes redis ignore.
+    #[error(
+        "{directory}: holds an append-only file, which redis.persistence of the cluster file makes redis ignore: \
+         set it to \"aof\", or move the file away to start without these data",
+        directory = directory.display()
+    )]
+    Ignored {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// The data directory cannot be looked into.
+    #[error("{path}: cannot read: {source}", path = path.display())]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The file system refused the file or a directory.
     #[error("{path}: cannot write: {source}", path = path.display())]
     Write {
@@ -104,6 +123,15 @@ pub enum ConfError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// How redis gets at the data on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// By its own setting.
+    Plain,
+    /// Reads the snapshot, and writes its append-only file only once it has.
+    FromSnapshot,
 }
 
 /// What the file is made from.
@@ -172,8 +200,20 @@ impl Conf {
         }
     }
 
+    /// How to start on top of what the data directory holds.
+    pub(super) fn start(&self, found: Found) -> Result<Start, ConfError> {
+        match (self.persistence, found) {
+            (Persistence::Aof, Found::Snapshot) => Ok(Start::FromSnapshot),
+            (Persistence::Rdb | Persistence::None, Found::AppendOnly) => {
+                Err(ConfError::Ignored { directory: self.data_dir.clone() })
+            }
+            (Persistence::Aof, Found::Nothing | Found::AppendOnly)
+            | (Persistence::Rdb | Persistence::None, Found::Nothing | Found::Snapshot) => Ok(Start::Plain),
+        }
+    }
+
     /// The whole text, for a server of `version`.
-    pub(super) fn text(&self, version: &Version) -> String {
+    pub(super) fn text(&self, version: &Version, start: Start) -> String {
         let mut text = String::from("# Written by vigie at every start of redis; changes made here are lost.\n\n");
         text.push_str(DEFAULTS);
         if version.has_shutdown_timeout() {
@@ -195,6 +235,7 @@ impl Conf {
         line(&mut text, "replica-announce-port", &self.port);
         line(&mut text, "replicaof", &format_args!("{} {}", CLOSED.ip(), CLOSED.port()));
         text.push_str(match self.persistence {
+            Persistence::Aof if start == Start::FromSnapshot => "appendonly no\nappendfsync everysec\nsave \"\"\n",
             Persistence::Aof => "appendonly yes\nappendfsync everysec\nsave \"\"\n",
             Persistence::Rdb => "appendonly no\n",
             Persistence::None => "appendonly no\nsave \"\"\n",
@@ -279,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_vigie_owns_comes_after_the_includes() {
-        let text = conf(Persistence::Aof).text(&"7.0.15".parse().unwrap());
+        let text = conf(Persistence::Aof).text(&"7.0.15".parse().unwrap(), Start::Plain);
         let at = |needle: &str| text.find(needle).unwrap_or_else(|| panic!("{needle} in\n{text}"));
         let include = at("include \"/etc/vigie/redis.d/a b.conf\"\n");
         assert!(at("repl-backlog-size") < include);
@@ -292,19 +333,32 @@ mod tests {
             assert!(include < at(owned), "{owned}");
         }
         assert!(text.contains("shutdown-timeout"));
-        assert!(!conf(Persistence::Aof).text(&"6.2.7".parse().unwrap()).contains("shutdown-timeout"));
+        let older = conf(Persistence::Aof).text(&"6.2.7".parse().unwrap(), Start::Plain);
+        assert!(!older.contains("shutdown-timeout"));
     }
 
     #[test]
     fn every_directive_that_is_written_last_is_owned() {
         for persistence in [Persistence::Aof, Persistence::Rdb, Persistence::None] {
             let conf = conf(persistence);
-            let text = conf.text(&"7.0.0".parse().unwrap());
+            let text = conf.text(&"7.0.0".parse().unwrap(), Start::Plain);
             let owned = text.split("# Owned by vigie.\n").nth(1).unwrap();
             for directive in owned.lines().filter_map(|line| line.split(' ').next()) {
                 assert!(conf.owned(directive, None).is_some(), "{directive}");
             }
         }
+    }
+
+    #[test]
+    fn data_on_disk_are_never_ignored() {
+        let start = |persistence, found| conf(persistence).start(found).ok();
+        assert_eq!(start(Persistence::Aof, Found::Snapshot), Some(Start::FromSnapshot));
+        assert_eq!(start(Persistence::Aof, Found::AppendOnly), Some(Start::Plain));
+        assert_eq!(start(Persistence::Rdb, Found::Snapshot), Some(Start::Plain));
+        assert_eq!(start(Persistence::Rdb, Found::AppendOnly), None);
+        assert_eq!(start(Persistence::None, Found::AppendOnly), None);
+        let text = conf(Persistence::Aof).text(&"7.0.15".parse().unwrap(), Start::FromSnapshot);
+        assert!(text.contains("appendonly no\n") && !text.contains("appendonly yes"), "{text}");
     }
 
     #[test]

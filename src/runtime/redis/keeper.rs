@@ -18,7 +18,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::conf::{Conf, ConfError};
+use super::conf::{Conf, ConfError, Start};
+use super::disk;
 use super::server::{self, ServerError, Version};
 use crate::runtime::pidfd::PidFd;
 use crate::runtime::store;
@@ -55,6 +56,7 @@ pub(super) struct Spawned {
     pub(super) held: PidFd,
     /// What it writes to its standard output and error.
     pub(super) log: PipeReader,
+    pub(super) start: Start,
 }
 
 /// How to start it.
@@ -89,25 +91,28 @@ fn spawn(plan: &Plan, version: &mut Option<Version>) -> Result<Spawned, SpawnErr
         None => server::check(&plan.server)?,
     };
     plan.conf.check()?;
-    let path = write(plan, &known)?;
-    let spawned = exec(plan, &path).map_err(|source| SpawnError::System { server: plan.server.clone(), source });
+    let (path, start) = write(plan, &known)?;
+    let spawned = exec(plan, &path, start).map_err(|source| SpawnError::System { server: plan.server.clone(), source });
     *version = spawned.is_ok().then_some(known);
     spawned
 }
 
-fn write(plan: &Plan, version: &Version) -> Result<PathBuf, ConfError> {
+fn write(plan: &Plan, version: &Version) -> Result<(PathBuf, Start), ConfError> {
     for directory in [&plan.state_dir, &plan.conf.data_dir] {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|source| ConfError::Write { path: directory.clone(), source })?;
     }
+    let found = disk::look(&plan.conf.data_dir);
+    let found = found.map_err(|source| ConfError::Read { path: plan.conf.data_dir.clone(), source })?;
+    let start = plan.conf.start(found)?;
     let path = plan.state_dir.join("redis.conf");
-    match store::replace(&path, plan.conf.text(version).as_bytes(), 0o600) {
-        Ok(()) => Ok(path),
+    match store::replace(&path, plan.conf.text(version, start).as_bytes(), 0o600) {
+        Ok(()) => Ok((path, start)),
         Err(source) => Err(ConfError::Write { path, source }),
     }
 }
 
-fn exec(plan: &Plan, conf: &Path) -> io::Result<Spawned> {
+fn exec(plan: &Plan, conf: &Path, start: Start) -> io::Result<Spawned> {
     let (log, writer) = io::pipe()?;
     // Redis writes its log synchronously: with a full pipe it shall lose a line, not stop.
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -116,7 +121,7 @@ fn exec(plan: &Plan, conf: &Path) -> io::Result<Spawned> {
     prepare(&mut command, getpid());
     let mut child = command.spawn()?;
     match PidFd::open(child.id()) {
-        Ok(held) => Ok(Spawned { child, held, log }),
+        Ok(held) => Ok(Spawned { child, held, log, start }),
         Err(error) => {
             // Without the hold its death would not be seen.
             let _ = child.kill();

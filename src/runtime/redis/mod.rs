@@ -2,6 +2,7 @@
 
 mod asker;
 mod conf;
+mod disk;
 mod keeper;
 mod log;
 mod server;
@@ -28,8 +29,8 @@ use crate::config;
 use crate::cores::cluster::{Part, View};
 use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
 use crate::wire::frame::{Decision, RedisRole};
-use conf::Conf;
 pub use conf::ConfError;
+use conf::{Conf, Start};
 pub use keeper::SpawnError;
 use keeper::{Plan, Spawned};
 pub use server::ServerError;
@@ -206,7 +207,8 @@ async fn watch_process(mut watched: Watched) {
         let input = match result {
             Ok(spawned) => match watched.take(spawned) {
                 Ok(process) => {
-                    if watched.inputs.send(Input::Spawned { pid: process.child.id() }).await.is_err() {
+                    let (pid, log_later) = (process.child.id(), process.start == Start::FromSnapshot);
+                    if watched.inputs.send(Input::Spawned { pid, log_later }).await.is_err() {
                         return;
                     }
                     watched.live(process).await;
@@ -226,6 +228,7 @@ struct Living {
     child: std::process::Child,
     ending: Ending,
     last_words: oneshot::Receiver<Vec<String>>,
+    start: Start,
 }
 
 impl Watched {
@@ -242,7 +245,7 @@ impl Watched {
         match begun.and_then(|_| Ending::of(held.clone())) {
             Ok(ending) => {
                 self.held.send_replace(Some(held));
-                Ok(Living { child: spawned.child, ending, last_words })
+                Ok(Living { child: spawned.child, ending, last_words, start: spawned.start })
             }
             Err(error) => {
                 // A process that nobody watches must not live.
@@ -269,7 +272,9 @@ impl Watched {
             return;
         }
         let lines = process.last_words.await.unwrap_or_default();
-        if let Some(words) = log::reason(&lines, self.address) {
+        // One that was killed had no time to say why; its last lines are about something else.
+        let killed = exit == Exit::Signal(Signal::SIGKILL as i32);
+        if let Some(words) = log::reason(&lines, self.address).filter(|_| !killed) {
             // Without a reader the supervisor has left.
             let _ = self.inputs.send(Input::LastWords(words)).await;
         }
@@ -353,6 +358,12 @@ impl Executor {
             Event::Died(exit) => (Level::Warn, "died", format!("redis {exit}")),
             Event::Stopped(exit) => (Level::Info, "stopped", format!("redis was stopped and {exit}")),
             Event::Killed => (Level::Warn, "killed", "redis did not end in time and is killed".to_owned()),
+            Event::Logs => {
+                (Level::Info, "logs", "redis has read its snapshot and begins its append-only file".to_owned())
+            }
+            Event::NotLogged(reason) => {
+                (Level::Error, "not-logged", format!("redis does not begin its append-only file: {reason}"))
+            }
             Event::Loading => (Level::Info, "loading", "redis reads its data from disk".to_owned()),
             Event::Answers => (Level::Info, "answers", "redis answers".to_owned()),
             Event::Busy => (Level::Warn, "busy", "redis is alive and does not answer".to_owned()),
