@@ -11,6 +11,7 @@ pub mod netlink;
 pub mod notify;
 pub mod pidfd;
 pub mod redis;
+pub mod proxy;
 pub mod status;
 pub mod store;
 pub mod vip;
