@@ -62,6 +62,11 @@ macro_rules! keys {
             $(Known { section: $section, name: $name, built: true },)*
             $(Known { section: $section_later, name: $name_later, built: false },)*
         ];
+
+        /// What each key that works allows, in the words of the faults.
+        pub fn allowed() -> Vec<(Known, String)> {
+            vec![$((Known { section: $section, name: $name, built: true }, $constant.allowed.to_string()),)*]
+        }
     };
 }
 
@@ -186,4 +191,27 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let size = size.ok_or_else(|| format!("{unit:?} is not a unit of time; allowed: {form}"))?;
     let micros = number.parse::<u64>().ok().and_then(|number| number.checked_mul(size));
     micros.map(Duration::from_micros).ok_or_else(|| "longer than any duration here can be".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["0s", "1us", "250us", "100ms", "40950ms", "10s", "5m", "90m", "1h"] {
+            assert_eq!(parse_duration(text).map(duration), Ok(text.to_owned()));
+        }
+        assert_eq!(parse_duration("1000ms").map(duration), Ok("1s".to_owned()));
+    }
+
+    #[test]
+    fn every_key_stands_once_in_a_section() {
+        assert!(KEYS.len() > 30);
+        for (n, key) in KEYS.iter().enumerate() {
+            let twice = KEYS[..n].iter().any(|other| (other.section, other.name) == (key.section, key.name));
+            assert!(!twice, "{key:?} stands there twice");
+            assert!(SECTIONS.iter().any(|(section, _)| *section == key.section), "{key:?} has no section");
+        }
+    }
 }

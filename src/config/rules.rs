@@ -111,7 +111,10 @@ fn voters(reader: &mut Reader<'_>, draft: &Draft) {
     let written = quorum.value.to_string();
     let quorum_usize = usize::try_from(quorum.value).unwrap_or(usize::MAX);
     if quorum_usize > sentinels {
-        let said = format!("at most {sentinels} sentinels can agree; allowed: 1 to {sentinels}");
+        let said = match sentinels {
+            1 => "at most 1 sentinel can agree; allowed: 1".to_owned(),
+            _ => format!("at most {sentinels} sentinels can agree; allowed: 1 to {sentinels}"),
+        };
         reader.fault(quorum.line, path(&keys::QUORUM), Some(&written), said);
     } else if quorum_usize < sentinels / 2 + 1 {
         let said = format!(
