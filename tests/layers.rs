@@ -1,6 +1,7 @@
-//! Holds the direction of dependencies: `main, args → operate → runtime → config → cores → wire → base`, each may use what
-//! stands to its right; cores never use each other; cores, wire and base touch neither sockets nor clocks, files, processes
-//! or threads. And nothing in the build needs a C compiler. Each detector is proved on a snippet that it must refuse.
+//! Holds the direction of dependencies: `main, args → operate → runtime → config → cores → wire → base`, each may use
+//! what stands to its right; cores never use each other; cores, wire and base touch neither sockets nor clocks, files,
+//! processes or threads. And nothing in the build needs a C compiler. Each detector is proved on a
+//! snippet that it must refuse.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 

@@ -51,6 +51,8 @@ const fn secs(secs: u64) -> Duration {
 }
 
 const HOUR: u64 = 3_600;
+const NAMES: &str = "1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'";
+const PREFIXED: &str = "1 to 16 addresses with prefix length, like \"192.168.0.1/24\"";
 
 macro_rules! keys {
     (built { $($constant:ident: $type:ty = $section:literal, $name:literal, $allowed:expr, $default:expr;)* }
@@ -74,7 +76,7 @@ use Allowed::{Any, OneOf, Range};
 
 keys! {
     built {
-        CLUSTER_NAME: &str = "cluster", "name", Any("1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'"), Some("mymaster");
+        CLUSTER_NAME: &str = "cluster", "name", Any(NAMES), Some("mymaster");
         QUORUM: u32 = "cluster", "quorum", Range(1, 32), None;
         PASSWORD: &str = "cluster", "password", Any("1 to 512 characters without spaces and control characters"), None;
         PASSWORD_FILE: &str = "cluster", "password_file", Any("an absolute path"), None;
@@ -84,7 +86,7 @@ keys! {
         FAILOVER_TIMEOUT: Duration = "cluster", "failover_timeout", Range(secs(1), secs(HOUR)), Some(secs(10));
         DURABILITY: &str = "cluster", "durability", OneOf(&["async"], &["quorum"]), Some("async");
 
-        VIP_ADDRESSES: &str = "vip", "addresses", Any("1 to 16 addresses with prefix length, like \"192.168.0.1/24\""), None;
+        VIP_ADDRESSES: &str = "vip", "addresses", Any(PREFIXED), None;
         VIP_INTERFACE: &str = "vip", "interface", Any("1 to 15 characters without spaces and '/', like \"eth0\""), None;
         VIRTUAL_ROUTER_ID: u32 = "vip", "virtual_router_id", Range(1, 255), None;
         VRRP_VERSION: u32 = "vip", "version", Range(2, 3), Some(3);
@@ -107,7 +109,7 @@ keys! {
 
         SENTINEL_PORT: u32 = "sentinel", "port", Range(1, 65_535), Some(26_379);
 
-        NODE_NAME: &str = "node", "name", Any("1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'"), None;
+        NODE_NAME: &str = "node", "name", Any(NAMES), None;
         ADDRESS: &str = "node", "address", Any("an IPv4 or IPv6 address without prefix length"), None;
         ROLES: &str = "node", "roles", Any("one or more of \"proxy\", \"redis\" and \"sentinel\""), None;
         PRIORITY: u32 = "node", "priority", Range(1, 254), Some(100);
