@@ -32,7 +32,7 @@ pub mod exit {
         vigie run --node redis-01    be the node redis-01\n  \
         vigie status                 every node in one table, and why it is as it is\n  \
         vigie failover --to redis-02 make redis-02 the master, without losing a write\n\n\
-        Exit codes: 0 yes or done, 1 no (unhealthy, invalid, aborted), 2 usage, 3 daemon not reached, 70 internal fault."
+        Exit codes: 0 yes or done, 1 no (unhealthy, invalid, aborted), 2 usage, 3 not reached, 70 internal fault."
 )]
 pub struct Arguments {
     /// Options that may stand before or after the subcommand.
@@ -65,7 +65,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "PATH", default_value = "/run/vigie", help_heading = "Global options")]
     pub runtime_dir: PathBuf,
     /// How much is logged.
-    #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info, help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    #[arg(help_heading = "Global options")]
     pub log: LogLevel,
 }
 
@@ -125,7 +126,8 @@ pub struct Demo {
     #[arg(long, value_enum, value_name = "SCENARIO")]
     pub scenario: Option<Scenario>,
     /// How often the scenario is played.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "scenario")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "scenario")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
     /// Prints JSON, one object a run.
     #[arg(long, requires = "scenario")]

@@ -1,6 +1,6 @@
 //! Reads the command line and hands over.
 
-use std::io::{stderr, stdout};
+use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,11 +16,13 @@ fn main() -> ExitCode {
             Ok(false) | Err(_) => exit::NO,
         },
         Command::Version => {
-            println!("vigie {} ({}-{})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
-            exit::OK
+            let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
+            // A closed pipe is no reason to panic, as println! does.
+            writeln!(stdout(), "vigie {version} ({arch}-{os})").map_or(exit::NO, |()| exit::OK)
         }
         Command::Run | Command::Demo(_) | Command::Status(_) | Command::Events(_) | Command::Failover(_) => {
-            eprintln!("vigie: this command is not part of this build");
+            // The exit code says the same.
+            let _ = writeln!(stderr(), "vigie: this command is not part of this build");
             exit::INTERNAL
         }
     };

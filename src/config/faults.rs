@@ -133,3 +133,36 @@ pub(super) fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_meant() {
+        let known = ["node", "role", "address", "down_after"];
+        for (typed, expected) in
+            [("nod", Some("node")), ("adress", Some("address")), ("downafter", Some("down_after")), ("xyzzy", None)]
+        {
+            assert_eq!(meant(typed, known.into_iter()), expected, "{typed}");
+        }
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("é", "e")), (3, 3, 1));
+    }
+
+    #[test]
+    fn values_are_shown_short_and_without_control_characters() {
+        assert_eq!(shown("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(shown(&"é".repeat(61)), "é".repeat(60) + "…");
+    }
+
+    #[test]
+    fn a_fault_names_what_there_is_to_name() {
+        let fault = |line, key: &str, value: Option<&str>| {
+            let (key, value) = (key.to_owned(), value.map(str::to_owned));
+            Fault { file: "f".into(), line, key, value, expected: "no".to_owned() }.to_string()
+        };
+        assert_eq!(fault(Some(3), "a.b", Some("1")), "f:3: a.b = 1: no");
+        assert_eq!(fault(Some(3), "a.b", None), "f:3: a.b: no");
+        assert_eq!(fault(None, "", None), "f: no");
+    }
+}

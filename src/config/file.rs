@@ -266,8 +266,8 @@ fn password<'t>(reader: &mut Reader<'t>, table: &Table<'t>, mode: u32, read_othe
     let password = from_text.or(from_file)?;
     if password.value.len() < rules::PASSWORD_ADVISED {
         let said = format!(
-            "{} characters; whoever records a frame of the peer link can try short passwords until one fits: {} or more \
-             are advised",
+            "{} characters; whoever records a frame of the peer link can try short passwords until one fits: \
+             {} or more are advised",
             password.value.len(),
             rules::PASSWORD_ADVISED
         );

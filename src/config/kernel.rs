@@ -73,8 +73,8 @@ pub enum IdentityError {
     },
     /// `vigie.role=` would change the set of voters.
     #[error(
-        "vigie.role= gives the role sentinel to {node}, which is none in the file: the voters are those of the file, on \
-         every node alike"
+        "vigie.role= gives the role sentinel to {node}, which is none in the file: the voters are those of the file, \
+         on every node alike"
     )]
     NewVoter {
         /// The node.

@@ -51,6 +51,8 @@ const fn secs(secs: u64) -> Duration {
 }
 
 const HOUR: u64 = 3_600;
+const NAMES: &str = "1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'";
+const PREFIXED: &str = "1 to 16 addresses with prefix length, like \"192.168.0.1/24\"";
 
 macro_rules! keys {
     (built { $($constant:ident: $type:ty = $section:literal, $name:literal, $allowed:expr, $default:expr;)* }
@@ -62,6 +64,11 @@ macro_rules! keys {
             $(Known { section: $section, name: $name, built: true },)*
             $(Known { section: $section_later, name: $name_later, built: false },)*
         ];
+
+        /// What each key that works allows, in the words of the faults.
+        pub fn allowed() -> Vec<(Known, String)> {
+            vec![$((Known { section: $section, name: $name, built: true }, $constant.allowed.to_string()),)*]
+        }
     };
 }
 
@@ -69,7 +76,7 @@ use Allowed::{Any, OneOf, Range};
 
 keys! {
     built {
-        CLUSTER_NAME: &str = "cluster", "name", Any("1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'"), Some("mymaster");
+        CLUSTER_NAME: &str = "cluster", "name", Any(NAMES), Some("mymaster");
         QUORUM: u32 = "cluster", "quorum", Range(1, 32), None;
         PASSWORD: &str = "cluster", "password", Any("1 to 512 characters without spaces and control characters"), None;
         PASSWORD_FILE: &str = "cluster", "password_file", Any("an absolute path"), None;
@@ -79,7 +86,7 @@ keys! {
         FAILOVER_TIMEOUT: Duration = "cluster", "failover_timeout", Range(secs(1), secs(HOUR)), Some(secs(10));
         DURABILITY: &str = "cluster", "durability", OneOf(&["async"], &["quorum"]), Some("async");
 
-        VIP_ADDRESSES: &str = "vip", "addresses", Any("1 to 16 addresses with prefix length, like \"192.168.0.1/24\""), None;
+        VIP_ADDRESSES: &str = "vip", "addresses", Any(PREFIXED), None;
         VIP_INTERFACE: &str = "vip", "interface", Any("1 to 15 characters without spaces and '/', like \"eth0\""), None;
         VIRTUAL_ROUTER_ID: u32 = "vip", "virtual_router_id", Range(1, 255), None;
         VRRP_VERSION: u32 = "vip", "version", Range(2, 3), Some(3);
@@ -102,7 +109,7 @@ keys! {
 
         SENTINEL_PORT: u32 = "sentinel", "port", Range(1, 65_535), Some(26_379);
 
-        NODE_NAME: &str = "node", "name", Any("1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'"), None;
+        NODE_NAME: &str = "node", "name", Any(NAMES), None;
         ADDRESS: &str = "node", "address", Any("an IPv4 or IPv6 address without prefix length"), None;
         ROLES: &str = "node", "roles", Any("one or more of \"proxy\", \"redis\" and \"sentinel\""), None;
         PRIORITY: u32 = "node", "priority", Range(1, 254), Some(100);
@@ -186,4 +193,27 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let size = size.ok_or_else(|| format!("{unit:?} is not a unit of time; allowed: {form}"))?;
     let micros = number.parse::<u64>().ok().and_then(|number| number.checked_mul(size));
     micros.map(Duration::from_micros).ok_or_else(|| "longer than any duration here can be".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["0s", "1us", "250us", "100ms", "40950ms", "10s", "5m", "90m", "1h"] {
+            assert_eq!(parse_duration(text).map(duration), Ok(text.to_owned()));
+        }
+        assert_eq!(parse_duration("1000ms").map(duration), Ok("1s".to_owned()));
+    }
+
+    #[test]
+    fn every_key_stands_once_in_a_section() {
+        assert!(KEYS.len() > 30);
+        for (n, key) in KEYS.iter().enumerate() {
+            let twice = KEYS[..n].iter().any(|other| (other.section, other.name) == (key.section, key.name));
+            assert!(!twice, "{key:?} stands there twice");
+            assert!(SECTIONS.iter().any(|(section, _)| *section == key.section), "{key:?} has no section");
+        }
+    }
 }

@@ -111,12 +111,15 @@ fn voters(reader: &mut Reader<'_>, draft: &Draft) {
     let written = quorum.value.to_string();
     let quorum_usize = usize::try_from(quorum.value).unwrap_or(usize::MAX);
     if quorum_usize > sentinels {
-        let said = format!("at most {sentinels} sentinels can agree; allowed: 1 to {sentinels}");
+        let said = match sentinels {
+            1 => "at most 1 sentinel can agree; allowed: 1".to_owned(),
+            _ => format!("at most {sentinels} sentinels can agree; allowed: 1 to {sentinels}"),
+        };
         reader.fault(quorum.line, path(&keys::QUORUM), Some(&written), said);
     } else if quorum_usize < sentinels / 2 + 1 {
         let said = format!(
-            "{written} of {sentinels} sentinels is less than a majority: a few that are cut off may take a healthy master \
-             for dead; {} is advised",
+            "{written} of {sentinels} sentinels is less than a majority: a few that are cut off may take a healthy \
+             master for dead; {} is advised",
             sentinels / 2 + 1
         );
         reader.warn(quorum.line, path(&keys::QUORUM), said);
@@ -135,7 +138,7 @@ fn voters(reader: &mut Reader<'_>, draft: &Draft) {
         ),
         even if even % 2 == 0 => {
             let said = format!(
-                "{even} sentinels, an even number: they survive no more losses than {} would, and may split in two halves",
+                "{even} sentinels, an even number: they survive no more losses than {} would, and may split in halves",
                 even - 1
             );
             reader.warn(quorum.line, path(&keys::QUORUM), said);
@@ -183,7 +186,7 @@ fn vips(reader: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-/// What the versions of VRRP can carry: whole seconds in 8 bits (RFC 3768 §5.3.7), centiseconds in 12 (RFC 9568 §5.2.7).
+/// What the versions of VRRP carry: whole seconds in 8 bits (RFC 3768 §5.3.7), centiseconds in 12 (RFC 9568 §5.2.7).
 fn version(reader: &mut Reader<'_>, vip: &DraftVip) {
     let (Some(version), Some(advert_interval)) = (&vip.version, &vip.advert_interval) else { return };
     let interval = advert_interval.value;
@@ -307,7 +310,7 @@ fn without_effect(reader: &mut Reader<'_>, node: &DraftNode) {
     }
 }
 
-/// The addresses of one `[[vip]]`: some, not too many, and of one family, because a virtual router has one (RFC 9568 §1).
+/// The addresses of one `[[vip]]`: some, not too many, of one family, because a virtual router has one (RFC 9568 §1).
 pub(super) fn address_list(
     reader: &mut Reader<'_>,
     addresses: Placed<Vec<Placed<(IpAddr, u8)>>>,

@@ -93,3 +93,79 @@ fn role_list(roles: Roles) -> String {
     let held: Vec<&str> = named.iter().filter(|(held, _)| *held).map(|(_, name)| *name).collect();
     held.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const FILE: &str = r#"
+[cluster]
+quorum = 2
+password = "a-long-enough-password"
+[[vip]]
+addresses = ["192.168.0.1/24", "192.168.0.9/24"]
+interface = "eth0"
+virtual_router_id = 51
+preempt = true
+[[node]]
+name = "proxy-1"
+address = "192.168.0.2"
+roles = ["proxy"]
+[[node]]
+name = "a-rather-long-name"
+address = "192.168.0.4"
+roles = ["redis", "sentinel"]
+bootstrap_master = true
+[[node]]
+name = "redis-2"
+address = "192.168.0.5"
+roles = ["redis", "sentinel"]
+replica_priority = 0
+"#;
+
+    fn checked(text: &str) -> (bool, String, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("v.toml");
+        fs::write(&path, text).unwrap();
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&path, permissions).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let valid = check(&path, &mut out, &mut err).unwrap();
+        let tidy = |bytes| String::from_utf8(bytes).unwrap().replace(&path.display().to_string(), "v.toml");
+        (valid, tidy(out), tidy(err))
+    }
+
+    #[test]
+    fn a_valid_file_is_summed_up_with_what_is_unwise() {
+        let expected = "\
+v.toml: valid
+
+cluster  mymaster, quorum 2 of 2 sentinels
+vip      192.168.0.1/24 192.168.0.9/24 on eth0, VRRP 3 id 51, every 100ms, preempting
+ports    proxy 6379, redis 6379, sentinel 26379, peer link 26380/udp
+
+node                address      roles           notes
+proxy-1             192.168.0.2  proxy           VRRP priority 100
+a-rather-long-name  192.168.0.4  redis sentinel  first master
+redis-2             192.168.0.5  redis sentinel  never a master
+
+legal, and unwise:
+  v.toml:3: cluster.quorum: two sentinels: nothing fails over once one of them is gone, because one is no majority of \
+two; three are advised
+  v.toml:5: vip: one proxy: nobody takes the address over once its host is gone
+";
+        assert_eq!(checked(FILE), (true, expected.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn faults_go_to_the_other_stream() {
+        let expected = "\
+v.toml:3: cluster.quorum = 5: at most 2 sentinels can agree; allowed: 1 to 2
+v.toml: 1 fault; it would be refused
+";
+        let wrong = FILE.replace("quorum = 2", "quorum = 5");
+        assert_eq!(checked(&wrong), (false, String::new(), expected.to_owned()));
+    }
+}

@@ -43,8 +43,8 @@ fn warns(from: &str, to: &str, begin: &str, parts: &[&str]) {
     assert!(said.len() == 1 && holds(&said[0]), "{to:?} gives {said:#?}\nexpected: {begin} … {parts:?}");
 }
 
-/// The cases of `refused.txt` or `warned.txt`: what stands there, what is written instead, how the answer begins, and what
-/// it holds.
+/// The cases of `refused.txt` or `warned.txt`: what stands there, what is written instead, how the answer begins, and
+/// what it holds.
 fn cases(text: &str) -> impl Iterator<Item = (String, String, String, Vec<&str>)> {
     let lines: Vec<&str> =
         text.lines().filter(|line| !line.starts_with("# ") && !line.starts_with("## ") && !line.is_empty()).collect();
@@ -99,17 +99,14 @@ fn a_short_file_is_filled_with_the_defaults() {
 
 #[test]
 fn every_key_arrives_where_it_belongs() {
-    let text = BASE
-        .replace("quorum = 2", "quorum = 3\nname = \"logs\"\nbusy_grace = \"7s\"\nfailover_timeout = \"1m\"\nfencing = \"off\"")
-        .replace("down_after = \"500ms\"", "down_after = \"250000us\"\ndurability = \"async\"")
-        .replace("virtual_router_id = 51", "virtual_router_id = 7\nversion = 2\nadvert_interval = \"2s\"\npreempt = true")
-        .replace("max_clients = 10", "port = 1\nconnect_timeout = \"1s\"\ncheck_interval = \"2s\"\nhold_timeout = \"0s\"\nclient_timeout = \"0s\"")
-        .replace("persistence = \"aof\"", "persistence = \"none\"\nport = 2\nserver = \"/opt/v\"\ndata_dir = \"/d\"\ninclude = [\"/i/*.conf\"]\ntune_host = false\n[sentinel]\nport = 3")
-        .replace("bootstrap_master = true", "bootstrap_master = true\nreplica_priority = 1");
-    let (config, warnings) = judged(&text).unwrap();
+    let (config, warnings) = judged(include_str!("full.toml")).unwrap();
     assert_eq!(warnings, []);
     let Config { cluster, vips, proxy, redis, sentinel, nodes } = config;
     let s = Duration::from_secs;
+    let full = include_str!("full.toml");
+    for key in keys::KEYS.iter().filter(|key| key.built && key.name != "password") {
+        assert!(full.contains(&format!("\n{} = ", key.name)), "{key:?} is not tried");
+    }
     assert_eq!((cluster.name.as_str(), cluster.quorum), ("logs", 3));
     assert_eq!((cluster.down_after, cluster.busy_grace, cluster.failover_timeout), (s(1) / 4, s(7), s(60)));
     let vip = &vips[0];
@@ -117,7 +114,8 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!((proxy.port, proxy.connect_timeout, proxy.check_interval, proxy.hold_timeout), (1, s(1), s(2), s(0)));
     assert_eq!((redis.port, redis.server.as_str(), redis.data_dir), (2, "/opt/v", Some("/d".into())));
     assert_eq!((redis.persistence, redis.include), (Persistence::None, vec!["/i/*.conf".to_owned()]));
-    assert_eq!((sentinel.port, nodes[2].replica_priority), (3, 1));
+    assert_eq!((proxy.max_clients, sentinel.port), (9, 3));
+    assert_eq!((nodes[0].priority, nodes[0].replica_priority, nodes[0].bootstrap_master), (103, 1, true));
 }
 
 #[test]
@@ -177,6 +175,20 @@ fn intervals_at_the_limits_are_accepted() {
         let text = edited("virtual_router_id = 51", &format!("virtual_router_id = 255\n{interval}"));
         assert!(judged(&text).is_ok(), "{interval}");
     }
+}
+
+#[test]
+fn a_sentinel_and_a_proxy_of_one_node_need_different_ports() {
+    let text = BASE.replacen("roles = [\"proxy\"]", "roles = [\"proxy\", \"sentinel\"]", 1);
+    let text = text.replace("max_clients = 10", "port = 26379");
+    let said = judged(&text).unwrap_err().to_string();
+    assert_eq!(
+        said.split(';').next(),
+        Some(
+            "v.toml: sentinel.port = 26379: proxy.port is the same, and a sentinel listens \
+        on every address of its node"
+        )
+    );
 }
 
 #[test]
@@ -369,22 +381,30 @@ proptest! {
     }
 
     #[test]
-    fn a_mangled_file_never_panics(at in 0..BASE.len(), length in 0usize..40, new in "[\\[\\]{}\"'=.,#\\\\ \\n0-9a-z\\PC]{0,20}") {
+    fn a_mangled_file_never_panics(
+        at in 0..BASE.len(),
+        length in 0usize..40,
+        new in "[\\[\\]{}\"'=.,#\\\\ \\n0-9a-z\\PC]{0,20}",
+    ) {
         let end = (at + length).min(BASE.len());
         let text = format!("{}{new}{}", &BASE[..at], &BASE[end..]);
         if let Err(faults) = parse(&text, Path::new("v.toml"), &|_| Ok((PASSWORD.to_owned(), 0o600))) {
             prop_assert!(!faults.0.is_empty(), "refused without a reason:\n{}", text);
-            prop_assert!(faults.to_string().lines().count() == faults.0.len(), "more than a line for a fault: {}", faults);
+            prop_assert_eq!(faults.to_string().lines().count(), faults.0.len(), "{}", faults);
         }
     }
 
     #[test]
     fn every_value_of_every_key_gets_an_answer(
         key in 0..keys::KEYS.len(),
-        value in "(-?[0-9]{1,25}|\"\\PC{0,20}\"|'[^']{0,20}'|\\[\"[a-z/*0-9.:]{0,20}\"\\]|true|1\\.5|inf|1979-05-27|\\{ a = 1 \\}|0x[0-9a-f]{1,20}|\"[0-9]{1,20}(us|ms|s|m|h|d)?\")",
+        value in prop_oneof![
+            "-?[0-9]{1,25}", "\"\\PC{0,20}\"", "'[^']{0,20}'", "\\[\"[a-z/*0-9.:]{0,20}\"\\]",
+            "true|1\\.5|inf|1979-05-27|\\{ a = 1 \\}", "0x[0-9a-f]{1,20}", "\"[0-9]{1,20}(us|ms|s|m|h|d)?\"",
+        ],
     ) {
         let key = keys::KEYS[key];
-        let header = if matches!(key.section, "vip" | "node") { format!("[[{}]]", key.section) } else { format!("[{}]", key.section) };
+        let (open, close) = if matches!(key.section, "vip" | "node") { ("[[", "]]") } else { ("[", "]") };
+        let header = format!("{open}{}{close}", key.section);
         let text = format!("{header}\n{} = {value}\n", key.name);
         prop_assert!(parse(&text, Path::new("v.toml"), &|_| Ok((PASSWORD.to_owned(), 0o600))).is_err());
     }

@@ -38,7 +38,8 @@ const REDIS: Roles = Roles { proxy: false, redis: true, sentinel: true };
 #[test]
 fn a_whole_line_is_read() {
     let line = "BOOT_IMAGE=/vmlinuz root=/dev/vda1 console=ttyS0 vigie.node=redis-1 vigie.role=redis,sentinel \
-                vigie.address=192.168.0.4/24 vigie.gateway=192.168.0.254 vigie.config=\"/mnt/my disk/v.toml\" vigie.reset=1 quiet\n";
+                vigie.address=192.168.0.4/24 vigie.gateway=192.168.0.254 \
+                vigie.config=\"/mnt/my disk/v.toml\" vigie.reset=1 quiet\n";
     let expected = Kernel {
         node: Some("redis-1".parse().unwrap()),
         role: Some(REDIS),
