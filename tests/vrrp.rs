@@ -2,12 +2,16 @@
 //!
 //! Needs root, `ip`, and for some cases `keepalived` or FRR; what is missing is said and skipped.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod segment;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use segment::{Daemon, Host, Ours, Segment, wait};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
@@ -118,29 +122,34 @@ fn trades_places_with_keepalived_version_3_over_ipv6() {
     trades_places_with_keepalived("version 3\nadvert_int 0.1", ours, "fe80::99:fe/64\n2001:db8:99::1/64");
 }
 
-/// The variable that makes [`router_of_another_process`] run one: the host's address.
+/// The variable that makes [`router_of_another_process`] run one: the host's address and the priority.
 const CHILD: &str = "VIGIE_TEST_ROUTER";
 
 /// Not a test of its own: the process that others kill.
 #[test]
 fn router_of_another_process() {
-    let Ok(address) = std::env::var(CHILD) else { return };
-    let spec = spec_of(ip(&address), 150);
+    let Ok(told) = std::env::var(CHILD) else { return };
+    let (address, priority) = told.split_once(' ').unwrap();
+    let spec = spec_of(ip(address), priority.parse().unwrap());
     let (_usable, usable) = watch::channel(Ok(()));
     let (post, _posted) = mpsc::channel(64);
     let _running = spawn(vec![spec], usable, post, Journal::new()).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// A router of priority 150 in a process of its own, which ends with its handle, without a word.
+/// A router in a process of its own, which ends with its handle, without a word.
 struct Process(Child);
 
 impl Process {
-    fn start(host: &Host) -> Self {
+    fn start(host: &Host, priority: u8) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut command: Command = host.command(program.to_str().unwrap());
-        command.args(["--exact", "router_of_another_process"]).env(CHILD, host.address().to_string());
+        command.args(["--exact", "router_of_another_process"]).env(CHILD, format!("{} {priority}", host.address()));
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
     }
 }
 
@@ -155,7 +164,7 @@ impl Drop for Process {
 fn the_address_of_a_killed_process_moves_and_the_kernel_takes_it_off() {
     let Some(mut segment) = Segment::new() else { return };
     let (a, b) = (segment.host(), segment.host());
-    let process = Process::start(&a);
+    let process = Process::start(&a, 150);
     wait("the process holds the address", LONG, || a.has(VIP));
     let mut ours = b.ours(v3(&b, 100));
     ours.becomes(VipState::Backup, LONG);
@@ -170,7 +179,7 @@ fn the_address_of_a_killed_process_moves_and_the_kernel_takes_it_off() {
 fn a_guard_abandons_the_address_of_its_dead_worker_and_no_other() {
     let Some(mut segment) = Segment::new() else { return };
     let (a, b) = (segment.host(), segment.host());
-    let process = Process::start(&a);
+    let process = Process::start(&a, 150);
     wait("the process holds the address", LONG, || a.has(VIP));
     let mut ours = b.ours(v3(&b, 100));
     ours.becomes(VipState::Backup, LONG);
@@ -355,4 +364,26 @@ fn trades_places_with_frr() {
     theirs.terminate();
     ours.becomes(VipState::Master, LONG);
     assert!(!ours.records().iter().any(|record| record.name == "packet-refused"), "{:#?}", ours.records());
+}
+
+#[test]
+fn a_starved_backup_reads_its_socket_before_it_believes_the_master_dead() {
+    let Some(mut segment) = Segment::new() else { return };
+    let (a, b) = (segment.host(), segment.host());
+    let process = Process::start(&a, 100);
+    wait("the process holds the address", LONG, || a.has(VIP));
+    let mut ours = b.ours(v3(&b, 150));
+    ours.becomes(VipState::Master, LONG);
+    wait("the process has given way", LONG, || !a.has(VIP));
+    let conflicts = |ours: &Ours| ours.records().iter().filter(|record| record.name == "second-master").count();
+    let before = conflicts(&ours);
+    for _ in 0..5 {
+        process.signal(Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(700));
+        process.signal(Signal::SIGCONT);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(conflicts(&ours), before, "{:#?}", ours.records());
+    assert!(ours.stop());
+    wait("it was alive and listening all the same", LONG, || a.has(VIP));
 }

@@ -53,8 +53,12 @@ impl Router {
     /// A router that waits for its interface and its proxy. Its addresses are taken to be released.
     pub fn new(config: Config) -> Result<Self, Malformed> {
         let Config { virtual_router_id, priority, interval, preempt, addresses } = config;
+        // 0 says farewell, and 255 is of who has the addresses for good.
+        if !(1..=254).contains(&priority) {
+            return Err(Malformed::Priority(priority));
+        }
         Ok(Self {
-            advert: Advert::new(virtual_router_id, priority.clamp(1, 254), interval, addresses)?,
+            advert: Advert::new(virtual_router_id, priority, interval, addresses)?,
             preempt,
             state: State::Initialize { retry_at: None },
             link: Err(Why::Starting),
