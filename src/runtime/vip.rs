@@ -230,3 +230,6 @@ pub fn remove_leftovers(vips: &[VipSpec]) -> io::Result<usize> {
         Ok(removed)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,6 +248,9 @@ pub enum Malformed {
     /// Virtual router id 0.
     #[error("virtual router id 0: 1 to 255 is expected")]
     VirtualRouterId,
+    /// A priority that a router of this software cannot have.
+    #[error("priority {0}: 1 to 254 is expected")]
+    Priority(u8),
     /// No address.
     #[error("no virtual address: at least one is expected")]
     NoAddress,
@@ -292,6 +295,7 @@ impl Malformed {
             Self::Version(_) => "version",
             Self::Type(_) => "type",
             Self::VirtualRouterId => "virtual-router-id",
+            Self::Priority(_) => "priority",
             Self::NoAddress | Self::TooManyAddresses(_) => "address-count",
             Self::Family { .. } => "family",
             Self::Interval(_) | Self::Duration { .. } => "interval",

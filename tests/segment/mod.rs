@@ -174,7 +174,7 @@ impl Host {
 /// Our virtual router on a host.
 pub(crate) struct Ours {
     handle: Option<VipHandle>,
-    pub(crate) usable: watch::Sender<Result<(), String>>,
+    usable: watch::Sender<Result<(), String>>,
     posted: mpsc::Receiver<Part>,
     facts: Option<VipFacts>,
     faults: BTreeMap<&'static str, Option<String>>,
@@ -192,6 +192,11 @@ impl Ours {
             }
         }
         self.facts.map(|facts| facts.state)
+    }
+
+    /// Says whether clients can be served here.
+    pub(crate) fn usable(&self, word: Result<(), &str>) {
+        let _ = self.usable.send_replace(word.map_err(str::to_owned));
     }
 
     pub(crate) fn fault(&mut self) -> Option<String> {
@@ -221,7 +226,7 @@ impl Ours {
 /// A foreign daemon, killed at the end by the ids of its own processes.
 pub(crate) struct Daemon {
     child: Child,
-    _directory: tempfile::TempDir,
+    _directory: Option<tempfile::TempDir>,
     further: Vec<std::path::PathBuf>,
 }
 
@@ -242,7 +247,45 @@ impl Daemon {
         let log = File::create(at("log")).unwrap();
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let further = vec![at("vrrp.pid")];
-        Some(Self { child, _directory: directory, further })
+        Some(Self { child, _directory: Some(directory), further })
+    }
+
+    /// FRR's vrrpd with its zebra, of priority 150, on a macvlan of `eth0`; none, with the reason printed, if there is none.
+    pub(crate) fn frr(host: &Host, address: &str) -> Option<[Self; 2]> {
+        if !std::path::Path::new("/usr/lib/frr/vrrpd").exists() {
+            println!("skipped: no FRR");
+            return None;
+        }
+        if host.ip("-o link").contains("vrrp4") {
+            host.ip("link del vrrp4");
+        }
+        host.ip("link add vrrp4 link eth0 type macvlan mode bridge");
+        host.ip("link set vrrp4 address 00:00:5e:00:01:33");
+        host.ip(&format!("addr add {address}/24 dev vrrp4"));
+        host.ip("link set vrrp4 up");
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let config = format!(
+            "interface eth0\n vrrp 51 version 3\n vrrp 51 priority 150\n vrrp 51 advertisement-interval 100\n vrrp 51 ip {address}\n"
+        );
+        std::fs::write(directory.path().join("vrrpd.conf"), config).unwrap();
+        std::fs::write(directory.path().join("zebra.conf"), "hostname z\n").unwrap();
+        // The daemons leave root for a user of their own.
+        let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777);
+        std::fs::set_permissions(directory.path(), open).unwrap();
+        let path = directory.path().to_owned();
+        let mut directory = Some(directory);
+        let mut start = |name: &str| {
+            let mut command = host.command(&format!("/usr/lib/frr/{name}"));
+            command.arg("-f").arg(path.join(format!("{name}.conf"))).arg("-z").arg(path.join("zserv"));
+            command.arg("-i").arg(path.join(format!("{name}.pid"))).arg("--vty_socket").arg(&path);
+            command.args(["-A", "127.0.0.1", "-u", "frr", "-g", "frr"]);
+            let log = File::create(path.join(format!("{name}.log"))).unwrap();
+            let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+            Self { child, _directory: directory.take(), further: vec![] }
+        };
+        let zebra = start("zebra");
+        wait("zebra listens", Duration::from_secs(20), || path.join("zserv").exists());
+        Some([start("vrrpd"), zebra])
     }
 
     /// SIGTERM to the first process, which tells the others.

@@ -53,6 +53,8 @@ pub enum Event {
 /// Why a state was left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
+    /// Interface and proxy have not been heard of yet.
+    Starting,
     /// Interface and proxy are good.
     Ready,
     /// No advert for so long.
@@ -135,6 +137,7 @@ impl fmt::Display for Refusal {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Starting => f.write_str("starting"),
             Self::Ready => f.write_str("interface and proxy are good"),
             Self::MasterSilent { for_ } => write!(f, "no advert of a master for {for_:?}"),
             Self::MasterLeft { peer } => write!(f, "{peer} gave up being master"),

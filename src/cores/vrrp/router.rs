@@ -35,8 +35,8 @@ pub struct Router {
     advert: Advert,
     preempt: bool,
     state: State,
-    link: Result<IpAddr, String>,
-    usable: Result<(), String>,
+    link: Result<IpAddr, Why>,
+    usable: Result<(), Why>,
     stopped: bool,
     /// The form of checksum heard last from a peer.
     checksum: ChecksumForm,
@@ -53,12 +53,16 @@ impl Router {
     /// A router that waits for its interface and its proxy. Its addresses are taken to be released.
     pub fn new(config: Config) -> Result<Self, Malformed> {
         let Config { virtual_router_id, priority, interval, preempt, addresses } = config;
+        // 0 says farewell, and 255 is of who has the addresses for good.
+        if !(1..=254).contains(&priority) {
+            return Err(Malformed::Priority(priority));
+        }
         Ok(Self {
-            advert: Advert::new(virtual_router_id, priority.clamp(1, 254), interval, addresses)?,
+            advert: Advert::new(virtual_router_id, priority, interval, addresses)?,
             preempt,
             state: State::Initialize { retry_at: None },
-            link: Err("not looked at yet".to_owned()),
-            usable: Err("the proxy has not said yet that it is ready".to_owned()),
+            link: Err(Why::Starting),
+            usable: Err(Why::Starting),
             stopped: false,
             checksum: ChecksumForm::PseudoHeader,
             refusals: 0,
@@ -107,8 +111,7 @@ impl Router {
             return Some(Why::Stopped);
         }
         match (&self.link, &self.usable) {
-            (Err(reason), _) => Some(Why::Link(reason.clone())),
-            (Ok(_), Err(reason)) => Some(Why::Unusable(reason.clone())),
+            (Err(why), _) | (Ok(_), Err(why)) => Some(why.clone()),
             (Ok(_), Ok(())) => None,
         }
     }
@@ -121,6 +124,7 @@ impl Router {
             }
             // The kernel's refusal outlasts a link that goes and comes.
             (State::Initialize { retry_at: Some(_) }, _) | (State::Backup { .. } | State::Master { .. }, None) => {}
+            (State::Initialize { retry_at: None }, Some(Why::Starting)) => {}
             (State::Initialize { retry_at: None }, Some(why)) => out.push(Output::Publish(Event::Waiting { why })),
             (State::Backup { .. } | State::Master { .. }, Some(why)) => {
                 self.become_(State::Initialize { retry_at: None }, why, now, out);
@@ -348,12 +352,14 @@ impl Machine for Router {
                 self.refuse(None, Refusal::Malformed(error.name(), error.to_string()), out);
             }
             Input::Link(link) => {
+                let link = link.map_err(Why::Link);
                 if self.link != link {
                     self.link = link;
                     self.review(now, out);
                 }
             }
             Input::Usable(usable) => {
+                let usable = usable.map_err(Why::Unusable);
                 if self.usable != usable {
                     self.usable = usable;
                     self.review(now, out);

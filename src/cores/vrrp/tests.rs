@@ -88,7 +88,8 @@ fn became(from: VipState, to: VipState, why: Why) -> Output {
 #[test]
 fn takes_part_only_with_link_and_proxy() {
     let mut bench = Bench::new(config());
-    let out = bench.feed(0, Input::Usable(Ok(())));
+    assert_eq!(bench.feed(0, Input::Usable(Ok(()))), []);
+    let out = bench.feed(0, Input::Link(Err("down".to_owned())));
     assert!(matches!(&out[..], [Output::Publish(Event::Waiting { why: Why::Link(_) })]), "{out:?}");
     let out = bench.feed(0, Input::Link(Ok(ip(OWN))));
     assert_eq!(out, [became(VipState::Initialize, VipState::Backup, Why::Ready)]);

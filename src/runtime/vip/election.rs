@@ -169,7 +169,9 @@ async fn attach(
 ) {
     // Aborted when replaced or dropped.
     let mut reader: Option<Reader> = None;
-    place.mark_changed();
+    if place.changed().await.is_err() {
+        return;
+    }
     loop {
         let known = place.borrow_and_update().clone();
         let mut retry = false;
