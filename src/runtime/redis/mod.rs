@@ -388,3 +388,6 @@ fn said(role: RedisRole) -> String {
         RedisRole::Master { replicas } => format!("master of {replicas} replicas"),
     }
 }
+
+#[cfg(test)]
+mod tests;
