@@ -89,8 +89,8 @@ struct Guarded {
 
 impl Guarded {
     fn start(dir: &Path, behaviour: &str) -> Self {
-        // The guard takes its signals from a descriptor; the harness's other threads must not take them first, so they are
-        // blocked from the start.
+        // The guard takes its signals from a descriptor; the harness's other threads must not take them first, so they
+        // are blocked from the start.
         let mut command = Command::new("env");
         command.args(["--block-signal=TERM", "--block-signal=INT", "--block-signal=HUP"]);
         command.arg(std::env::current_exe().unwrap()).args(["--exact", "the_guard", "--nocapture"]);

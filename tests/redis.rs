@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -38,22 +39,26 @@ struct Node {
     task: tokio::task::JoinHandle<Result<(), RedisError>>,
 }
 
-/// Ports are given out by the kernel, so that tests may run at once.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+const PORT: u16 = 16_379;
+
+/// Every node has a loopback address of its own, so that tests may run at once.
+fn own_address() -> IpAddr {
+    static NODES: AtomicU8 = AtomicU8::new(10);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, NODES.fetch_add(1, Ordering::Relaxed), high, low))
 }
 
-fn setup(dir: &Path, port: u16) -> Setup {
+fn setup(dir: &Path) -> Setup {
     Setup {
         config: config::Redis {
-            port,
+            port: PORT,
             server: "redis-server".to_owned(),
             data_dir: None,
             persistence: Persistence::Aof,
             include: vec![],
         },
         cluster: "mymaster".to_owned(),
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        address: own_address(),
         node: "redis-01".parse().unwrap(),
         password: Secret::new(PASSWORD),
         state_dir: dir.to_owned(),
@@ -197,7 +202,7 @@ async fn eventually(what: &str, mut wanted: impl FnMut() -> bool) {
 #[tokio::test]
 async fn redis_starts_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::start(setup(dir.path(), free_port()));
+    let mut node = Node::start(setup(dir.path()));
     let facts = node.alive().await;
     assert_eq!((facts.role, facts.incarnation, facts.has_data), (RedisRole::Closed, 1, false));
     assert!(facts.run_id.is_some() && facts.replication_id.is_some());
@@ -218,8 +223,8 @@ async fn redis_starts_closed() {
 #[tokio::test]
 async fn the_decision_is_followed_and_a_stale_master_steps_down() {
     let (first_dir, second_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut first = Node::start(setup(first_dir.path(), free_port()));
-    let mut second = Node::start(setup(second_dir.path(), free_port()));
+    let mut first = Node::start(setup(first_dir.path()));
+    let mut second = Node::start(setup(second_dir.path()));
     first.alive().await;
     second.alive().await;
     // What an elected sentinel does.
@@ -252,7 +257,7 @@ async fn the_decision_is_followed_and_a_stale_master_steps_down() {
 #[tokio::test]
 async fn a_killed_redis_is_said_dead_and_started_again_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::start(setup(dir.path(), free_port()));
+    let mut node = Node::start(setup(dir.path()));
     node.alive().await;
     let mut client = node.client();
     assert_eq!(client.say("REPLICAOF NO ONE"), "+OK");
@@ -267,7 +272,7 @@ async fn a_killed_redis_is_said_dead_and_started_again_closed() {
     node.stop().await;
 
     // A supervisor that starts later knows where the data came from, and what was started before.
-    let mut node = Node::start(setup(dir.path(), free_port()));
+    let mut node = Node::start(setup(dir.path()));
     let facts = node.facts(|facts| facts.process == Process::Dead).await;
     assert_eq!((facts.incarnation, facts.history.map(|history| history.epoch)), (2, Some(1)));
     let facts = node.alive().await;
@@ -278,7 +283,7 @@ async fn a_killed_redis_is_said_dead_and_started_again_closed() {
 #[tokio::test]
 async fn a_stopped_process_is_busy_and_not_dead() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::start(setup(dir.path(), free_port()));
+    let mut node = Node::start(setup(dir.path()));
     node.alive().await;
     let pid = nix::unistd::Pid::from_raw(node.client().pid());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
@@ -292,7 +297,7 @@ async fn a_stopped_process_is_busy_and_not_dead() {
 #[tokio::test]
 async fn a_slow_script_is_busy() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::start(setup(dir.path(), free_port()));
+    let mut node = Node::start(setup(dir.path()));
     node.alive().await;
     let mut client = node.client();
     assert_eq!(client.say("CONFIG SET lua-time-limit 50"), "+OK");
@@ -316,7 +321,7 @@ async fn what_is_wrong_with_the_server_is_said() {
         (script.to_str().unwrap(), "version 5.0.14 is too old"),
         ("true", "neither redis nor valkey"),
     ] {
-        let mut setup = setup(dir.path(), free_port());
+        let mut setup = setup(dir.path());
         server.clone_into(&mut setup.config.server);
         let mut node = Node::start(setup);
         let fault = node.fault(said).await;
@@ -329,21 +334,34 @@ async fn what_is_wrong_with_the_server_is_said() {
 #[tokio::test]
 async fn a_port_in_use_is_said_and_taken_when_it_is_free() {
     let dir = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut node = Node::start(setup(dir.path(), port));
+    let setup = setup(dir.path());
+    let address = SocketAddr::new(setup.address, PORT);
+    let listener = TcpListener::bind(address).unwrap();
+    let mut node = Node::start(setup);
     let fault = node.fault("in use").await;
-    assert!(fault.contains(&format!("127.0.0.1:{port} is in use by another process")), "{fault}");
+    assert!(fault.contains(&format!("{address} is in use by another process")), "{fault}");
     drop(listener);
     node.alive().await;
     node.stop().await;
 }
 
 #[tokio::test]
+async fn an_address_that_is_not_there_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = setup(dir.path());
+    // Of a range for documentation (RFC 5737), which no host has.
+    setup.address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let mut node = Node::start(setup);
+    node.fault("192.0.2.1 is not an address of this host").await;
+    node.stop.send_replace(true);
+    node.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_include_is_read_unless_it_sets_what_vigie_owns() {
     let dir = tempfile::tempdir().unwrap();
     let include = dir.path().join("more.conf");
-    let mut setup = setup(dir.path(), free_port());
+    let mut setup = setup(dir.path());
     setup.config.include = vec![include.to_str().unwrap().to_owned()];
     fs::write(&include, "# mine\nmaxmemory-policy allkeys-lru\nrepl-backlog-size 2mb\n").unwrap();
     let mut node = Node::start(setup.clone());
@@ -365,7 +383,7 @@ async fn a_directive_that_redis_does_not_know_is_said_in_its_own_words() {
     let dir = tempfile::tempdir().unwrap();
     let include = dir.path().join("more.conf");
     fs::write(&include, "no-such-directive 1\n").unwrap();
-    let mut setup = setup(dir.path(), free_port());
+    let mut setup = setup(dir.path());
     setup.config.include = vec![include.to_str().unwrap().to_owned()];
     let mut node = Node::start(setup);
     node.fault("no-such-directive").await;
@@ -376,7 +394,7 @@ async fn a_directive_that_redis_does_not_know_is_said_in_its_own_words() {
 #[tokio::test]
 async fn data_survive_a_change_of_the_persistence() {
     let dir = tempfile::tempdir().unwrap();
-    let mut setup = setup(dir.path(), free_port());
+    let mut setup = setup(dir.path());
     setup.config.persistence = Persistence::Rdb;
     let mut node = Node::start(setup.clone());
     node.alive().await;
@@ -412,33 +430,31 @@ const HELPER: &str = "VIGIE_TEST_DIR";
 #[tokio::test]
 async fn host_of_a_supervisor() {
     let Ok(dir) = std::env::var(HELPER) else { return };
-    let port = std::env::var("VIGIE_TEST_PORT").unwrap().parse().unwrap();
-    let mut node = Node::start(setup(Path::new(&dir), port));
+    let mut node = Node::start(setup(Path::new(&dir)));
     node.alive().await;
-    println!("redis {}", node.client().pid());
+    println!("redis {}", node.address);
     node.facts(|_| false).await;
 }
 
 #[tokio::test]
 async fn redis_dies_with_the_process_of_its_supervisor() {
     let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
     let mut host = Command::new(std::env::current_exe().unwrap());
     host.args(["--exact", "host_of_a_supervisor", "--nocapture"]).stdout(Stdio::piped());
-    let mut host = host.env(HELPER, dir.path()).env("VIGIE_TEST_PORT", port.to_string()).spawn().unwrap();
+    let mut host = host.env(HELPER, dir.path()).spawn().unwrap();
     let mut lines = BufReader::new(host.stdout.take().unwrap()).lines();
-    let pid: i32 = lines.find_map(|line| line.unwrap().strip_prefix("redis ").map(|pid| pid.parse().unwrap())).unwrap();
-    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    let said = lines.find_map(|line| line.unwrap().strip_prefix("redis ").map(str::to_owned)).unwrap();
+    let address: SocketAddr = said.parse().unwrap();
+    assert!(Client::open(address).pid() > 0);
     host.kill().unwrap();
     host.wait().unwrap();
-    let gone = || TcpStream::connect(("127.0.0.1", port)).is_err();
-    eventually("redis is gone", gone).await;
+    eventually("redis is gone", || TcpStream::connect(address).is_err()).await;
 }
 
 #[tokio::test]
 async fn redis_dies_with_the_task_of_its_supervisor() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::start(setup(dir.path(), free_port()));
+    let mut node = Node::start(setup(dir.path()));
     node.alive().await;
     let address = node.address;
     node.task.abort();

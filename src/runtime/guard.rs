@@ -61,7 +61,8 @@ pub struct GuardSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Where the lock lies. One vigie runs per runtime directory.
     pub runtime_dir: PathBuf,
-    /// Called at every death of a worker, before anything else: takes the VIP off and says so to the segment. Must not block.
+    /// Called at every death of a worker, before anything else: takes the VIP off and says so to the segment. Must not
+    /// block.
     pub on_death: Box<dyn Fn()>,
 }
 
@@ -83,7 +84,10 @@ impl GuardSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// Another one does.
-    #[error("another vigie{by} runs with the runtime directory {dir}; give this one another --runtime-dir", dir = dir.display())]
+    #[error(
+        "another vigie{by} runs with the runtime directory {dir}; give this one another --runtime-dir",
+        dir = dir.display()
+    )]
     Running {
         /// ` (process 123)`, if the lock says so.
         by: String,

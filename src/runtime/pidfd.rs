@@ -13,7 +13,8 @@ use tokio::io::unix::AsyncFd;
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// Takes hold of process `pid`. Only a parent that has not waited for it, or the process itself, can be sure whom it gets.
+    /// Takes hold of process `pid`. Only a parent that has not waited for it, or the process itself, can be sure whom
+    /// it gets.
     #[expect(unsafe_code, reason = "neither std nor nix has pidfd_open")]
     pub fn open(pid: u32) -> io::Result<Self> {
         let flags: libc::c_uint = 0;

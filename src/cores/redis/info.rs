@@ -24,8 +24,8 @@ pub struct Info {
 }
 
 impl Info {
-    /// Reads the sections `replication`, `keyspace` and, if it was asked for, `server`, in one text. None if the text names
-    /// no role, which every version of redis does.
+    /// Reads the sections `replication`, `keyspace` and, if it was asked for, `server`, in one text. None if the text
+    /// names no role, which every version of redis does.
     pub fn read(loading: bool, sections: &str) -> Option<Self> {
         let text = Text::parse(sections);
         let role = match text.role? {

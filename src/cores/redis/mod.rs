@@ -1,5 +1,5 @@
-//! The supervisor of one redis-server: keeps the process alive, tells the cluster what it is, and keeps its replication in
-//! line with the cluster's decision. It never makes a master: that is the act of who was elected to do it.
+//! The supervisor of one redis-server: keeps the process alive, tells the cluster what it is, and keeps its
+//! replication in line with the cluster's decision. It never makes a master: that is the act of who was elected to it.
 //!
 //! ```text
 //!            due                 spawned               first answer
@@ -68,8 +68,8 @@ impl fmt::Display for Exit {
 /// Matches an [`Answer`] to what was asked; never used twice.
 pub type Token = u64;
 
-/// What redis is asked over the supervisor's own connection. Asks are sent at once, also while earlier ones wait for their
-/// answer, and carried out in their order.
+/// What redis is asked over the supervisor's own connection. Asks are sent at once, also while earlier ones wait for
+/// their answer, and carried out in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Whether it answers, and its replication state; with `identity` also who it is (`INFO server`).
@@ -83,8 +83,8 @@ pub enum Ask {
     Follow {
         /// Whom.
         master: SocketAddr,
-        /// It is a master now: its clients must be cut off in the same transaction, so that none of them goes on as if it
-        /// still were.
+        /// It is a master now: its clients must be cut off in the same transaction, so that none of them goes on as if
+        /// it still were.
         demote: bool,
     },
 }

@@ -25,7 +25,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A redis that was asked to end saves its data for at most so long.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// A change of the offset alone is posted at most so often. Less than [`PROBE_EVERY`], so that jitter never skips a probe.
+/// A change of the offset alone is posted at most so often. Less than [`PROBE_EVERY`], so that jitter never skips a
+/// probe.
 const OFFSET_EVERY: Duration = Duration::from_millis(150);
 /// A change of the offset alone is stored at most so often: each store costs a write of the disk.
 const STORE_EVERY: Duration = Duration::from_secs(1);

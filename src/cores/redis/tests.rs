@@ -473,8 +473,8 @@ fn info_is_read_from_captured_texts() {
     assert_eq!(Info::read(false, ""), None);
 }
 
-/// Whatever comes in whatever order: no panic, no deadline that a tick does not move, one process at a time, and after a
-/// stop and the end of the process nothing more is wanted.
+/// Whatever comes in whatever order: no panic, no deadline that a tick does not move, one process at a time, and after
+/// a stop and the end of the process nothing more is wanted.
 #[test]
 fn any_order_of_inputs_is_survived() {
     for seed in 0..400 {

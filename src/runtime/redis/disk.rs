@@ -16,8 +16,8 @@ pub(super) enum Found {
     AppendOnly,
 }
 
-/// Looks into the data directory. Redis 7 and Valkey keep the append-only file as several ones that a manifest names, in a
-/// directory of their own; older servers as one file, which is empty until its first rewrite.
+/// Looks into the data directory. Redis 7 and Valkey keep the append-only file as several ones that a manifest names,
+/// in a directory of their own; older servers as one file, which is empty until its first rewrite.
 pub(super) fn look(directory: &Path) -> io::Result<Found> {
     let mut found = Found::Nothing;
     for entry in fs::read_dir(directory)? {

@@ -1,7 +1,8 @@
 //! Starts redis from a thread that lives as long as the supervisor.
 //!
 //! `PR_SET_PDEATHSIG` follows the thread that forked, not the process: started from a thread of a pool, redis would be
-//! killed whenever that thread ends. From this one it is killed exactly when its supervisor is gone, however that happened.
+//! killed whenever that thread ends. From this one it is killed exactly when its supervisor is gone, however that
+//! happened.
 
 use std::fs::DirBuilder;
 use std::io::{self, PipeReader};
@@ -67,8 +68,8 @@ pub(super) struct Plan {
     pub(super) state_dir: PathBuf,
 }
 
-/// Starts the thread. Each order starts one process and calls `done` with it. The thread ends when the orders' sender is
-/// dropped, and takes a process that still lives with it.
+/// Starts the thread. Each order starts one process and calls `done` with it. The thread ends when the orders' sender
+/// is dropped, and takes a process that still lives with it.
 pub(super) fn start(
     plan: Plan,
     done: impl Fn(Result<Spawned, SpawnError>) + Send + 'static,
@@ -139,8 +140,8 @@ fn prepare(command: &mut Command, parent: Pid) {
         if getppid() != parent {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        // A fork of redis copies page by page: with huge ones a write during a save costs 2 MiB instead of 4 KiB. Kernels
-        // without huge pages refuse, and need it not.
+        // A fork of redis copies page by page: with huge ones a write during a save costs 2 MiB instead of 4 KiB.
+        // Kernels without huge pages refuse, and need it not.
         let _ = prctl::set_thp_disable(true);
         // Its files hold data, and its configuration, which it may rewrite, the password.
         umask(Mode::from_bits_truncate(0o077));

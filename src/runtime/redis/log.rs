@@ -61,8 +61,8 @@ pub(super) fn reason(lines: &[String], address: SocketAddr) -> Option<String> {
     if let Some(at) = lines.iter().position(|line| line.contains("FATAL CONFIG FILE ERROR")) {
         return Some(lines[at + 1..].join(" "));
     }
-    // `1234:M 22 Nov 2026 20:48:00.000 # What it says`: the mark is that of a warning. Advice about the host at its start
-    // is one too, and begins with that word.
+    // `1234:M 22 Nov 2026 20:48:00.000 # What it says`: the mark is that of a warning. Advice about the host at its
+    // start is one too, and begins with that word.
     let warnings = lines.iter().rev().filter_map(|line| line.split_once(" # "));
     warnings.map(|(_, text)| text).find(|text| !text.starts_with("WARNING")).map(str::to_owned)
 }

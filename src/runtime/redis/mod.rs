@@ -74,7 +74,8 @@ pub enum RedisError {
     Thread(io::Error),
 }
 
-/// Supervises the node's redis until `stop` is true, then ends it cleanly and returns. Dropped before that, redis is killed.
+/// Supervises the node's redis until `stop` is true, then ends it cleanly and returns. Dropped before that, redis is
+/// killed.
 pub async fn run(
     setup: Setup,
     view: watch::Receiver<Arc<View>>,
@@ -258,8 +259,8 @@ impl Watched {
 
     async fn live(&self, mut process: Living) {
         process.ending.wait().await;
-        // Its children (a save, a rewrite) have lost their purpose. It is not waited for yet, so that its number, which is
-        // that of the group, cannot belong to anybody else.
+        // Its children (a save, a rewrite) have lost their purpose. It is not waited for yet, so that its number,
+        // which is that of the group, cannot belong to anybody else.
         if let Ok(group) = i32::try_from(process.child.id()) {
             match killpg(Pid::from_raw(group), Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
@@ -388,3 +389,6 @@ fn said(role: RedisRole) -> String {
         RedisRole::Master { replicas } => format!("master of {replicas} replicas"),
     }
 }
+
+#[cfg(test)]
+mod tests;

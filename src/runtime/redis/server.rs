@@ -12,7 +12,7 @@ use crate::runtime::pidfd::PidFd;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// More than any of them prints.
 const OUTPUT_MAX: u64 = 4_096;
-/// What older ones lack: replicas that answer INFO with their own offset, diskless copies by default, `CLIENT KILL` rules.
+/// The first one with `CLIENT PAUSE … WRITE`, which a switchover without lost writes needs.
 const REDIS_MIN: (u32, u32) = (6, 2);
 
 /// A version number.
