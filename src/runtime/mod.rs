@@ -4,5 +4,6 @@ pub mod clock;
 pub mod connection;
 pub mod drive;
 pub mod journal;
+pub mod sentinel;
 pub mod status;
 pub mod store;
