@@ -270,7 +270,8 @@ async fn an_ordered_switchover_loses_nothing() {
     // Nothing holds writes any more, and the stock command works too.
     assert!(ask(world.redis[2], &["SET", "a", "1"], false).await.unwrap().is_ok());
     world.settled(world.redis[2]).await;
-    assert_eq!(cli(sentinels[0].port, &["SENTINEL", "FAILOVER", "mymaster"]).await, "OK\n");
+    let begun = || async { cli(sentinels[0].port, &["SENTINEL", "FAILOVER", "mymaster"]).await == "OK\n" };
+    until(Duration::from_secs(2), "SENTINEL FAILOVER begins", begun).await;
     let moved = || async { world.master(sentinels[0].port).await != Some(world.redis[2]) };
     until(Duration::from_secs(3), "SENTINEL FAILOVER hands over", moved).await;
     for sentinel in sentinels {

@@ -608,7 +608,7 @@ impl Sentinel {
         if !self.promoting(m, n, epoch) {
             return;
         }
-        let errors = reply.array().unwrap_or(std::slice::from_ref(reply));
+        let errors = reply.array().unwrap_or_else(|| std::slice::from_ref(reply));
         let error = errors.iter().find_map(|reply| match reply {
             Reply::Error(text) => Some(text.clone()),
             Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => None,

@@ -206,14 +206,20 @@ impl Sentinel {
 
     /// Asks for INFO at once, unless an answer is already on its way.
     pub(super) fn ask_info(&mut self, m: usize, n: usize, now: Instant) {
-        let reconfiguring = self.masters[m].failover.leads().is_some();
+        let awaited = self.masters[m].failover.leads().is_some() || self.out_of_sync(m, n);
         let node = &mut self.masters[m].nodes[n];
         let Some(link) = node.command.up() else { return };
         if node.info_sent.is_none() {
             node.info_sent = Some(now);
-            node.info_due = now + if reconfiguring { INFO_PERIOD_FAILOVER } else { INFO_PERIOD };
+            node.info_due = now + if awaited { INFO_PERIOD_FAILOVER } else { INFO_PERIOD };
             self.query(link, Tag::Info, &["INFO"]);
         }
+    }
+
+    /// Whether it says that it is a replica without a working link: it may have one any moment.
+    fn out_of_sync(&self, m: usize, n: usize) -> bool {
+        let info = self.masters[m].nodes[n].info.as_ref();
+        info.is_some_and(|info| info.role == Some(Role::Replica) && !info.master_link_up)
     }
 
     /// Keeps the link to one other sentinel and its pings going.
@@ -267,11 +273,8 @@ impl Sentinel {
         match self.far(link) {
             // The link was given up in the meantime.
             None => {}
-            Some(Far::PubSub(m, n)) => {
-                if tag == Tag::Auth {
-                    self.auth_answered(m, n, reply);
-                }
-            }
+            Some(Far::PubSub(m, n)) if tag == Tag::Auth => self.auth_answered(m, n, reply),
+            Some(Far::PubSub(..)) => {}
             Some(Far::Command(m, n)) => self.node_reply(m, n, tag, reply, now),
             Some(Far::Peer(p)) => self.peer_reply(p, tag, reply, now),
         }

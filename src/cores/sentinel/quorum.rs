@@ -132,8 +132,10 @@ impl Sentinel {
                 (down, candidate.and_then(|candidate| self.vote(m, candidate, epoch, now)))
             }
         };
-        let (leader, leader_epoch) =
-            vote.map_or(("*".to_owned(), 0), |(leader, epoch)| (leader.to_string(), i64::try_from(epoch).unwrap_or(0)));
+        let (leader, leader_epoch) = vote.map_or_else(
+            || ("*".to_owned(), 0),
+            |(leader, epoch)| (leader.to_string(), i64::try_from(epoch).unwrap_or(0)),
+        );
         let leader = Reply::Bulk(leader.into());
         Reply::Array(vec![Reply::Integer(i64::from(down)), leader, Reply::Integer(leader_epoch)])
     }

@@ -67,7 +67,7 @@ fn ms(duration: Duration) -> String {
 }
 
 fn age(now: Instant, at: Option<Instant>) -> String {
-    at.map_or("0".to_owned(), |at| ms(now.since(at)))
+    at.map_or_else(|| "0".to_owned(), |at| ms(now.since(at)))
 }
 
 /// Field and value, alternating.
@@ -182,7 +182,7 @@ impl Sentinel {
         let down = self.candidate(m, n, now).link_down;
         map.put("master-link-down-time", ms(down));
         map.put("master-link-status", if info.is_some_and(|info| info.master_link_up) { "ok" } else { "err" });
-        map.put("master-host", info.and_then(|info| info.master_host.clone()).unwrap_or("?".to_owned()));
+        map.put("master-host", info.and_then(|info| info.master_host.clone()).unwrap_or_else(|| "?".to_owned()));
         map.put("master-port", info.and_then(|info| info.master_port).unwrap_or(0).to_string());
         map.put("slave-priority", info.and_then(|info| info.slave_priority).unwrap_or(100).to_string());
         map.put("slave-repl-offset", info.and_then(|info| info.slave_repl_offset).unwrap_or(0).to_string());
@@ -227,7 +227,7 @@ impl Sentinel {
         let name = self.masters[m].config.name.as_str();
         let facts = peer.fresh_facts().and_then(|facts| facts.masters.iter().find(|one| one.name.as_str() == name));
         let vote = facts.and_then(|facts| facts.vote).or(opinion.vote);
-        map.put("voted-leader", vote.map_or("?".to_owned(), |(leader, _)| leader.to_string()));
+        map.put("voted-leader", vote.map_or_else(|| "?".to_owned(), |(leader, _)| leader.to_string()));
         map.put("voted-leader-epoch", vote.map_or(0, |(_, epoch)| epoch).to_string());
         Reply::Array(map.0)
     }
