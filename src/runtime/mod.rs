@@ -12,6 +12,7 @@ pub mod notify;
 pub mod pidfd;
 pub mod redis;
 pub mod proxy;
+pub mod sentinel;
 pub mod status;
 pub mod store;
 pub mod vip;

@@ -135,6 +135,7 @@ impl Info {
                     self.replicas.extend(attached(value));
                 }
             }
+            _ if numbered(key, "slave") && self.replicas.len() < REPLICAS_MAX => self.replicas.extend(attached(value)),
             _ if numbered(key, "db") => {
                 let keys = value.split(',').find_map(|field| field.strip_prefix("keys="));
                 let some = keys.is_some_and(|keys| keys.parse::<u64>().is_ok_and(|keys| keys > 0));
