@@ -77,11 +77,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Shows the live view until `q`. Returns the exit code: 1 if a write was lost.
-pub(super) fn run(sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
+pub(super) fn run(clients: u16, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
     println!("starting five hosts, three redis and two proxies");
     let cluster = Cluster::start(sandbox, Layout::classic(), binary)?;
     cluster.wait_healthy(Duration::from_secs(60))?;
-    let plan = Plan { rate: WRITES_PER_SECOND, ..cluster.plan("demo") };
+    let plan = Plan { rate: WRITES_PER_SECOND, connections: clients, ..cluster.plan("demo") };
     let client = Client::start(cluster.lab(), CLIENT, plan.clone())?;
     let network = cluster.lab().network(CLIENT)?;
     let shared = Arc::new(Shared {

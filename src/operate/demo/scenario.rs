@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::DemoError;
+use super::{DemoError, Options};
 use crate::base::Instant;
-use crate::operate::lab::client::{Client, Tally, read_back};
+use crate::operate::lab::client::{Client, Plan, Tally, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::sandbox::Sandbox;
 use crate::runtime::clock;
@@ -177,21 +177,15 @@ fn round(millis: f64) -> f64 {
     (millis * 10.0).round() / 10.0
 }
 
-/// Brings the cluster up, injects the fault `runs` times, prints the numbers. Returns the exit code.
-pub(super) fn run(
-    scenario: Scenario,
-    runs: u32,
-    json: bool,
-    sandbox: &Sandbox,
-    binary: &Path,
-) -> Result<u8, DemoError> {
+/// Brings the cluster up, injects the fault as often as wanted, prints the numbers. Returns the exit code.
+pub(super) fn run(scenario: Scenario, options: &Options, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
     let cluster = Cluster::start(sandbox, Layout::classic(), binary)?;
-    let mut out = Printer { json, out: io::stdout().lock() };
+    let mut out = Printer { json: options.json, out: io::stdout().lock() };
     out.header()?;
     let mut done = Vec::new();
     let mut broken = None;
-    for number in 1..=runs {
-        match once(&cluster, scenario, number) {
+    for number in 1..=options.runs {
+        match once(&cluster, scenario, number, options.clients) {
             Ok(run) => {
                 out.run(&run)?;
                 done.push(run);
@@ -207,13 +201,13 @@ pub(super) fn run(
     out.summary(&summary)?;
     match broken {
         Some(error) => Err(error),
-        None => Ok(u8::from(!summary.passed(runs))),
+        None => Ok(u8::from(!summary.passed(options.runs))),
     }
 }
 
-fn once(cluster: &Cluster, scenario: Scenario, number: u32) -> Result<Run, DemoError> {
+fn once(cluster: &Cluster, scenario: Scenario, number: u32, clients: u16) -> Result<Run, DemoError> {
     cluster.wait_healthy(HEALTHY_TIME)?;
-    let plan = cluster.plan(format!("{scenario}-{number}"));
+    let plan = Plan { connections: clients, ..cluster.plan(format!("{scenario}-{number}")) };
     let started = clock::now();
     let client = Client::start(cluster.lab(), CLIENT, plan.clone())?;
     if !client.wait_steady(started, STEADY_TIME, RECOVERY_TIME) {
