@@ -9,6 +9,18 @@ use std::time::Duration;
 use crate::base::{NodeName, Secret};
 use crate::wire::frame::Roles;
 
+pub mod faults;
+pub mod file;
+mod include;
+pub mod kernel;
+pub mod keys;
+mod reader;
+mod rules;
+
+pub use faults::{Fault, Faults, Warning};
+pub use file::{load, parse};
+pub use kernel::{Identity, IdentityError, Kernel, identify};
+
 /// The whole cluster, the same on every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

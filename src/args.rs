@@ -1,0 +1,264 @@
+//! The command line. It shows only what this version can do.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::base::NodeName;
+
+/// Exit codes.
+pub mod exit {
+    /// Done; the answer is yes.
+    pub const OK: u8 = 0;
+    /// The answer is no: unhealthy, invalid, aborted, data lost.
+    pub const NO: u8 = 1;
+    /// The command line makes no sense. clap uses the same.
+    pub const USAGE: u8 = 2;
+    /// The daemon could not be reached.
+    pub const UNREACHABLE: u8 = 3;
+    /// A fault of vigie itself (`EX_SOFTWARE` of sysexits).
+    pub const INTERNAL: u8 = 70;
+}
+
+/// Keeps Redis and Valkey available: virtual IP, proxy, Sentinel and supervisor in one program.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(
+    name = "vigie",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  \
+        vigie check cluster.toml     judge a cluster file before it is installed\n  \
+        vigie run --node redis-01    be the node redis-01\n  \
+        vigie status                 every node in one table, and why it is as it is\n  \
+        vigie failover --to redis-02 make redis-02 the master, without losing a write\n\n\
+        Exit codes: 0 yes or done, 1 no (unhealthy, invalid, aborted), 2 usage, 3 not reached, 70 internal fault."
+)]
+pub struct Arguments {
+    /// Options that may stand before or after the subcommand.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that may stand before or after the subcommand.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Global {
+    /// The cluster file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "/etc/vigie/vigie.toml",
+        help_heading = "Global options"
+    )]
+    pub config: PathBuf,
+    /// Which node of the file this is; without it: vigie.node= of the kernel, the host name, an own address.
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub node: Option<NodeName>,
+    /// Where votes, epochs and data survive a restart.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/var/lib/vigie", help_heading = "Global options")]
+    pub state_dir: PathBuf,
+    /// Where the daemon's socket is.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/vigie", help_heading = "Global options")]
+    pub runtime_dir: PathBuf,
+    /// How much is logged.
+    #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    #[arg(help_heading = "Global options")]
+    pub log: LogLevel,
+}
+
+/// `--log`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Only what a person must act on.
+    Error,
+    /// Also what works, but worse.
+    Warn,
+    /// Also changes of state.
+    Info,
+    /// Also the reasons.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Runs the roles of this node until it is told to stop.
+    #[command(after_help = "Example:\n  vigie run --config /etc/vigie/vigie.toml --node redis-01")]
+    Run,
+    /// Shows a whole cluster on this machine, in namespaces of its own, and what failures cost its clients.
+    #[command(after_help = "Examples:\n  \
+        vigie demo                                       live, with keys to kill, cut and move things\n  \
+        vigie demo --scenario crash --runs 20 --json     measured, for scripts")]
+    Demo(Demo),
+    /// Shows every node, and why it is as it is.
+    #[command(after_help = "Examples:\n  \
+        vigie status             once; exit 1 if something is unhealthy\n  \
+        vigie status --watch     again and again\n  \
+        vigie status --json      for scripts")]
+    Status(Status),
+    /// Shows what happened here, oldest first.
+    #[command(after_help = "Example:\n  vigie events -f     and what happens from now on")]
+    Events(Events),
+    /// Moves the master to another node without losing a write; waits until it is done (exit 0) or aborted (exit 1).
+    #[command(after_help = "Examples:\n  \
+        vigie failover                   to the best replica\n  \
+        vigie failover --to redis-02     to this one")]
+    Failover(Failover),
+    /// Judges a cluster file: every fault at once, and what is legal but unwise.
+    #[command(after_help = "Examples:\n  \
+        vigie check                  the installed file\n  \
+        vigie check cluster.toml     another one; exit 1 if it would be refused")]
+    Check(Check),
+    /// Prints the version.
+    Version,
+}
+
+/// `vigie demo`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Demo {
+    /// Plays one failure and measures it, instead of the live view.
+    #[arg(long, value_enum, value_name = "SCENARIO")]
+    pub scenario: Option<Scenario>,
+    /// How often the scenario is played.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "scenario")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Prints JSON, one object a run.
+    #[arg(long, requires = "scenario")]
+    pub json: bool,
+    /// Clients that write at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub clients: u32,
+}
+
+/// What fails in a demo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// The redis process of the master is killed.
+    Crash,
+    /// The cable of the master's host is cut.
+    Hostloss,
+    /// The cable of the virtual address's holder is cut.
+    Viploss,
+    /// vigie is killed on the virtual address's holder.
+    Proxycrash,
+    /// The master is moved on purpose.
+    Planned,
+}
+
+/// `vigie status`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Status {
+    /// Prints JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Shows it again and again until interrupted.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `vigie events`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Events {
+    /// Goes on with what happens from now on.
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// `vigie failover`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Failover {
+    /// The node that becomes the master; without it the best replica does.
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<NodeName>,
+}
+
+/// `vigie check`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Check {
+    /// The cluster file; without it the one of --config.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+impl Check {
+    /// The file to judge.
+    pub fn path<'a>(&'a self, global: &'a Global) -> &'a Path {
+        self.file.as_deref().unwrap_or(&global.config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_subcommand() {
+        let before =
+            parse("vigie --config /c --node n --state-dir /s --runtime-dir /r --log debug status --json").unwrap();
+        let after =
+            parse("vigie status --json --config /c --node n --state-dir /s --runtime-dir /r --log debug").unwrap();
+        assert_eq!(before, after);
+        assert_eq!(before.global.log, LogLevel::Debug);
+        assert_eq!(before.command, Command::Status(Status { json: true, watch: false }));
+    }
+
+    #[test]
+    fn defaults_are_those_of_an_installed_node() {
+        let Arguments { global, command } = parse("vigie check").unwrap();
+        assert_eq!((global.node.as_ref(), global.log), (None, LogLevel::Info));
+        let paths = [&global.config, &global.state_dir, &global.runtime_dir].map(|path| path.to_str().unwrap());
+        assert_eq!(paths, ["/etc/vigie/vigie.toml", "/var/lib/vigie", "/run/vigie"]);
+        let Command::Check(check) = command else { panic!("check is expected") };
+        assert_eq!(check.path(&global), Path::new("/etc/vigie/vigie.toml"));
+        assert_eq!(Check { file: Some("/x".into()) }.path(&global), Path::new("/x"));
+    }
+
+    #[test]
+    fn wrong_lines_are_usage_errors() {
+        for wrong in [
+            "vigie",
+            "vigie top",
+            "vigie statsu",
+            "vigie run now",
+            "vigie demo --scenario fire",
+            "vigie demo --scenario crash --runs 0",
+            "vigie demo --json",
+            "vigie demo --clients 0",
+            "vigie failover --to a/b",
+            "vigie --node é run",
+            "vigie --log loud run",
+            "vigie check a b",
+        ] {
+            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(exit::USAGE)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn help_shows_examples_and_only_what_exists() {
+        let help = Arguments::command().render_help().to_string();
+        for there in ["run", "demo", "status", "events", "failover", "check", "version", "Examples:", "--state-dir"] {
+            assert!(help.contains(there), "{there}:\n{help}");
+        }
+        for absent in ["  top ", "  why ", "  import ", "  sentinel "] {
+            assert!(!help.contains(absent), "{absent}:\n{help}");
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! The cluster file: TOML to a [`Config`], or every fault of it at once.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::{DeTable, Error};
+
+use super::faults::{Fault, Faults, Warning, shown};
+use super::reader::{Placed, Reader, Table, path};
+use super::{Cluster, Config, Node, Persistence, Proxy, Redis, Sentinel, Vip, include, keys, rules};
+use crate::base::{NodeName, Secret};
+use crate::wire::frame::Roles;
+
+/// A cluster file is never larger, bytes.
+const FILE_MAX: u64 = 1 << 20;
+/// A password is never longer, bytes.
+const PASSWORD_MAX: usize = 512;
+/// Permission bits that let others than the owner at a file.
+const OTHERS: u32 = 0o077;
+
+/// A file as [`parse`] gets it: its text and its permission bits.
+pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<(String, u32)>;
+
+/// Finds the files that match a pattern of `redis.include`.
+type Expand<'a> = &'a dyn Fn(&str) -> Vec<String>;
+
+/// Reads and judges the cluster file at `path`, with the password file that it names and the includes that exist now.
+pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), Faults> {
+    let (text, mode) = read_file(path).map_err(|error| Faults(vec![Fault::of_file(path, cannot_read(&error))]))?;
+    read(&text, path, mode, &read_file, &include::expand)
+}
+
+/// Judges `text` as the cluster file `file`. `read` gives the password file and its permission bits. Patterns of
+/// `redis.include` stay as they are.
+pub fn parse(text: &str, file: &Path, read_other: Read<'_>) -> Result<(Config, Vec<Warning>), Faults> {
+    read(text, file, 0o600, read_other, &|pattern| vec![pattern.to_owned()])
+}
+
+fn read_file(path: &Path) -> io::Result<(String, u32)> {
+    let about = std::fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if about.len() > FILE_MAX {
+        return Err(io::Error::other(format!("it has {} bytes, {FILE_MAX} are allowed", about.len())));
+    }
+    Ok((std::fs::read_to_string(path)?, about.permissions().mode() & 0o7777))
+}
+
+fn cannot_read(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "it cannot be read: UTF-8 text is expected".to_owned(),
+        _ => format!("it cannot be read: {error}"),
+    }
+}
+
+/// What was read, with the places that the rules between keys need. A value is none after a fault of its own.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) name: Option<String>,
+    pub(super) quorum: Option<Placed<u32>>,
+    password: Option<Secret>,
+    pub(super) down_after: Duration,
+    pub(super) busy_grace: Placed<Duration>,
+    failover_timeout: Duration,
+    pub(super) vips: Vec<DraftVip>,
+    pub(super) proxy: Proxy,
+    pub(super) redis: Redis,
+    pub(super) sentinel: Placed<u16>,
+    pub(super) nodes: Vec<DraftNode>,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftVip {
+    pub(super) line: Option<usize>,
+    pub(super) addresses: Vec<Placed<(IpAddr, u8)>>,
+    interface: Option<String>,
+    pub(super) id: Option<Placed<u8>>,
+    pub(super) version: Option<Placed<u8>>,
+    pub(super) advert_interval: Option<Placed<Duration>>,
+    preempt: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftNode {
+    pub(super) line: Option<usize>,
+    pub(super) name: Option<Placed<NodeName>>,
+    pub(super) address: Option<Placed<IpAddr>>,
+    pub(super) roles: Option<Placed<Roles>>,
+    pub(super) priority: Placed<u8>,
+    pub(super) replica_priority: Placed<u32>,
+    pub(super) bootstrap_master: Placed<bool>,
+}
+
+fn read(
+    text: &str,
+    file: &Path,
+    mode: u32,
+    read_other: Read<'_>,
+    expand: Expand<'_>,
+) -> Result<(Config, Vec<Warning>), Faults> {
+    let mut reader = Reader::new(file, text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What is left of a broken file would only give faults that are none.
+        for error in &errors {
+            syntax(&mut reader, error);
+        }
+        return Err(Faults::sorted(reader.faults));
+    }
+    let root = root.get_ref();
+    reader.check_sections(root);
+    let cluster = reader.table(root, "cluster");
+    let proxy = reader.table(root, "proxy");
+    let redis = reader.table(root, "redis");
+    let sentinel = reader.table(root, "sentinel");
+    reader.word(&cluster, &keys::FENCING);
+    reader.word(&cluster, &keys::DURABILITY);
+    let draft = Draft {
+        name: reader.text(&cluster, &keys::CLUSTER_NAME, cluster_name).map(|name| name.value),
+        quorum: required_number(&mut reader, &cluster, &keys::QUORUM),
+        password: password(&mut reader, &cluster, mode, read_other),
+        down_after: time(&mut reader, &cluster, &keys::DOWN_AFTER).value,
+        busy_grace: time(&mut reader, &cluster, &keys::BUSY_GRACE),
+        failover_timeout: time(&mut reader, &cluster, &keys::FAILOVER_TIMEOUT).value,
+        vips: reader.tables(root, "vip").iter().map(|table| vip(&mut reader, table)).collect(),
+        proxy: read_proxy(&mut reader, &proxy),
+        redis: read_redis(&mut reader, &redis, expand),
+        sentinel: number(&mut reader, &sentinel, &keys::SENTINEL_PORT),
+        nodes: reader.tables(root, "node").iter().map(|table| node(&mut reader, table)).collect(),
+    };
+    rules::judge(&mut reader, &draft);
+    let Reader { faults, mut warnings, .. } = reader;
+    match (faults.is_empty(), draft.finish()) {
+        (true, Some(config)) => {
+            warnings.sort_by_key(|warning| warning.line.unwrap_or(usize::MAX));
+            Ok((config, warnings))
+        }
+        _ => Err(Faults::sorted(faults)),
+    }
+}
+
+fn syntax(reader: &mut Reader<'_>, error: &Error) {
+    let line = error.span().map(|span| reader.line_at(span.start));
+    // The parser's own rendering repeats the line, which may hold the password.
+    reader.fault(line, "", None, format!("not TOML: {}", error.message().replace('\n', " ")));
+}
+
+impl Draft {
+    /// The configuration; none if any part of it is missing, which a fault has said then.
+    fn finish(self) -> Option<Config> {
+        let vips = self.vips.into_iter().map(DraftVip::finish).collect::<Option<_>>()?;
+        let nodes = self.nodes.into_iter().map(DraftNode::finish).collect::<Option<_>>()?;
+        let cluster = Cluster {
+            name: self.name?,
+            quorum: self.quorum?.value,
+            password: self.password?,
+            down_after: self.down_after,
+            busy_grace: self.busy_grace.value,
+            failover_timeout: self.failover_timeout,
+        };
+        let sentinel = Sentinel { port: self.sentinel.value };
+        Some(Config { cluster, vips, proxy: self.proxy, redis: self.redis, sentinel, nodes })
+    }
+}
+
+impl DraftVip {
+    fn finish(self) -> Option<Vip> {
+        Some(Vip {
+            addresses: self.addresses.into_iter().map(|address| address.value).collect(),
+            interface: self.interface?,
+            virtual_router_id: self.id?.value,
+            version: self.version?.value,
+            advert_interval: self.advert_interval?.value,
+            preempt: self.preempt,
+        })
+    }
+}
+
+impl DraftNode {
+    fn finish(self) -> Option<Node> {
+        Some(Node {
+            name: self.name?.value,
+            address: self.address?.value,
+            roles: self.roles?.value,
+            priority: self.priority.value,
+            replica_priority: self.replica_priority.value,
+            bootstrap_master: self.bootstrap_master.value,
+        })
+    }
+}
+
+/// A number with a default, which also stands in after a fault.
+fn number<'t, T: TryFrom<u32> + Default>(
+    reader: &mut Reader<'t>,
+    table: &Table<'t>,
+    key: &keys::Key<u32>,
+) -> Placed<T> {
+    let default = || key.default.and_then(|value| T::try_from(value).ok()).unwrap_or_default();
+    reader.number(table, key).unwrap_or_else(|| Placed { value: default(), line: None })
+}
+
+/// A duration, or its default after a fault, so that the search for faults goes on.
+fn time<'t>(reader: &mut Reader<'t>, table: &Table<'t>, key: &keys::Key<Duration>) -> Placed<Duration> {
+    reader.time(table, key).unwrap_or_else(|| Placed { value: key.default.unwrap_or_default(), line: None })
+}
+
+fn required_number<'t, T: TryFrom<u32>>(
+    reader: &mut Reader<'t>,
+    table: &Table<'t>,
+    key: &keys::Key<u32>,
+) -> Option<Placed<T>> {
+    if !reader.has(table, key) {
+        reader.missing(table, key);
+    }
+    reader.number(table, key)
+}
+
+fn required<'t, T>(
+    reader: &mut Reader<'t>,
+    table: &Table<'t>,
+    key: &keys::Key<&'static str>,
+    judge: impl Fn(&str) -> Result<T, String>,
+) -> Option<Placed<T>> {
+    if !reader.has(table, key) {
+        reader.missing(table, key);
+    }
+    reader.text(table, key, judge)
+}
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    let name = text.parse::<NodeName>().map_err(|_| "not a name that Sentinel clients can ask for".to_owned())?;
+    Ok(name.as_str().to_owned())
+}
+
+fn password<'t>(reader: &mut Reader<'t>, table: &Table<'t>, mode: u32, read_other: Read<'_>) -> Option<Secret> {
+    let inline = reader.has(table, &keys::PASSWORD);
+    let by_file = reader.has(table, &keys::PASSWORD_FILE);
+    if inline && by_file {
+        let said = "password and password_file are both there; remove one of them";
+        reader.fault(table.line, path(&keys::PASSWORD_FILE), None, said);
+    }
+    if !inline && !by_file {
+        let said = "missing; write the password into a file that only root can read, and its path here";
+        reader.fault(table.line, path(&keys::PASSWORD_FILE), None, said);
+    }
+    let from_text = reader.text(table, &keys::PASSWORD, judged_password);
+    if let Some(Placed { line, .. }) = &from_text
+        && mode & OTHERS != 0
+    {
+        let said = format!("others can read it (mode {mode:04o}): chmod 600, or use password_file");
+        reader.warn(*line, path(&keys::PASSWORD), said);
+    }
+    let place = reader.text(table, &keys::PASSWORD_FILE, absolute);
+    let from_file = place.and_then(|place| match password_in(&place.value, read_other) {
+        Ok(password) => Some(Placed { value: password, line: place.line }),
+        Err(said) => {
+            let written = format!("{:?}", place.value.display().to_string());
+            reader.fault(place.line, path(&keys::PASSWORD_FILE), Some(&written), said);
+            None
+        }
+    });
+    let password = from_text.or(from_file)?;
+    if password.value.len() < rules::PASSWORD_ADVISED {
+        let said = format!(
+            "{} characters; whoever records a frame of the peer link can try short passwords until one fits: \
+             {} or more are advised",
+            password.value.len(),
+            rules::PASSWORD_ADVISED
+        );
+        reader.warn(password.line, if inline { path(&keys::PASSWORD) } else { path(&keys::PASSWORD_FILE) }, said);
+    }
+    Some(Secret::new(password.value))
+}
+
+fn password_in(file: &Path, read_other: Read<'_>) -> Result<String, String> {
+    let (text, mode) = read_other(file).map_err(|error| cannot_read(&error))?;
+    if mode & OTHERS != 0 {
+        return Err(format!("others can get at it (mode {mode:04o}); run: chmod 600 {}", file.display()));
+    }
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    judged_password(line.strip_suffix('\r').unwrap_or(line))
+        .map_err(|said| format!("{said}; the file must hold {}", keys::PASSWORD.allowed))
+}
+
+fn judged_password(text: &str) -> Result<String, String> {
+    let wrong = |character: char| character.is_whitespace() || character.is_control();
+    match text {
+        "" => Err("the password is empty".to_owned()),
+        text if text.len() > PASSWORD_MAX => Err(format!("the password has {} bytes", text.len())),
+        text if text.contains(wrong) => Err("the password holds a space or a control character".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    match text {
+        text if !text.starts_with('/') => Err("not an absolute path".to_owned()),
+        text if text.contains(char::is_control) => Err("a control character in a path".to_owned()),
+        text => Ok(PathBuf::from(text)),
+    }
+}
+
+fn vip<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> DraftVip {
+    let addresses = reader.texts(table, &keys::VIP_ADDRESSES, rules::with_prefix);
+    if !reader.has(table, &keys::VIP_ADDRESSES) {
+        reader.missing(table, &keys::VIP_ADDRESSES);
+    }
+    DraftVip {
+        line: table.line,
+        addresses: addresses.map(|addresses| rules::address_list(reader, addresses)).unwrap_or_default(),
+        interface: required(reader, table, &keys::VIP_INTERFACE, interface).map(|name| name.value),
+        id: required_number(reader, table, &keys::VIRTUAL_ROUTER_ID),
+        version: reader.number(table, &keys::VRRP_VERSION),
+        advert_interval: reader.time(table, &keys::ADVERT_INTERVAL),
+        preempt: reader.flag(table, &keys::PREEMPT).value,
+    }
+}
+
+/// What the kernel allows as the name of an interface (`dev_valid_name`), and no control characters.
+fn interface(text: &str) -> Result<String, String> {
+    let wrong = |character: char| character.is_whitespace() || character.is_control() || matches!(character, '/' | ':');
+    match text {
+        "" | "." | ".." => Err("not the name of an interface".to_owned()),
+        text if text.len() > 15 => Err(format!("{} bytes are too long for an interface", text.len())),
+        text if text.contains(wrong) => Err("not the name of an interface".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn read_proxy<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> Proxy {
+    reader.time(table, &keys::CLIENT_TIMEOUT);
+    Proxy {
+        port: number(reader, table, &keys::PROXY_PORT).value,
+        connect_timeout: time(reader, table, &keys::CONNECT_TIMEOUT).value,
+        check_interval: time(reader, table, &keys::CHECK_INTERVAL).value,
+        hold_timeout: time(reader, table, &keys::HOLD_TIMEOUT).value,
+        max_clients: number(reader, table, &keys::MAX_CLIENTS).value,
+    }
+}
+
+fn read_redis<'t>(reader: &mut Reader<'t>, table: &Table<'t>, expand: Expand<'_>) -> Redis {
+    reader.flag(table, &keys::TUNE_HOST);
+    let patterns = reader.texts(table, &keys::INCLUDE, include::pattern);
+    let mut files = Vec::new();
+    for pattern in patterns.map(|patterns| patterns.value).unwrap_or_default() {
+        let found = expand(&pattern.value);
+        if found.is_empty() {
+            reader.warn(pattern.line, path(&keys::INCLUDE), format!("{:?} matches no file here", pattern.value));
+        }
+        files.extend(found);
+    }
+    Redis {
+        port: number(reader, table, &keys::REDIS_PORT).value,
+        server: reader.text(table, &keys::SERVER, server).map(|server| server.value).unwrap_or_default(),
+        data_dir: reader.text(table, &keys::DATA_DIR, absolute).map(|path| path.value),
+        persistence: match reader.word(table, &keys::PERSISTENCE) {
+            "none" => Persistence::None,
+            "rdb" => Persistence::Rdb,
+            _ => Persistence::Aof,
+        },
+        include: files,
+    }
+}
+
+fn server(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("empty".to_owned()),
+        text if text.contains(|c: char| c.is_control() || c.is_whitespace()) => {
+            Err("a space or a control character in the name of a program".to_owned())
+        }
+        text if text.contains('/') && !text.starts_with('/') => Err("a relative path".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn node<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> DraftNode {
+    DraftNode {
+        line: table.line,
+        name: required(reader, table, &keys::NODE_NAME, |text| text.parse().map_err(|_| "not a node name".to_owned())),
+        address: required(reader, table, &keys::ADDRESS, rules::node_address),
+        roles: roles(reader, table),
+        priority: number(reader, table, &keys::PRIORITY),
+        replica_priority: number(reader, table, &keys::REPLICA_PRIORITY),
+        bootstrap_master: reader.flag(table, &keys::BOOTSTRAP_MASTER),
+    }
+}
+
+fn roles<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> Option<Placed<Roles>> {
+    if !reader.has(table, &keys::ROLES) {
+        reader.missing(table, &keys::ROLES);
+    }
+    let Placed { value: words, line } =
+        reader.texts(table, &keys::ROLES, |text| role(text).map(|_| text.to_owned()))?;
+    let faults_before = reader.faults.len();
+    let mut roles = Roles::default();
+    for word in &words {
+        let Ok(field) = role(&word.value) else { continue };
+        if std::mem::replace(field(&mut roles), true) {
+            reader.fault(word.line, path(&keys::ROLES), Some(&word.value), "the same role twice; remove one");
+        }
+    }
+    if words.is_empty() {
+        let said = format!("a node without a role does nothing; allowed: {}", keys::ROLES.allowed);
+        reader.fault(line, path(&keys::ROLES), None, said);
+    }
+    (reader.faults.len() == faults_before).then_some(Placed { value: roles, line })
+}
+
+/// The field of [`Roles`] that a word stands for.
+pub(super) fn role(word: &str) -> Result<fn(&mut Roles) -> &mut bool, String> {
+    match word {
+        "proxy" => Ok(|roles| &mut roles.proxy),
+        "redis" => Ok(|roles| &mut roles.redis),
+        "sentinel" => Ok(|roles| &mut roles.sentinel),
+        other => Err(match super::faults::meant(other, ["proxy", "redis", "sentinel"].into_iter()) {
+            Some(role) => format!("unknown role {:?}; did you mean {role:?}?", shown(other)),
+            None => format!("unknown role {:?}", shown(other)),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,400 @@
+//! What holds between the keys of a file: rules that refuse it, and advice that does not.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::faults::shown;
+use super::file::{Draft, DraftNode, DraftVip};
+use super::keys;
+use super::reader::{Placed, Reader, path};
+use crate::wire::frame::Roles;
+
+/// A shorter password is warned of, characters.
+pub(super) const PASSWORD_ADVISED: usize = 16;
+/// A faster heartbeat is warned of: a starved host misses it.
+const ADVERT_ADVISED: Duration = Duration::from_millis(50);
+/// What the frame of the peer link has room for.
+const VIPS_MAX: usize = 4;
+const NODES_MAX: usize = 32;
+const ADDRESSES_MAX: usize = 16;
+
+/// Judges everything that takes more than one key.
+pub(super) fn judge(reader: &mut Reader<'_>, draft: &Draft) {
+    duplicate_nodes(reader, &draft.nodes);
+    masters(reader, &draft.nodes);
+    voters(reader, draft);
+    vips(reader, draft);
+    ports(reader, draft);
+    advice(reader, draft);
+}
+
+/// The roles that are known, of all nodes.
+fn roles(nodes: &[DraftNode]) -> impl Iterator<Item = Roles> {
+    nodes.iter().filter_map(|node| node.roles.as_ref()).map(|roles| roles.value)
+}
+
+/// Whether the roles of every node could be read: without them nothing can be said of their number.
+fn complete(nodes: &[DraftNode]) -> bool {
+    nodes.iter().all(|node| node.roles.is_some())
+}
+
+fn duplicate_nodes(reader: &mut Reader<'_>, nodes: &[DraftNode]) {
+    for (n, node) in nodes.iter().enumerate() {
+        let before = &nodes[..n];
+        if let Some(name) = &node.name
+            && let Some(line) = before.iter().filter_map(|other| other.name.as_ref()).find(|o| o.value == name.value)
+        {
+            let said = format!("another node has this name (line {}); each needs its own", line.line.unwrap_or(0));
+            reader.fault(name.line, path(&keys::NODE_NAME), Some(&format!("{:?}", name.value)), said);
+        }
+        if let Some(address) = &node.address
+            && let Some(line) =
+                before.iter().filter_map(|other| other.address.as_ref()).find(|o| o.value == address.value)
+        {
+            let said = format!("another node has this address (line {}); each needs its own", line.line.unwrap_or(0));
+            reader.fault(address.line, path(&keys::ADDRESS), Some(&format!("\"{}\"", address.value)), said);
+        }
+    }
+    if nodes.len() > NODES_MAX {
+        let said = format!("{} nodes; allowed: 1 to {NODES_MAX}", nodes.len());
+        reader.fault(nodes[NODES_MAX].line, "node", None, said);
+    }
+    if nodes.is_empty() {
+        reader.fault(
+            None,
+            "node",
+            None,
+            "no [[node]] at all; at least one with the roles redis and sentinel is needed",
+        );
+    }
+}
+
+fn masters(reader: &mut Reader<'_>, nodes: &[DraftNode]) {
+    let mut first: Option<&DraftNode> = None;
+    for node in nodes.iter().filter(|node| node.bootstrap_master.value) {
+        let line = node.bootstrap_master.line;
+        if let Some(first) = first {
+            let said = format!(
+                "another node is the first master already (line {}); allowed: one",
+                first.bootstrap_master.line.unwrap_or(0)
+            );
+            reader.fault(line, path(&keys::BOOTSTRAP_MASTER), Some("true"), said);
+        }
+        first = first.or(Some(node));
+        if node.roles.as_ref().is_some_and(|roles| !roles.value.redis) {
+            let said = "this node has no redis; allowed: on a node with the role \"redis\"";
+            reader.fault(line, path(&keys::BOOTSTRAP_MASTER), Some("true"), said);
+        }
+        if node.replica_priority.value == 0 {
+            let said = "replica_priority = 0 says that this node never becomes a master; remove one of the two";
+            reader.fault(line, path(&keys::BOOTSTRAP_MASTER), Some("true"), said);
+        }
+    }
+    if !nodes.is_empty() && complete(nodes) && !roles(nodes).any(|roles| roles.redis) {
+        reader.fault(nodes[0].line, path(&keys::ROLES), None, "no node has the role \"redis\"; at least one must");
+    }
+}
+
+fn voters(reader: &mut Reader<'_>, draft: &Draft) {
+    let nodes = &draft.nodes;
+    if nodes.is_empty() || !complete(nodes) {
+        return;
+    }
+    let sentinels = roles(nodes).filter(|roles| roles.sentinel).count();
+    if sentinels == 0 {
+        let said = "no node has the role \"sentinel\": nobody could decide on a failover; at least one must, three are \
+                    advised";
+        reader.fault(nodes[0].line, path(&keys::ROLES), None, said);
+        return;
+    }
+    let Some(quorum) = &draft.quorum else { return };
+    let written = quorum.value.to_string();
+    let quorum_usize = usize::try_from(quorum.value).unwrap_or(usize::MAX);
+    if quorum_usize > sentinels {
+        let said = match sentinels {
+            1 => "at most 1 sentinel can agree; allowed: 1".to_owned(),
+            _ => format!("at most {sentinels} sentinels can agree; allowed: 1 to {sentinels}"),
+        };
+        reader.fault(quorum.line, path(&keys::QUORUM), Some(&written), said);
+    } else if quorum_usize < sentinels / 2 + 1 {
+        let said = format!(
+            "{written} of {sentinels} sentinels is less than a majority: a few that are cut off may take a healthy \
+             master for dead; {} is advised",
+            sentinels / 2 + 1
+        );
+        reader.warn(quorum.line, path(&keys::QUORUM), said);
+    }
+    match sentinels {
+        1 => reader.warn(
+            quorum.line,
+            path(&keys::QUORUM),
+            "one sentinel: nothing fails over once its host is gone; three are advised",
+        ),
+        2 => reader.warn(
+            quorum.line,
+            path(&keys::QUORUM),
+            "two sentinels: nothing fails over once one of them is gone, because one is no majority of two; three are \
+             advised",
+        ),
+        even if even % 2 == 0 => {
+            let said = format!(
+                "{even} sentinels, an even number: they survive no more losses than {} would, and may split in halves",
+                even - 1
+            );
+            reader.warn(quorum.line, path(&keys::QUORUM), said);
+        }
+        _ => {}
+    }
+}
+
+fn vips(reader: &mut Reader<'_>, draft: &Draft) {
+    if let Some(beyond) = draft.vips.get(VIPS_MAX) {
+        let said = format!("{} of [[vip]]; allowed: at most {VIPS_MAX}", draft.vips.len());
+        reader.fault(beyond.line, "vip", None, said);
+    }
+    for (n, vip) in draft.vips.iter().enumerate() {
+        let before = &draft.vips[..n];
+        version(reader, vip);
+        let same_id = |other: &&DraftVip| other.id.as_ref().map(|id| id.value) == vip.id.as_ref().map(|id| id.value);
+        if let (Some(id), Some(other)) = (&vip.id, before.iter().find(same_id)) {
+            let said = format!(
+                "another [[vip]] has this id (line {}); each needs its own, 1 to 255",
+                other.id.as_ref().and_then(|id| id.line).unwrap_or(0)
+            );
+            reader.fault(id.line, path(&keys::VIRTUAL_ROUTER_ID), Some(&id.value.to_string()), said);
+        }
+        for (m, address) in vip.addresses.iter().enumerate() {
+            let earlier = before.iter().flat_map(|other| &other.addresses).chain(&vip.addresses[..m]);
+            vip_address(reader, draft, address, earlier);
+        }
+    }
+    let proxies = roles(&draft.nodes).filter(|roles| roles.proxy).count();
+    if let Some(first) = draft.vips.first().filter(|_| complete(&draft.nodes)) {
+        match proxies {
+            0 => {
+                let said =
+                    "no node has the role \"proxy\": nobody would hold this address; give it to one, or remove it";
+                reader.fault(first.line, "vip", None, said);
+            }
+            1 => reader.warn(first.line, "vip", "one proxy: nobody takes the address over once its host is gone"),
+            _ => {}
+        }
+    } else if draft.vips.is_empty() && proxies > 0 {
+        let proxy = draft.nodes.iter().find(|node| node.roles.as_ref().is_some_and(|roles| roles.value.proxy));
+        let said = "no [[vip]]: proxies serve clients on virtual addresses, and there is none";
+        reader.warn(proxy.and_then(|node| node.line), path(&keys::ROLES), said);
+    }
+}
+
+/// What the versions of VRRP carry: whole seconds in 8 bits (RFC 3768 §5.3.7), centiseconds in 12 (RFC 9568 §5.2.7).
+fn version(reader: &mut Reader<'_>, vip: &DraftVip) {
+    let (Some(version), Some(advert_interval)) = (&vip.version, &vip.advert_interval) else { return };
+    let interval = advert_interval.value;
+    let written = format!("\"{}\"", keys::duration(interval));
+    let micros = interval.as_micros();
+    match version.value {
+        2 => {
+            if micros % 1_000_000 != 0 || micros == 0 {
+                let said = "VRRP version 2 counts whole seconds; allowed: \"1s\" to \"255s\", or version = 3";
+                let line = advert_interval.line.or(version.line);
+                reader.fault(line, path(&keys::ADVERT_INTERVAL), Some(&written), said);
+            }
+            if let Some(address) = vip.addresses.iter().find(|address| address.value.0.is_ipv6()) {
+                let said = "VRRP version 2 is for IPv4 only; allowed: version = 3";
+                reader.fault(address.line, path(&keys::VIP_ADDRESSES), Some(&with_prefix_text(address)), said);
+            }
+        }
+        _ => {
+            if micros % 10_000 != 0 || micros > 40_950_000 {
+                let said =
+                    "VRRP version 3 counts hundredths of a second; allowed: \"10ms\" to \"40950ms\" in steps of 10 ms";
+                reader.fault(advert_interval.line, path(&keys::ADVERT_INTERVAL), Some(&written), said);
+            } else if interval < ADVERT_ADVISED {
+                let said = format!(
+                    "{written} is faster than {}: a host that is starved for a moment loses the address",
+                    keys::duration(ADVERT_ADVISED)
+                );
+                reader.warn(advert_interval.line, path(&keys::ADVERT_INTERVAL), said);
+            }
+        }
+    }
+}
+
+fn vip_address<'d>(
+    reader: &mut Reader<'_>,
+    draft: &Draft,
+    address: &Placed<(IpAddr, u8)>,
+    mut earlier: impl Iterator<Item = &'d Placed<(IpAddr, u8)>>,
+) {
+    let (ip, prefix) = address.value;
+    let text = with_prefix_text(address);
+    if earlier.any(|other| other.value.0 == ip) {
+        reader.fault(address.line, path(&keys::VIP_ADDRESSES), Some(&text), "the same virtual address twice");
+    }
+    let known = || draft.nodes.iter().filter_map(|node| node.address.as_ref());
+    if let Some(node) = known().find(|node| node.value == ip) {
+        let said = format!(
+            "a node has this address for its own (line {}); a virtual address belongs to no node",
+            node.line.unwrap_or(0)
+        );
+        reader.fault(address.line, path(&keys::VIP_ADDRESSES), Some(&text), said);
+    } else if !link_local(ip) && !known().any(|node| in_subnet(node.value, ip, prefix)) {
+        let said = format!("{text}: no node has an address in this subnet; the clients' answers may take another way");
+        reader.warn(address.line, path(&keys::VIP_ADDRESSES), said);
+    }
+}
+
+/// Whether `a` and `b` share their first `prefix` bits, and the family.
+pub(super) fn in_subnet(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let differ = (bits(a) ^ bits(b)).leading_zeros();
+    a.is_ipv4() == b.is_ipv4() && differ >= u32::from(prefix)
+}
+
+/// A proxy listens on the virtual address, a redis on its node's own and on loopback, a sentinel on every one.
+fn ports(reader: &mut Reader<'_>, draft: &Draft) {
+    let Placed { value: port, line } = draft.sentinel;
+    let beside = |clash: fn(Roles) -> bool| roles(&draft.nodes).any(|roles| roles.sentinel && clash(roles));
+    let others = [
+        (draft.redis.port, "redis.port", beside(|roles| roles.redis)),
+        (draft.proxy.port, "proxy.port", beside(|roles| roles.proxy)),
+    ];
+    for (other, name, clash) in others {
+        if clash && other == port {
+            let said =
+                format!("{name} is the same, and a sentinel listens on every address of its node; allowed: another");
+            reader.fault(line, path(&keys::SENTINEL_PORT), Some(&port.to_string()), said);
+        }
+    }
+}
+
+fn advice(reader: &mut Reader<'_>, draft: &Draft) {
+    let nodes = &draft.nodes;
+    let data = || nodes.iter().filter(|node| node.roles.as_ref().is_some_and(|roles| roles.value.redis));
+    if let (Some(only), 1) = (data().next(), data().count()) {
+        reader.warn(only.line, path(&keys::ROLES), "one data node: nothing can take over from its redis");
+    }
+    if data().count() > 1 && data().all(|node| node.replica_priority.value == 0) {
+        let line = data().next().and_then(|node| node.replica_priority.line);
+        reader.warn(line, path(&keys::REPLICA_PRIORITY), "0 on every data node: none of them may ever take over");
+    }
+    if data().next().is_some() && !nodes.iter().any(|node| node.bootstrap_master.value) {
+        let said = "on no node: a cluster without any record of a master has none to begin with";
+        reader.warn(data().next().and_then(|node| node.line), path(&keys::BOOTSTRAP_MASTER), said);
+    }
+    let grace = &draft.busy_grace;
+    if grace.value < draft.down_after && !grace.value.is_zero() {
+        let said = "shorter than down_after, so that it changes nothing";
+        reader.warn(grace.line, path(&keys::BUSY_GRACE), said);
+    }
+    for node in nodes {
+        without_effect(reader, node);
+        if let Some(address) = node.address.as_ref().filter(|address| address.value.is_loopback() && nodes.len() > 1) {
+            let said = format!("{}: the other nodes cannot reach a loopback address on another host", address.value);
+            reader.warn(address.line, path(&keys::ADDRESS), said);
+        }
+    }
+}
+
+fn without_effect(reader: &mut Reader<'_>, node: &DraftNode) {
+    let Some(roles) = &node.roles else { return };
+    if !roles.value.proxy && node.priority.line.is_some() {
+        reader.warn(node.priority.line, path(&keys::PRIORITY), "no effect on a node without the role \"proxy\"");
+    }
+    if !roles.value.redis && node.replica_priority.line.is_some() {
+        let said = "no effect on a node without the role \"redis\"";
+        reader.warn(node.replica_priority.line, path(&keys::REPLICA_PRIORITY), said);
+    }
+}
+
+/// The addresses of one `[[vip]]`: some, not too many, of one family, because a virtual router has one (RFC 9568 §1).
+pub(super) fn address_list(
+    reader: &mut Reader<'_>,
+    addresses: Placed<Vec<Placed<(IpAddr, u8)>>>,
+) -> Vec<Placed<(IpAddr, u8)>> {
+    let Placed { value: addresses, line } = addresses;
+    if addresses.is_empty() {
+        reader.fault(
+            line,
+            path(&keys::VIP_ADDRESSES),
+            Some("[]"),
+            format!("empty; allowed: {}", keys::VIP_ADDRESSES.allowed),
+        );
+    }
+    if addresses.len() > ADDRESSES_MAX {
+        let said = format!("{} addresses; allowed: {}", addresses.len(), keys::VIP_ADDRESSES.allowed);
+        reader.fault(line, path(&keys::VIP_ADDRESSES), None, said);
+    }
+    if let Some(first) = addresses.first()
+        && let Some(other) = addresses.iter().find(|other| other.value.0.is_ipv4() != first.value.0.is_ipv4())
+    {
+        let said = "IPv4 and IPv6 together; allowed: one family in each [[vip]], so write two of them";
+        reader.fault(other.line, path(&keys::VIP_ADDRESSES), Some(&with_prefix_text(other)), said);
+    }
+    addresses
+}
+
+fn with_prefix_text(address: &Placed<(IpAddr, u8)>) -> String {
+    format!("\"{}/{}\"", address.value.0, address.value.1)
+}
+
+/// Reads `192.168.0.1/24`.
+pub(super) fn with_prefix(text: &str) -> Result<(IpAddr, u8), String> {
+    let Some((address, prefix)) = text.split_once('/') else {
+        return Err("the prefix length is missing".to_owned());
+    };
+    let address = ip(address)?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
+    let length = prefix.parse::<u8>().ok().filter(|length| digits && (1..=most).contains(length));
+    let length = length.ok_or_else(|| format!("prefix length {:?} is none of 1 to {most}", shown(prefix)))?;
+    if address.is_loopback() {
+        return Err("a loopback address cannot move between hosts".to_owned());
+    }
+    end_of_subnet(address, length)?;
+    Ok((address, length))
+}
+
+/// Refuses the first and the last address of an IPv4 subnet, which no host may have (RFC 1122 §3.2.1.3).
+pub(super) fn end_of_subnet(address: IpAddr, prefix: u8) -> Result<(), String> {
+    let IpAddr::V4(v4) = address else { return Ok(()) };
+    let host = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+    match v4.to_bits() & host {
+        _ if prefix >= 31 => Ok(()),
+        0 => Err(format!("{v4} is the name of its subnet /{prefix}, not an address in it")),
+        bits if bits == host => Err(format!("{v4} is the broadcast address of its subnet /{prefix}")),
+        _ => Ok(()),
+    }
+}
+
+fn link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Reads the own address of a node.
+pub(super) fn node_address(text: &str) -> Result<IpAddr, String> {
+    if text.contains('/') {
+        return Err("a prefix length has no place here".to_owned());
+    }
+    match ip(text)? {
+        address if link_local(address) => Err("a link-local address says nothing without its interface".to_owned()),
+        address => Ok(address),
+    }
+}
+
+/// An address that a host can have.
+pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| "not an IPv4 or IPv6 address".to_owned())?;
+    match address {
+        address if address.is_unspecified() => Err("the unspecified address is no host's".to_owned()),
+        address if address.is_multicast() => Err("a multicast address is no host's".to_owned()),
+        IpAddr::V4(v4) if v4.is_broadcast() => Err("the broadcast address is no host's".to_owned()),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Err("an IPv4 address in IPv6 form; write it as IPv4".to_owned())
+        }
+        address => Ok(address),
+    }
+}

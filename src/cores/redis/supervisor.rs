@@ -1,0 +1,578 @@
+//! The machine of the supervisor.
+
+use std::time::Duration;
+
+use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Output, Token};
+use crate::base::{Epoch, Instant, Machine, time::earliest};
+use crate::wire::frame::{Decision, History, Process, RedisFacts, RedisRole};
+
+/// Between two probes.
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+/// Between two probes while a failover is on: who is promoted, and how far everybody is, decides how long it takes.
+const PROBE_FAILOVER: Duration = Duration::from_millis(20);
+/// Between two tries to reach a process that is starting: it listens some ten milliseconds after its start.
+const PROBE_STARTING: Duration = Duration::from_millis(10);
+/// Between two tries after the connection broke.
+const PROBE_BROKEN: Duration = Duration::from_millis(50);
+/// A living process that owes an answer for so long is busy.
+const ANSWER_LATE: Duration = Duration::from_millis(300);
+/// A process that answers nothing for so long after its start is worth a word to a person.
+const START_SLOW: Duration = Duration::from_secs(10);
+/// A process that lived for so long started well: what ends it later is a new matter.
+const RUN_MIN: Duration = Duration::from_secs(10);
+/// The shortest pause between two starts that failed; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A redis that was asked to end saves its data for at most so long.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// A change of the offset alone is posted at most so often. Less than [`PROBE_EVERY`], so that jitter never skips a
+/// probe.
+const OFFSET_EVERY: Duration = Duration::from_millis(150);
+/// A change of the offset alone is stored at most so often: each store costs a write of the disk.
+const STORE_EVERY: Duration = Duration::from_secs(1);
+
+/// Supervises one redis. See the [module](super).
+#[derive(Debug)]
+pub struct Supervisor {
+    config: Config,
+    durable: Durable,
+    state: State,
+    /// Starts in a row that ended before [`RUN_MIN`].
+    short_runs: u32,
+    decision: Option<Decision>,
+    leading: Option<Epoch>,
+    /// A master that is told of another one in an epoch up to this was promoted later than that: it must not step down.
+    floor: Epoch,
+    /// Whether the data of this incarnation have been in sync with the decision's master, and still are.
+    in_sync: bool,
+    facts: RedisFacts,
+    posted: Option<(RedisFacts, Instant)>,
+    stored_at: Instant,
+    fault: Option<String>,
+    asked: Token,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No process; the next start is due.
+    Down { until: Instant },
+    /// The runtime starts one.
+    Spawning { then_stop: bool },
+    /// A process lives.
+    Up(Up),
+    /// It was asked to end; without `kill_at` it was killed, and only the kernel's word is awaited.
+    Stopping { kill_at: Option<Instant> },
+    /// No process any more, for ever.
+    Left,
+}
+
+#[derive(Debug)]
+struct Up {
+    pid: u32,
+    since: Instant,
+    probe: Probe,
+    /// The order to follow somebody that is not answered yet.
+    order: Option<(Token, Decision)>,
+    log: Log,
+    /// The last refusal of an order that was published: it is tried again at each probe, and said once.
+    refusal: Option<String>,
+    /// When to complain that it does not answer at all; none: it did, or that was said.
+    slow_at: Option<Instant>,
+}
+
+impl Up {
+    fn refused(&mut self, reason: String, event: fn(String) -> Event, out: &mut Vec<Output>) {
+        if self.refusal.as_ref() != Some(&reason) {
+            self.refusal = Some(reason.clone());
+            out.push(Output::Publish(event(reason)));
+        }
+    }
+}
+
+/// Whether a redis that was started from a snapshot logs its writes.
+#[derive(Clone, Copy, Debug)]
+enum Log {
+    /// It must be told to once it has read its data.
+    Wanted,
+    /// It was told to.
+    Ordered(Token),
+    /// It does, or never had to be told.
+    Settled,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Probe {
+    /// The next one is due at `at`; `silent_since`: the last answer is owed since.
+    Due { at: Instant, silent_since: Option<Instant> },
+    /// Asked, when the cluster said `decision`.
+    Asked { token: Token, silent_since: Instant, decision: Option<Decision> },
+}
+
+impl Probe {
+    fn silent_since(self) -> Option<Instant> {
+        match self {
+            Self::Due { silent_since, .. } => silent_since,
+            Self::Asked { silent_since, .. } => Some(silent_since),
+        }
+    }
+}
+
+impl Machine for Supervisor {
+    type Input = Input;
+    type Output = Output;
+    const TICK: Input = Input::Tick;
+
+    fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Tick => self.on_tick(now, out),
+            Input::RecordFailed(reason) | Input::SpawnFailed(reason) => self.on_spawn_failed(now, reason, out),
+            Input::Spawned { pid, log_later } => self.on_spawned(now, pid, log_later, out),
+            Input::Exited(exit) => self.on_exited(now, exit, out),
+            Input::LastWords(words) => self.on_last_words(&words, out),
+            Input::Answer { token, answer } => self.on_answer(now, token, answer, out),
+            Input::Cluster { decision, leading } => self.on_cluster(now, decision, leading, out),
+            Input::Stop => self.on_stop(now, out),
+        }
+        self.ask_if_due(now, out);
+        self.post(now, out);
+        if matches!(self.state, State::Left) && !matches!(out.last(), Some(Output::Left)) {
+            out.push(Output::Left);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Down { until } => Some(*until),
+            State::Up(up) => {
+                let due = match up.probe {
+                    Probe::Due { at, .. } => Some(at),
+                    Probe::Asked { .. } => None,
+                };
+                let late = up.probe.silent_since().filter(|_| self.facts.process == Process::Alive);
+                earliest(due, earliest(late.map(|since| since + ANSWER_LATE), up.slow_at))
+            }
+            State::Stopping { kill_at } => *kill_at,
+            State::Spawning { .. } | State::Left => None,
+        }
+    }
+}
+
+impl Supervisor {
+    /// A supervisor without a process yet; the first tick starts one. `durable` is what it last recorded.
+    pub fn new(config: Config, durable: Durable) -> Self {
+        let facts = RedisFacts {
+            address: config.address,
+            incarnation: durable.incarnation,
+            process: Process::Dead,
+            role: RedisRole::Unknown,
+            run_id: None,
+            replication_id: None,
+            offset: 0,
+            priority: config.priority,
+            has_data: false,
+            history: durable.history,
+        };
+        Self {
+            config,
+            durable,
+            state: State::Down { until: Instant::START },
+            short_runs: 0,
+            decision: None,
+            leading: None,
+            floor: 0,
+            in_sync: false,
+            facts,
+            posted: None,
+            stored_at: Instant::START,
+            fault: None,
+            asked: 0,
+        }
+    }
+
+    /// What it says of its redis.
+    pub fn facts(&self) -> &RedisFacts {
+        &self.facts
+    }
+
+    /// The probe that is not answered yet.
+    #[cfg(test)]
+    pub(super) fn owed(&self) -> Option<Token> {
+        match &self.state {
+            State::Up(Up { probe: Probe::Asked { token, .. }, .. }) => Some(*token),
+            State::Down { .. } | State::Spawning { .. } | State::Up(_) | State::Stopping { .. } | State::Left => None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_spawning(&self) -> bool {
+        matches!(self.state, State::Spawning { .. })
+    }
+
+    fn on_tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+        match &mut self.state {
+            State::Down { until } if *until <= now => self.spawn(out),
+            State::Up(up) => {
+                let late = up.probe.silent_since().is_some_and(|since| since + ANSWER_LATE <= now);
+                if late && self.facts.process == Process::Alive {
+                    self.facts.process = Process::Busy;
+                    out.push(Output::Publish(Event::Busy));
+                }
+                if up.slow_at.is_some_and(|at| at <= now) {
+                    up.slow_at = None;
+                    let reason = format!("redis was started {START_SLOW:?} ago and does not answer yet");
+                    self.fault(Some(reason), out);
+                }
+            }
+            State::Stopping { kill_at } if kill_at.is_some_and(|at| at <= now) => {
+                *kill_at = None;
+                out.extend([Output::Publish(Event::Killed), Output::Kill]);
+            }
+            State::Down { .. } | State::Spawning { .. } | State::Stopping { .. } | State::Left => {}
+        }
+    }
+
+    /// The number of the incarnation is on disk before the process is: no two ever share one.
+    fn spawn(&mut self, out: &mut Vec<Output>) {
+        self.durable.incarnation += 1;
+        out.extend([Output::Record(self.durable), Output::Spawn]);
+        self.state = State::Spawning { then_stop: false };
+    }
+
+    fn on_spawn_failed(&mut self, now: Instant, reason: String, out: &mut Vec<Output>) {
+        let State::Spawning { then_stop } = self.state else { return };
+        // Tried again and again, and said once.
+        if self.fault.as_ref() != Some(&reason) {
+            out.push(Output::Publish(Event::NotStarted(reason.clone())));
+        }
+        self.fault(Some(reason), out);
+        if then_stop { self.state = State::Left } else { self.pause(now, false, out) }
+    }
+
+    fn on_spawned(&mut self, now: Instant, pid: u32, log_later: bool, out: &mut Vec<Output>) {
+        let State::Spawning { then_stop } = self.state else { return };
+        self.floor = self.decision.map_or(0, |decision| decision.epoch);
+        self.in_sync = false;
+        self.facts = RedisFacts {
+            incarnation: self.durable.incarnation,
+            process: Process::Starting,
+            role: RedisRole::Unknown,
+            run_id: None,
+            replication_id: None,
+            offset: 0,
+            has_data: false,
+            ..self.facts.clone()
+        };
+        out.push(Output::Publish(Event::Started { pid, incarnation: self.facts.incarnation }));
+        if then_stop {
+            self.terminate(now, out);
+        } else {
+            let probe = Probe::Due { at: now, silent_since: None };
+            let log = if log_later { Log::Wanted } else { Log::Settled };
+            self.state = State::Up(Up {
+                pid,
+                since: now,
+                probe,
+                order: None,
+                log,
+                refusal: None,
+                slow_at: Some(now + START_SLOW),
+            });
+        }
+    }
+
+    fn terminate(&mut self, now: Instant, out: &mut Vec<Output>) {
+        out.push(Output::Terminate);
+        self.state = State::Stopping { kill_at: Some(now + STOP_MAX) };
+    }
+
+    fn on_exited(&mut self, now: Instant, exit: Exit, out: &mut Vec<Output>) {
+        let since = match &self.state {
+            State::Up(up) => Some(up.since),
+            State::Stopping { .. } => None,
+            State::Down { .. } | State::Spawning { .. } | State::Left => return,
+        };
+        // Peers wait for this word and for nothing else: it leaves before anything is decided here.
+        self.facts.process = Process::Dead;
+        self.facts.role = RedisRole::Unknown;
+        self.post(now, out);
+        match since {
+            None => {
+                out.push(Output::Publish(Event::Stopped(exit)));
+                self.state = State::Left;
+            }
+            Some(since) => {
+                out.push(Output::Publish(Event::Died(exit)));
+                self.fault(Some(format!("redis {exit}")), out);
+                self.pause(now, now.since(since) >= RUN_MIN, out);
+            }
+        }
+    }
+
+    /// Waits before the next start, not at all after a long run.
+    fn pause(&mut self, now: Instant, long_run: bool, out: &mut Vec<Output>) {
+        self.short_runs = if long_run { 0 } else { self.short_runs.saturating_add(1) };
+        let pause = match self.short_runs {
+            0 => Duration::ZERO,
+            n => PAUSE_MIN.saturating_mul(1 << (n - 1).min(16)).min(PAUSE_MAX),
+        };
+        self.state = State::Down { until: now + pause };
+        if pause.is_zero() {
+            self.spawn(out);
+        }
+    }
+
+    fn on_last_words(&mut self, words: &str, out: &mut Vec<Output>) {
+        // They explain a fault that is still there, or nothing: a process that answers meanwhile needs no excuse.
+        if let Some(fault) = self.fault.clone().filter(|_| self.facts.process == Process::Dead || self.starting()) {
+            self.fault(Some(format!("{fault}: {words}")), out);
+        }
+    }
+
+    fn starting(&self) -> bool {
+        self.facts.process == Process::Starting
+    }
+
+    fn on_stop(&mut self, now: Instant, out: &mut Vec<Output>) {
+        match &mut self.state {
+            State::Down { .. } => self.state = State::Left,
+            State::Spawning { then_stop } => *then_stop = true,
+            State::Up(_) => self.terminate(now, out),
+            State::Stopping { .. } | State::Left => {}
+        }
+    }
+
+    fn on_cluster(&mut self, now: Instant, decision: Option<Decision>, leading: Option<Epoch>, out: &mut Vec<Output>) {
+        let known = self.decision.map(|known| known.epoch);
+        let news = decision.filter(|decision| known.is_none_or(|known| known < decision.epoch));
+        // A lower one, or none, comes from a view that lost sight of somebody: a decision is never taken back.
+        if let Some(decision) = news {
+            if decision.master == self.config.address {
+                self.floor = decision.epoch;
+            }
+            self.decision = Some(decision);
+        }
+        if news.is_none() && leading == self.leading {
+            return;
+        }
+        self.leading = leading;
+        if let State::Up(Up { probe: Probe::Due { at, .. }, .. }) = &mut self.state {
+            *at = now.min(*at);
+        }
+        self.steer(out);
+    }
+
+    fn on_answer(&mut self, now: Instant, token: Token, answer: Answer, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        if let Some((_, decision)) = up.order.filter(|(order, _)| *order == token) {
+            up.order = None;
+            match answer {
+                Answer::Done => {
+                    up.refusal = None;
+                    out.push(Output::Publish(Event::Follows(decision)));
+                    self.probe_soon(now);
+                }
+                Answer::Refused(reason) => up.refused(reason, Event::NotFollowed, out),
+                // The next look at its role brings it up again.
+                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) => {}
+            }
+            return;
+        }
+        if matches!(up.log, Log::Ordered(order) if order == token) {
+            (up.log, _) = match answer {
+                Answer::Done => (Log::Settled, out.push(Output::Publish(Event::Logs))),
+                Answer::Refused(reason) => (Log::Wanted, up.refused(reason, Event::NotLogged, out)),
+                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) => (Log::Wanted, ()),
+            };
+            return;
+        }
+        let Probe::Asked { token: expected, silent_since, decision } = up.probe else { return };
+        if token != expected {
+            return;
+        }
+        let starting = self.facts.process == Process::Starting;
+        let pid = up.pid;
+        let failed = match answer {
+            // Somebody else's redis holds the port; ours finds that out and ends.
+            Answer::Info(info) if info.identity.is_some_and(|(_, found)| found != pid) => Some(PROBE_STARTING),
+            Answer::Info(info) => {
+                self.on_info(now, &info, decision, out);
+                None
+            }
+            Answer::Busy => {
+                self.alive(Process::Busy, out);
+                None
+            }
+            Answer::Refused(reason) => {
+                self.alive(Process::Alive, out);
+                self.fault(Some(format!("redis refuses its own supervisor: {reason}")), out);
+                None
+            }
+            Answer::Unreachable(_) | Answer::Done => Some(if starting { PROBE_STARTING } else { PROBE_BROKEN }),
+        };
+        let State::Up(up) = &mut self.state else { return };
+        up.probe = match failed {
+            Some(pause) => Probe::Due { at: now + pause, silent_since: Some(silent_since) },
+            // What was answered is older than the last news of the cluster.
+            None if decision != self.decision => Probe::Due { at: now, silent_since: None },
+            None if self.leading.is_some() => Probe::Due { at: now + PROBE_FAILOVER, silent_since: None },
+            None => Probe::Due { at: now + PROBE_EVERY, silent_since: None },
+        };
+    }
+
+    fn probe_soon(&mut self, now: Instant) {
+        if let State::Up(Up { probe: Probe::Due { at, .. }, .. }) = &mut self.state {
+            *at = now;
+        }
+    }
+
+    /// The process answered, and is `process`.
+    fn alive(&mut self, process: Process, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        up.slow_at = None;
+        if self.facts.process == process {
+            return;
+        }
+        self.facts.process = process;
+        match process {
+            Process::Loading => out.push(Output::Publish(Event::Loading)),
+            Process::Alive => out.push(Output::Publish(Event::Answers)),
+            Process::Busy => out.push(Output::Publish(Event::Busy)),
+            Process::Starting | Process::Dead => {}
+        }
+    }
+
+    /// `decision` is what the cluster had decided when this was asked.
+    fn on_info(&mut self, now: Instant, info: &Info, decision: Option<Decision>, out: &mut Vec<Output>) {
+        self.alive(if info.loading { Process::Loading } else { Process::Alive }, out);
+        self.fault(None, out);
+        match info.role {
+            RedisRole::Master { .. } => {}
+            // A promotion that is seen later was ordered in a later epoch than what was decided by then.
+            RedisRole::Unknown | RedisRole::Closed | RedisRole::Replica { .. } => {
+                self.floor = self.floor.max(decision.map_or(0, |decision| decision.epoch));
+            }
+        }
+        if info.role != self.facts.role {
+            out.push(Output::Publish(Event::Role { from: self.facts.role, to: info.role }));
+        }
+        self.facts.role = info.role;
+        self.facts.run_id = info.identity.map(|(run_id, _)| run_id).or(self.facts.run_id);
+        self.facts.replication_id = info.replication_id;
+        self.facts.offset = info.offset;
+        self.facts.has_data = info.has_data;
+        self.remember(now, out);
+        self.log_writes(out);
+        self.steer(out);
+    }
+
+    /// Before it follows anybody, so that what it read from disk is never only in memory.
+    fn log_writes(&mut self, out: &mut Vec<Output>) {
+        if let State::Up(up) = &mut self.state
+            && matches!(up.log, Log::Wanted)
+            && self.facts.process == Process::Alive
+        {
+            self.asked += 1;
+            up.log = Log::Ordered(self.asked);
+            out.push(Output::Ask { token: self.asked, ask: Ask::LogWrites });
+        }
+    }
+
+    /// Orders redis to follow the decision's master if it does anything else.
+    fn steer(&mut self, out: &mut Vec<Output>) {
+        let (State::Up(up), Some(decision)) = (&mut self.state, self.decision) else { return };
+        let answers = match self.facts.process {
+            Process::Alive | Process::Busy => true,
+            // It would refuse; the end of the loading is seen by a probe.
+            Process::Starting | Process::Loading | Process::Dead => false,
+        };
+        // Whoever leads a later failover points the replicas, and may just have promoted this one.
+        let being_failed_over = self.leading.is_some_and(|leading| leading > decision.epoch);
+        let ordered = up.order.is_some_and(|(_, ordered)| ordered.master == decision.master);
+        if decision.master == self.config.address || !answers || being_failed_over || ordered {
+            return;
+        }
+        let demote = match self.facts.role {
+            RedisRole::Unknown => return,
+            RedisRole::Closed => false,
+            RedisRole::Replica { of, .. } if of == decision.master => return,
+            RedisRole::Replica { .. } => false,
+            RedisRole::Master { .. } if decision.epoch <= self.floor => return,
+            RedisRole::Master { .. } => true,
+        };
+        self.asked += 1;
+        up.order = Some((self.asked, decision));
+        out.push(Output::Ask { token: self.asked, ask: Ask::Follow { master: decision.master, demote } });
+    }
+
+    fn ask_if_due(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        let Probe::Due { at, silent_since } = up.probe else { return };
+        if at > now {
+            return;
+        }
+        self.asked += 1;
+        up.probe =
+            Probe::Asked { token: self.asked, silent_since: silent_since.unwrap_or(now), decision: self.decision };
+        let identity = self.facts.run_id.is_none();
+        out.push(Output::Ask { token: self.asked, ask: Ask::Probe { identity } });
+    }
+
+    /// Keeps the record of where the data came from. A closed redis has learned nothing new: its record stays as it is.
+    fn remember(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let synced_with = match self.facts.role {
+            RedisRole::Master { .. } => Some(self.config.address),
+            RedisRole::Replica { of, link_up: true } => Some(of),
+            RedisRole::Unknown | RedisRole::Closed | RedisRole::Replica { link_up: false, .. } => None,
+        };
+        let decision = self.decision.filter(|decision| Some(decision.master) == synced_with);
+        let history = match (decision, self.durable.history) {
+            (Some(decision), _) if !self.facts_are_partial() => {
+                self.in_sync = true;
+                Some(History { epoch: decision.epoch, in_sync: true, offset: self.facts.offset })
+            }
+            // What it had when it fell behind still is on disk; what came after is unknown.
+            (None, Some(history)) if self.in_sync && synced_with.is_none() => {
+                self.in_sync = false;
+                Some(History { in_sync: false, ..history })
+            }
+            (_, history) => history,
+        };
+        if history == self.durable.history {
+            return;
+        }
+        let without_offset = |history: Option<History>| history.map(|history| (history.epoch, history.in_sync));
+        let only_offset = without_offset(history) == without_offset(self.durable.history);
+        if only_offset && now.since(self.stored_at) < STORE_EVERY {
+            return;
+        }
+        self.durable.history = history;
+        self.facts.history = history;
+        self.stored_at = now;
+        out.push(Output::Remember(self.durable));
+    }
+
+    fn facts_are_partial(&self) -> bool {
+        self.facts.process == Process::Loading
+    }
+
+    fn post(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if let Some((posted, at)) = &self.posted {
+            let mut same = posted.clone();
+            same.offset = self.facts.offset;
+            same.history = self.facts.history;
+            let too_soon = now.since(*at) < OFFSET_EVERY && self.leading.is_none();
+            if *posted == self.facts || same == self.facts && too_soon {
+                return;
+            }
+        }
+        self.posted = Some((self.facts.clone(), now));
+        out.push(Output::Post(self.facts.clone()));
+    }
+
+    fn fault(&mut self, fault: Option<String>, out: &mut Vec<Output>) {
+        if self.fault != fault {
+            self.fault.clone_from(&fault);
+            out.push(Output::Fault(fault));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Events: their names and payloads are those of redis-sentinel, to the byte, since programs read them.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::base::{Epoch, RunId};
+use crate::wire::resp::Reply;
+
+use super::{Answer, Output, Sentinel, glob};
+
+/// How much a person should care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// Degraded; the sentinels act by themselves.
+    Warn,
+    /// A person must act.
+    Error,
+}
+
+/// One event: also a message on the channel of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Name and channel, such as `+switch-master`.
+    pub name: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The payload of the message.
+    pub payload: String,
+}
+
+impl Event {
+    pub(super) fn new(name: &'static str, severity: Severity, payload: String) -> Self {
+        Self { name, severity, payload }
+    }
+}
+
+/// How much an event of stock Sentinel matters.
+fn severity(name: &str) -> Severity {
+    match name {
+        "+sdown"
+        | "+odown"
+        | "+try-failover"
+        | "+new-epoch"
+        | "-failover-abort-not-elected"
+        | "+reboot"
+        | "-failover-abort-slave-timeout"
+        | "+failover-end-for-timeout"
+        | "-slave-reconf-sent-timeout"
+        | "+switch-master"
+        | "+convert-to-slave" => Severity::Warn,
+        "-failover-abort-no-good-slave" | "+auth-failed" => Severity::Error,
+        _ => Severity::Info,
+    }
+}
+
+impl Sentinel {
+    /// Publishes an event: to the journal, and to every client that has subscribed to its name.
+    pub(super) fn publish(&mut self, event: Event) {
+        let (channel, payload) = (event.name.as_bytes(), Bytes::from(event.payload.clone()));
+        let message = |words: Vec<Bytes>| Answer::Reply(Reply::Array(words.into_iter().map(Reply::Bulk).collect()));
+        let name = Bytes::from_static(event.name.as_bytes());
+        for (id, client) in &self.clients {
+            if client.channels.contains(channel) {
+                let words = vec![Bytes::from_static(b"message"), name.clone(), payload.clone()];
+                self.fenced.push(Output::Respond(*id, message(words)));
+            }
+            for pattern in client.patterns.iter().filter(|pattern| glob::matches(pattern, channel)) {
+                let words = vec![Bytes::from_static(b"pmessage"), pattern.clone(), name.clone(), payload.clone()];
+                self.fenced.push(Output::Respond(*id, message(words)));
+            }
+        }
+        self.fenced.push(Output::Publish(event));
+    }
+
+    fn say(&mut self, name: &'static str, payload: String) {
+        self.publish(Event::new(name, severity(name), payload));
+    }
+
+    /// `master <name> <ip> <port>`, and `extra` behind it.
+    pub(super) fn master_event(&mut self, name: &'static str, m: usize, extra: &str) {
+        let payload = format!("{}{extra}", self.master_words(m));
+        self.say(name, payload);
+    }
+
+    fn master_words(&self, m: usize) -> String {
+        let address = self.monitored(m);
+        format!("master {} {} {}", self.masters[m].config.name, address.ip(), address.port())
+    }
+
+    fn at_master(&self, m: usize) -> String {
+        let address = self.monitored(m);
+        format!("@ {} {} {}", self.masters[m].config.name, address.ip(), address.port())
+    }
+
+    /// `slave <name> <ip> <port> @ <master>`, or the master's form if it is the master.
+    pub(super) fn node_event(&mut self, name: &'static str, m: usize, n: usize, extra: &str) {
+        let address = self.masters[m].nodes[n].address;
+        let payload = if address == self.monitored(m) {
+            format!("{}{extra}", self.master_words(m))
+        } else {
+            format!("slave {address} {} {} {}{extra}", address.ip(), address.port(), self.at_master(m))
+        };
+        self.say(name, payload);
+    }
+
+    /// `sentinel <id> <ip> <port> @ <master>`.
+    pub(super) fn sentinel_event(&mut self, name: &'static str, m: usize, id: RunId, address: SocketAddr) {
+        let payload = format!("sentinel {id} {} {} {}", address.ip(), address.port(), self.at_master(m));
+        self.say(name, payload);
+    }
+
+    pub(super) fn publish_monitor(&mut self, m: usize) {
+        let extra = format!(" quorum {}", self.masters[m].config.quorum);
+        self.master_event("+monitor", m, &extra);
+    }
+
+    pub(super) fn publish_new_epoch(&mut self, epoch: Epoch) {
+        self.say("+new-epoch", epoch.to_string());
+    }
+
+    pub(super) fn publish_vote(&mut self, _m: usize, leader: RunId, epoch: Epoch) {
+        self.say("+vote-for-leader", format!("{leader} {epoch}"));
+    }
+
+    pub(super) fn publish_switch(&mut self, m: usize, from: SocketAddr, to: SocketAddr) {
+        let name = &self.masters[m].config.name;
+        let payload = format!("{name} {} {} {} {}", from.ip(), from.port(), to.ip(), to.port());
+        self.say("+switch-master", payload);
+    }
+}

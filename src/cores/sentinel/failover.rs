@@ -1,0 +1,773 @@
+//! The failover: election, choice, promotion, reconfiguration. Each state owns its deadline.
+
+use std::time::Duration;
+
+use crate::base::{Epoch, Instant, RunId};
+use crate::wire::frame::{Decision, Process, RedisRole};
+use crate::wire::info::{Info, LinkDown, Role};
+use crate::wire::resp::Reply;
+
+use super::instance::Reconf;
+use super::monitor::{Tag, words};
+use super::select::{self, Candidate, Ground};
+use super::{Answer, FailoverReport, OrderId, Output, Sentinel};
+
+/// Between the candidates' attempts, so that one is elected before the next one stands.
+const STAGGER: Duration = Duration::from_millis(40);
+/// Jitter of all but the first candidate.
+const STAGGER_JITTER: Duration = Duration::from_millis(5);
+/// Not elected for so long: another attempt at another epoch.
+const ELECTION_MAX: Duration = Duration::from_secs(1);
+/// Pause after a failed attempt, and as much again at random.
+const RETRY: Duration = Duration::from_millis(100);
+/// Replicas get so long to drain what the kernel of a dead master's host still delivers.
+const DRAIN_MAX: Duration = Duration::from_millis(300);
+/// Replicas get so long to say what they have, after a silence.
+const REFRESH_MAX: Duration = Duration::from_millis(100);
+/// Between two questions of a replica whose answer is awaited.
+const REASK: Duration = Duration::from_millis(2);
+/// A leader that was voted for and neither leads nor decides for so long is not waited for.
+const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// A recorded master whose host is unreachable is given up, beyond `down_after`, for one with a good history.
+const RECORDED_MASTER_WAIT: Duration = Duration::from_secs(5);
+/// As stock: a replica that was told and does not follow counts as done.
+const RECONF_SENT_MAX: Duration = Duration::from_secs(10);
+/// What was told and has no effect is told again.
+const RECONF_RETRY: Duration = Duration::from_secs(1);
+
+/// Why there is a failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A quorum finds the master down.
+    Down,
+    /// There never was a master.
+    Bootstrap,
+    /// A person ordered it.
+    Ordered {
+        /// To whom to report; none: to nobody, as of SENTINEL FAILOVER.
+        order: Option<OrderId>,
+        /// The place of the wanted master; none: the best.
+        to: Option<usize>,
+    },
+}
+
+/// States of a failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failover {
+    /// None; none may begin before.
+    Idle { not_before: Instant },
+    /// Another one has this sentinel's vote and is given the time to use it.
+    Following { leader: RunId, epoch: Epoch, since: Instant, until: Instant, led: bool },
+    /// This sentinel will stand for election.
+    Waiting { cause: Cause, start_at: Instant },
+    /// It stands.
+    Electing { cause: Cause, epoch: Epoch, until: Instant },
+    /// Elected; it asks the replicas what they have.
+    Selecting { cause: Cause, epoch: Epoch, since: Instant, until: Instant },
+    /// Ordered: the master was told to hold writes.
+    Pausing { cause: Cause, epoch: Epoch, target: usize, since: Instant, until: Instant },
+    /// Ordered: the target catches up with `goal`, the offset at which the master stands still.
+    Catching { cause: Cause, epoch: Epoch, target: usize, goal: u64, since: Instant, until: Instant },
+    /// The target is told to be master; done when it says that it is.
+    Promoting { cause: Cause, epoch: Epoch, target: usize, held: Option<Instant>, step: Promotion, until: Instant },
+    /// Decided, stored and published; the others are pointed at the new master.
+    Reconfiguring { epoch: Epoch, until: Instant },
+}
+
+/// How far a promotion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promotion {
+    /// To be sent as soon as there is a link.
+    Unsent,
+    /// Sent; ROLE is asked again then.
+    Sent { role_at: Instant },
+}
+
+impl Failover {
+    pub(super) fn leads(&self) -> Option<Epoch> {
+        match self {
+            Self::Idle { .. } | Self::Following { .. } | Self::Waiting { .. } => None,
+            Self::Electing { epoch, .. }
+            | Self::Selecting { epoch, .. }
+            | Self::Pausing { epoch, .. }
+            | Self::Catching { epoch, .. }
+            | Self::Promoting { epoch, .. }
+            | Self::Reconfiguring { epoch, .. } => Some(*epoch),
+        }
+    }
+
+    pub(super) fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Idle { .. } | Self::Following { .. } | Self::Reconfiguring { .. } => None,
+            Self::Waiting { cause, .. }
+            | Self::Electing { cause, .. }
+            | Self::Selecting { cause, .. }
+            | Self::Pausing { cause, .. }
+            | Self::Catching { cause, .. }
+            | Self::Promoting { cause, .. } => Some(cause),
+        }
+    }
+
+    /// Since when writes are held at the master.
+    fn held(&self) -> Option<Instant> {
+        match self {
+            Self::Pausing { since, .. } | Self::Catching { since, .. } => Some(*since),
+            Self::Promoting { held, .. } => *held,
+            Self::Idle { .. }
+            | Self::Following { .. }
+            | Self::Waiting { .. }
+            | Self::Electing { .. }
+            | Self::Selecting { .. }
+            | Self::Reconfiguring { .. } => None,
+        }
+    }
+
+    /// Its name in `failover-state`.
+    pub(super) fn stock_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Idle { .. } | Self::Following { .. } | Self::Waiting { .. } => None,
+            Self::Electing { .. } => Some("wait_start"),
+            Self::Selecting { .. } | Self::Pausing { .. } | Self::Catching { .. } => Some("select_slave"),
+            Self::Promoting { step: Promotion::Unsent, .. } => Some("send_slaveof_noone"),
+            Self::Promoting { step: Promotion::Sent { .. }, .. } => Some("wait_promotion"),
+            Self::Reconfiguring { .. } => Some("reconf_slaves"),
+        }
+    }
+}
+
+impl Sentinel {
+    /// The only place where a failover changes its state. Leaving a state that holds writes for anything but what follows
+    /// from it releases them.
+    pub(super) fn enter(&mut self, m: usize, next: Failover) {
+        let left = std::mem::replace(&mut self.masters[m].failover, next);
+        let still_held = next.held().is_some() || matches!(next, Failover::Reconfiguring { .. });
+        if left.held().is_some() && !still_held {
+            self.release_writes(m, self.master_at(m));
+        }
+    }
+
+    fn idle_after(&mut self, m: usize, delay: Duration, now: Instant) {
+        let not_before = now + delay + self.rng.below(delay);
+        self.enter(m, Failover::Idle { not_before });
+    }
+
+    /// Ends a failover without a result; says so to whoever ordered it.
+    pub(super) fn abort(&mut self, m: usize, event: &'static str, reason: &str, now: Instant) {
+        let cause = self.masters[m].cause().copied();
+        self.master_event(event, m, "");
+        self.idle_after(m, RETRY, now);
+        if let Some(Cause::Ordered { order: Some(order), .. }) = cause {
+            self.free.push(Output::OrderDone(order, Err(reason.to_owned())));
+        }
+    }
+
+    /// A decision of others makes whatever was under way here pointless, unless it is further and of a higher epoch.
+    pub(super) fn become_idle(&mut self, m: usize, now: Instant) {
+        let known = self.durable.decision(m).map_or(0, |decision| decision.epoch);
+        match self.masters[m].failover {
+            Failover::Promoting { step: Promotion::Sent { .. }, epoch, .. } if epoch > known => {}
+            Failover::Idle { .. } | Failover::Following { .. } | Failover::Waiting { cause: Cause::Down, .. } => {
+                self.enter(m, Failover::Idle { not_before: now });
+            }
+            Failover::Waiting { .. }
+            | Failover::Electing { .. }
+            | Failover::Selecting { .. }
+            | Failover::Pausing { .. }
+            | Failover::Catching { .. }
+            | Failover::Promoting { .. } => {
+                self.abort(m, "-failover-abort-not-elected", "another sentinel has decided meanwhile", now);
+            }
+            Failover::Reconfiguring { .. } => self.end(m, now),
+        }
+    }
+
+    /// Nothing is undone that others may have seen already.
+    pub(super) fn abort_if_early(&mut self, m: usize, now: Instant, reason: &str) {
+        match self.masters[m].failover {
+            // Nobody has heard of it yet.
+            Failover::Waiting { cause: Cause::Down | Cause::Bootstrap, .. } => {
+                self.enter(m, Failover::Idle { not_before: now });
+            }
+            Failover::Waiting { .. }
+            | Failover::Electing { .. }
+            | Failover::Selecting { .. }
+            | Failover::Pausing { .. }
+            | Failover::Catching { .. }
+            | Failover::Promoting { step: Promotion::Unsent, .. } => {
+                self.abort(m, "-failover-abort-not-elected", reason, now);
+            }
+            Failover::Idle { .. }
+            | Failover::Following { .. }
+            | Failover::Promoting { step: Promotion::Sent { .. }, .. }
+            | Failover::Reconfiguring { .. } => {}
+        }
+    }
+
+    pub(super) fn abort_if_electing(&mut self, m: usize, now: Instant) {
+        if matches!(self.masters[m].failover, Failover::Electing { .. }) {
+            self.abort(m, "-failover-abort-not-elected", "the sentinel cannot store its own vote", now);
+        }
+    }
+
+    /// The vote went to another sentinel: whatever is only begun here waits for that one.
+    pub(super) fn follow(&mut self, m: usize, leader: RunId, epoch: Epoch, now: Instant) {
+        self.abort_if_early(m, now, "another sentinel stands at a higher epoch");
+        if matches!(self.masters[m].failover, Failover::Idle { .. } | Failover::Following { .. }) {
+            let until = now + self.masters[m].config.failover_timeout;
+            self.enter(m, Failover::Following { leader, epoch, since: now, until, led: false });
+        }
+    }
+
+    /// Steps until nothing moves any more.
+    pub(super) fn failover(&mut self, m: usize, now: Instant) {
+        for _ in 0..8 {
+            let before = self.masters[m].failover;
+            self.step(m, now);
+            if self.masters[m].failover == before {
+                return;
+            }
+        }
+        self.wake_at(now);
+    }
+
+    fn step(&mut self, m: usize, now: Instant) {
+        match self.masters[m].failover {
+            Failover::Idle { not_before } => self.step_idle(m, not_before, now),
+            Failover::Following { leader, epoch, since, until, led } => {
+                self.step_following(m, (leader, epoch), since, until, led, now);
+            }
+            Failover::Waiting { cause, start_at } => self.step_waiting(m, cause, start_at, now),
+            Failover::Electing { cause, epoch, until } => self.step_electing(m, cause, epoch, until, now),
+            Failover::Selecting { cause, epoch, since, until } => {
+                self.step_selecting(m, cause, epoch, (since, until), now);
+            }
+            Failover::Pausing { until, epoch, .. } => self.step_holding(m, epoch, until, now),
+            Failover::Catching { until, epoch, target, .. } => {
+                self.step_holding(m, epoch, until, now);
+                self.reask(m, target, now);
+            }
+            Failover::Promoting { epoch, target, held, step, until, .. } => {
+                self.step_promoting(m, epoch, (target, held), step, until, now);
+            }
+            Failover::Reconfiguring { until, .. } => self.step_reconfiguring(m, until, now),
+        }
+    }
+
+    /// What there is to do, if anything.
+    fn needed(&mut self, m: usize, now: Instant) -> Option<Cause> {
+        if self.durable.decision(m).is_none() {
+            return self.bootstrap_node(m).map(|_| Cause::Bootstrap);
+        }
+        self.masters[m].odown_since?;
+        match self.choose(m, now) {
+            Ok(_) => {
+                self.masters[m].no_candidate = None;
+                Some(Cause::Down)
+            }
+            Err(why) => {
+                if self.masters[m].no_candidate.is_none() {
+                    self.master_event("-failover-abort-no-good-slave", m, "");
+                }
+                if self.masters[m].no_candidate.as_ref() != Some(&why) {
+                    let text = format!("nobody can become master: {why}");
+                    self.publish(super::Event::new("no-candidate", super::Severity::Error, text));
+                    self.masters[m].no_candidate = Some(why);
+                }
+                self.wake_at(now + RETRY);
+                None
+            }
+        }
+    }
+
+    fn step_idle(&mut self, m: usize, not_before: Instant, now: Instant) {
+        let Some(cause) = self.needed(m, now) else { return };
+        let ready_at = self.store_retry_at.map_or(not_before, |retry_at| retry_at.max(not_before));
+        if now < ready_at {
+            self.wake_at(ready_at);
+            return;
+        }
+        if self.other_leads(m) {
+            return;
+        }
+        let rank = self.rank();
+        let jitter = if rank == 0 { Duration::ZERO } else { self.rng.below(STAGGER_JITTER) };
+        self.enter(m, Failover::Waiting { cause, start_at: now + STAGGER * rank + jitter });
+    }
+
+    fn step_following(
+        &mut self,
+        m: usize,
+        (leader, epoch): (RunId, Epoch),
+        since: Instant,
+        until: Instant,
+        led: bool,
+        now: Instant,
+    ) {
+        let peer = self.peers.iter().position(|peer| peer.id == Some(leader));
+        let leads = peer.and_then(|p| self.peer_master(p, m)).map(|facts| facts.leads.is_some_and(|led| led >= epoch));
+        // Whoever has ever spoken over the peer link is known by its frames; a stock sentinel only by what it decides.
+        let speaks = peer.is_some_and(|p| self.peers[p].facts.is_some());
+        let over = match leads {
+            Some(true) => {
+                if !led || since != now {
+                    self.enter(m, Failover::Following { leader, epoch, since: now, until, led: true });
+                }
+                now >= until
+            }
+            Some(false) if led => true,
+            Some(false) | None if speaks => now >= (since + LEADER_SILENCE_MAX).min(until),
+            Some(false) | None => now >= until,
+        };
+        if over {
+            self.enter(m, Failover::Idle { not_before: now });
+        } else {
+            self.wake_at(if speaks && leads != Some(true) { until.min(since + LEADER_SILENCE_MAX) } else { until });
+        }
+    }
+
+    fn step_waiting(&mut self, m: usize, cause: Cause, start_at: Instant, now: Instant) {
+        let ordered = matches!(cause, Cause::Ordered { .. });
+        if !ordered && (self.other_leads(m) || self.needed(m, now).is_none()) {
+            self.enter(m, Failover::Idle { not_before: now });
+        } else if now < start_at {
+            self.wake_at(start_at);
+        } else {
+            self.stand(m, cause, now);
+        }
+    }
+
+    /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
+    fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
+        let epoch = self.durable.current_epoch + 1;
+        self.raise_epoch(epoch);
+        if self.durable.current_epoch != epoch {
+            let reason = "epochs are used up";
+            return self.abort(m, "-failover-abort-not-elected", reason, now);
+        }
+        self.master_event("+try-failover", m, "");
+        self.record_vote(m, self.me(), epoch);
+        let until = now + ELECTION_MAX.min(self.masters[m].config.failover_timeout);
+        self.enter(m, Failover::Electing { cause, epoch, until });
+        self.ask_votes(m, now);
+    }
+
+    fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
+        let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
+        let votes = self.votes_for_me(m, epoch);
+        if self.durable.current_epoch > epoch {
+            self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
+        } else if votes >= self.majority().max(quorum) {
+            self.master_event("+elected-leader", m, "");
+            self.master_event("+failover-state-select-slave", m, "");
+            self.elected(m, cause, epoch, now);
+        } else if now >= until {
+            let reason = format!("not elected: {votes} of {} votes", self.config.voters.len());
+            self.abort(m, "-failover-abort-not-elected", &reason, now);
+        } else {
+            self.wake_at(until);
+        }
+    }
+
+    fn elected(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
+        match cause {
+            Cause::Down => self.begin_selecting(m, cause, epoch, now),
+            Cause::Bootstrap => match self.bootstrap_node(m) {
+                Some(target) => self.begin_promoting(m, cause, epoch, target, None, now),
+                None => self.abort(m, "-failover-abort-no-good-slave", "the first master is gone", now),
+            },
+            Cause::Ordered { to, .. } => {
+                if self.masters[m].nodes[self.master_at(m)].down_since.is_some() {
+                    self.begin_selecting(m, cause, epoch, now);
+                } else {
+                    self.begin_pausing(m, cause, epoch, to, now);
+                }
+            }
+        }
+    }
+
+    fn begin_selecting(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
+        let limit = if self.proved_down(m) { DRAIN_MAX } else { REFRESH_MAX };
+        self.enter(m, Failover::Selecting { cause, epoch, since: now, until: now + limit });
+        for n in 0..self.masters[m].nodes.len() {
+            self.ask_info(m, n, now);
+        }
+    }
+
+    fn step_selecting(
+        &mut self,
+        m: usize,
+        cause: Cause,
+        epoch: Epoch,
+        (since, until): (Instant, Instant),
+        now: Instant,
+    ) {
+        if self.durable.current_epoch > epoch {
+            return self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
+        }
+        let (proved, master) = (self.proved_down(m), self.master_at(m));
+        let mut waiting = false;
+        for n in (0..self.masters[m].nodes.len()).filter(|n| *n != master) {
+            let node = &self.masters[m].nodes[n];
+            if node.down_since.is_some() || node.command.up().is_none() {
+                continue;
+            }
+            let said = node.info_at.is_some_and(|at| at >= since && node.info_sent.is_none_or(|sent| sent >= since));
+            // What a dead master's kernel still delivers was acknowledged to clients: REPLICAOF NO ONE would drop it.
+            let drained = node.info.as_ref().is_some_and(|info| !info.master_link_up);
+            if !(said && (drained || !proved)) {
+                waiting = true;
+                self.reask(m, n, now);
+            }
+        }
+        if waiting && now < until {
+            self.wake_at(until);
+            return;
+        }
+        match self.choose(m, now) {
+            Ok(target) => self.begin_promoting(m, cause, epoch, target, None, now),
+            Err(why) => self.abort(m, "-failover-abort-no-good-slave", &why, now),
+        }
+    }
+
+    /// Asks a redis again whose answer is awaited, a little after its last one.
+    pub(super) fn reask(&mut self, m: usize, n: usize, now: Instant) {
+        let node = &self.masters[m].nodes[n];
+        if node.info_sent.is_some() {
+            return;
+        }
+        let due = node.info_at.map_or(now, |at| at + REASK);
+        if now >= due { self.ask_info(m, n, now) } else { self.wake_at(due) }
+    }
+
+    pub(super) fn candidate(&self, m: usize, n: usize, now: Instant) -> Candidate {
+        let node = &self.masters[m].nodes[n];
+        let unknown = Info::default();
+        let info = node.info.as_ref().unwrap_or(&unknown);
+        let facts = node.fresh_facts();
+        Candidate {
+            address: node.address,
+            connected: node.command.up().is_some(),
+            down: node.down_since.is_some() && !(info.is_closed() && node.silent_since.is_none()),
+            info_age: node.info_at.map(|at| now.since(at)),
+            priority: info.slave_priority.unwrap_or(100),
+            offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),
+            run_id: info.run_id,
+            lineage: info.master_replid,
+            replica: info.role == Some(Role::Replica),
+            closed: info.is_closed(),
+            loading: info.loading || facts.is_some_and(|facts| facts.process == Process::Loading),
+            syncing: info.master_sync_in_progress,
+            ever_linked: info.master_link_up || matches!(info.master_link_down, Some(LinkDown::For(_))),
+            link_down: match info.master_link_down {
+                Some(LinkDown::For(time)) if !info.master_link_up => time,
+                Some(LinkDown::For(_) | LinkDown::Never) | None => Duration::ZERO,
+            },
+            has_data: info.has_keys,
+            in_sync: facts.and_then(|facts| facts.history).filter(|h| h.in_sync).map(|h| (h.epoch, h.offset)),
+        }
+    }
+
+    pub(super) fn ground(&self, m: usize, now: Instant) -> Ground {
+        let master = &self.masters[m];
+        let down_for = master.nodes[self.master_at(m)].down_since.map_or(Duration::ZERO, |since| now.since(since));
+        let monitored = self.monitored(m);
+        Ground {
+            info_age_max: Duration::from_secs(5),
+            link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
+            lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
+        }
+    }
+
+    /// Who takes over from a master that is down: a replica of it; else itself if it came back closed with its data; else,
+    /// once it is given up, whoever came back with the best history.
+    pub(super) fn choose(&self, m: usize, now: Instant) -> Result<usize, String> {
+        let (at, ground) = (self.master_at(m), self.ground(m, now));
+        let all: Vec<Candidate> = (0..self.masters[m].nodes.len()).map(|n| self.candidate(m, n, now)).collect();
+        let others: Vec<usize> = (0..all.len()).filter(|n| *n != at).collect();
+        let rest: Vec<Candidate> = others.iter().map(|n| all[*n].clone()).collect();
+        let reasons = match select::replica(&rest, &ground) {
+            Ok(best) => return Ok(others[best]),
+            Err(reasons) => reasons,
+        };
+        let own = match select::returned_master(&all, at, &ground) {
+            Ok(()) => return Ok(at),
+            Err(own) => own,
+        };
+        let wait = self.masters[m].config.down_after + RECORDED_MASTER_WAIT;
+        let given_up = match own {
+            select::Rejection::Empty => true,
+            select::Rejection::Down | select::Rejection::NotConnected | select::Rejection::StaleInfo => {
+                self.masters[m].nodes[at].down_since.is_some_and(|since| now.since(since) > wait)
+            }
+            select::Rejection::NoReplica
+            | select::Rejection::PriorityZero
+            | select::Rejection::Closed
+            | select::Rejection::Loading
+            | select::Rejection::Syncing
+            | select::Rejection::NeverLinked
+            | select::Rejection::LinkDownTooLong
+            | select::Rejection::OtherLineage
+            | select::Rejection::NoHistory => false,
+        };
+        let recorded = format!("{}: {own}; {}", all[at].address, select::explain(&reasons));
+        if !given_up {
+            return Err(recorded);
+        }
+        let why =
+            |reasons: Vec<_>| format!("{recorded}; by history: {}; an operator must decide", select::explain(&reasons));
+        select::by_history(&rest, &ground).map(|best| others[best]).map_err(why)
+    }
+
+    /// The redis that becomes the first master, if the cluster has never had one and a majority of the sentinels says so.
+    fn bootstrap_node(&self, m: usize) -> Option<usize> {
+        let unrecorded = |p: &usize| self.peer_master(*p, m).is_some_and(|facts| facts.decision.is_none());
+        let agreeing = 1 + (0..self.peers.len()).filter(unrecorded).count();
+        let n = self.masters[m].config.nodes.iter().position(|node| node.bootstrap)?;
+        let node = &self.masters[m].nodes[n];
+        let closed = node.info.as_ref().is_some_and(|info| info.is_closed() && !info.loading);
+        let alive = node.fresh_facts().is_none_or(|facts| {
+            facts.process == Process::Alive && matches!(facts.role, RedisRole::Closed | RedisRole::Unknown)
+        });
+        let ready = agreeing >= self.majority() && closed && alive && node.command.up().is_some();
+        ready.then_some(n)
+    }
+
+    pub(super) fn begin_promoting(
+        &mut self,
+        m: usize,
+        cause: Cause,
+        epoch: Epoch,
+        target: usize,
+        held: Option<Instant>,
+        now: Instant,
+    ) {
+        self.node_event("+selected-slave", m, target, "");
+        self.node_event("+failover-state-send-slaveof-noone", m, target, "");
+        let until = now + self.masters[m].config.failover_timeout;
+        self.enter(m, Failover::Promoting { cause, epoch, target, held, step: Promotion::Unsent, until });
+    }
+
+    fn step_promoting(
+        &mut self,
+        m: usize,
+        epoch: Epoch,
+        (target, held): (usize, Option<Instant>),
+        step: Promotion,
+        until: Instant,
+        now: Instant,
+    ) {
+        let node = &self.masters[m].nodes[target];
+        let dead = node.fresh_facts().is_some_and(|facts| facts.process == Process::Dead);
+        let lost = dead || (node.down_since.is_some() && node.silent_since.is_some());
+        let link = node.command.up();
+        if now >= until || lost {
+            return self.abort(m, "-failover-abort-slave-timeout", "the new master does not answer", now);
+        }
+        self.wake_at(until);
+        match (step, link) {
+            (Promotion::Unsent, _) if self.durable.current_epoch > epoch => {
+                self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
+            }
+            (_, None) => {}
+            (Promotion::Unsent, Some(link)) => {
+                if held.is_some() {
+                    // The hold must outlast the promotion whatever its time until now.
+                    self.hold_writes(m, self.master_at(m));
+                }
+                for args in [&["MULTI"][..], &["REPLICAOF", "NO", "ONE"]] {
+                    self.query(link, Tag::Ignored, args);
+                }
+                self.query(link, Tag::Promote(epoch), &["EXEC"]);
+                self.query(link, Tag::Role(epoch), &["ROLE"]);
+                self.node_event("+failover-state-wait-promotion", m, target, "");
+                self.sent(m, now);
+            }
+            (Promotion::Sent { role_at }, Some(link)) => {
+                if now >= role_at {
+                    self.query(link, Tag::Role(epoch), &["ROLE"]);
+                    self.sent(m, now);
+                } else {
+                    self.wake_at(role_at);
+                }
+            }
+        }
+    }
+
+    fn sent(&mut self, m: usize, now: Instant) {
+        if let Failover::Promoting { step, .. } = &mut self.masters[m].failover {
+            *step = Promotion::Sent { role_at: now + Duration::from_millis(20) };
+        }
+    }
+
+    /// The target of the promotion under way in that epoch.
+    fn promoting(&self, m: usize, n: usize, epoch: Epoch) -> bool {
+        matches!(self.masters[m].failover, Failover::Promoting { epoch: now, target, .. } if now == epoch && target == n)
+    }
+
+    pub(super) fn promote_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
+        if !self.promoting(m, n, epoch) {
+            return;
+        }
+        let errors = reply.array().unwrap_or_else(|| std::slice::from_ref(reply));
+        let error = errors.iter().find_map(|reply| match reply {
+            Reply::Error(text) => Some(text.clone()),
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => None,
+        });
+        if let Some(error) = error {
+            let reason = format!("the new master refuses: {error}");
+            self.abort(m, "-failover-abort-slave-timeout", &reason, now);
+        }
+    }
+
+    pub(super) fn role_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
+        let master = reply.array().and_then(|role| role.first()?.text()) == Some("master");
+        if self.promoting(m, n, epoch) && master {
+            self.promoted(m, n, epoch, now);
+        }
+    }
+
+    /// The replica says that it is master. From here on there is no way back: decided, stored, told.
+    fn promoted(&mut self, m: usize, target: usize, epoch: Epoch, now: Instant) {
+        let (cause, held) = (self.masters[m].cause().copied(), self.masters[m].failover.held());
+        let (old, to) = (self.master_at(m), self.masters[m].nodes[target].address);
+        let from = self.monitored(m);
+        self.node_event("+promoted-slave", m, target, "");
+        self.node_event("+failover-state-reconf-slaves", m, target, "");
+        if self.durable.decision(m).is_some_and(|known| known.epoch >= epoch) {
+            // Too late: a higher decision stands, and healing will make this one a replica again.
+            return self.become_idle(m, now);
+        }
+        let until = now + self.masters[m].config.failover_timeout;
+        self.enter(m, Failover::Reconfiguring { epoch, until });
+        self.switch(m, Decision { master: to, epoch }, now);
+        let node = &mut self.masters[m].nodes[target];
+        if let Some(info) = &mut node.info {
+            info.role = Some(Role::Master);
+            info.master_host = None;
+        }
+        // The facts that still call it closed or a replica are of this incarnation: no proof against it.
+        node.served = node.facts.as_ref().map(|facts| facts.incarnation);
+        node.down_since = None;
+        self.say_hello(m, now);
+        if held.is_some() {
+            self.demote(m, old);
+            self.release_writes(m, old);
+            self.masters[m].nodes[old].reconf = Reconf::Sent(now);
+        }
+        if let Some(Cause::Ordered { order: Some(order), .. }) = cause {
+            let named = |n: usize| self.masters[m].nodes[n].node.clone();
+            let pause = held.map(|since| now.since(since));
+            let (from_node, to_node) = (named(old), named(target));
+            let report = FailoverReport { from, from_node, to, to_node, epoch, pause };
+            self.fenced.push(Output::OrderDone(order, Ok(report)));
+        }
+    }
+
+    fn step_reconfiguring(&mut self, m: usize, until: Instant, now: Instant) {
+        let (at, to) = (self.master_at(m), self.monitored(m));
+        if self.masters[m].odown_since.is_some() {
+            return self.end(m, now);
+        }
+        let limit = usize::try_from(self.masters[m].config.parallel_syncs).unwrap_or(usize::MAX).max(1);
+        let syncing = |reconf| matches!(reconf, Reconf::Sent(_) | Reconf::InProgress(_));
+        let mut open = self.masters[m].nodes.iter().filter(|node| syncing(node.reconf)).count();
+        let mut pending = false;
+        for n in (0..self.masters[m].nodes.len()).filter(|n| *n != at) {
+            let node = &self.masters[m].nodes[n];
+            let Some(info) = node.info.as_ref().filter(|_| node.down_since.is_none() && node.command.up().is_some())
+            else {
+                continue;
+            };
+            let follows = info.role == Some(Role::Replica) && info.master() == Some(to);
+            let (master, up) = (info.role == Some(Role::Master), info.master_link_up);
+            match node.reconf {
+                Reconf::None if follows && up => self.masters[m].nodes[n].reconf = Reconf::Done,
+                Reconf::None if open >= limit && !master => {}
+                Reconf::None => {
+                    open += 1;
+                    if master {
+                        self.demote(m, n);
+                        self.node_event("+convert-to-slave", m, n, "");
+                    } else {
+                        self.point(m, n);
+                        self.node_event("+slave-reconf-sent", m, n, "");
+                    }
+                    self.masters[m].nodes[n].reconf = Reconf::Sent(now);
+                    self.masters[m].nodes[n].info_due = now + REASK;
+                }
+                Reconf::Sent(_) if follows => {
+                    self.node_event("+slave-reconf-inprog", m, n, "");
+                    self.masters[m].nodes[n].reconf = Reconf::InProgress(now);
+                    self.wake_at(now);
+                }
+                Reconf::Sent(since) if now >= since + RECONF_SENT_MAX => {
+                    self.node_event("-slave-reconf-sent-timeout", m, n, "");
+                    self.masters[m].nodes[n].reconf = Reconf::Done;
+                }
+                Reconf::Sent(since) => {
+                    let again = self.masters[m].nodes[n].heal_at.unwrap_or(since) + RECONF_RETRY;
+                    if now >= again {
+                        self.masters[m].nodes[n].heal_at = Some(now);
+                        if master { self.demote(m, n) } else { self.point(m, n) }
+                    }
+                    self.wake_at((since + RECONF_SENT_MAX).min(again.max(now + REASK)));
+                }
+                Reconf::InProgress(_) if up => {
+                    self.node_event("+slave-reconf-done", m, n, "");
+                    self.masters[m].nodes[n].reconf = Reconf::Done;
+                }
+                Reconf::InProgress(_) | Reconf::Done => {}
+            }
+            pending |= self.masters[m].nodes[n].reconf != Reconf::Done;
+        }
+        if !pending {
+            self.end(m, now);
+        } else if now >= until {
+            self.master_event("+failover-end-for-timeout", m, "");
+            self.end(m, now);
+        } else {
+            self.wake_at(until);
+        }
+    }
+
+    fn end(&mut self, m: usize, now: Instant) {
+        self.master_event("+failover-end", m, "");
+        self.enter(m, Failover::Idle { not_before: now });
+    }
+
+    /// Points a replica at the master of the decision; behind the fence, as the decision is.
+    pub(super) fn point(&mut self, m: usize, n: usize) {
+        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
+        let to = self.monitored(m);
+        let args = words(&["REPLICAOF", &to.ip().to_string(), &to.port().to_string()]);
+        self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
+    }
+
+    /// Makes a master a replica and drops its clients, as one transaction: none of them may write in between.
+    pub(super) fn demote(&mut self, m: usize, n: usize) {
+        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
+        let to = self.monitored(m);
+        let (ip, port) = (to.ip().to_string(), to.port().to_string());
+        let commands: [&[&str]; 5] = [
+            &["MULTI"],
+            &["REPLICAOF", &ip, &port],
+            &["CLIENT", "KILL", "TYPE", "normal"],
+            &["CLIENT", "KILL", "TYPE", "pubsub"],
+            &["EXEC"],
+        ];
+        for args in commands {
+            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: words(args) });
+        }
+    }
+
+    /// `SENTINEL FAILOVER`: what is answered at once.
+    pub(super) fn failover_command(&mut self, m: usize, now: Instant) -> Answer {
+        let error = |text: &str| Answer::Reply(Reply::Error(text.to_owned()));
+        match self.begin_ordered(m, None, None, now) {
+            Ok(()) => Answer::Reply(Reply::Simple("OK".to_owned())),
+            Err(super::switchover::Refused::InProgress) => error("INPROG Failover already in progress"),
+            Err(super::switchover::Refused::NoGoodReplica(_)) => error("NOGOODSLAVE No suitable replica to promote"),
+            Err(super::switchover::Refused::NoMaster) => error("ERR there is no master yet"),
+        }
+    }
+}

@@ -1,0 +1,584 @@
+//! Links, PING, INFO and hello; what the answers say; and when an instance is found down.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::{Epoch, Instant};
+use crate::wire::frame::{Process, RedisFacts, RedisRole};
+use crate::wire::hello::{self, Hello};
+use crate::wire::info::{Info, Role};
+use crate::wire::resp::Reply;
+
+use super::instance::{Instance, Link, LinkId};
+use super::{EXTRA_NODES_MAX, Event, NodeFacts, Output, Sentinel, Severity};
+
+/// What a reply answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// AUTH
+    Auth,
+    /// What is only sent for its effect.
+    Ignored,
+    /// PING
+    Ping,
+    /// INFO
+    Info,
+    /// SUBSCRIBE
+    Subscribe,
+    /// SENTINEL IS-MASTER-DOWN-BY-ADDR about the master at that place.
+    Ask(usize),
+    /// The EXEC that makes a replica the master, in the failover of that epoch.
+    Promote(Epoch),
+    /// ROLE of the replica to promote.
+    Role(Epoch),
+    /// CLIENT PAUSE before an ordered switchover.
+    Pause(Epoch),
+    /// The master's INFO after the pause.
+    PausedInfo(Epoch),
+}
+
+/// Stock asks every 10 s and cannot know sooner what a replica has; INFO costs a server some 100 µs.
+const INFO_PERIOD: Duration = Duration::from_secs(1);
+/// Of replicas whose state is awaited.
+const INFO_PERIOD_FAILOVER: Duration = Duration::from_millis(100);
+/// As stock.
+const HELLO_PERIOD: Duration = Duration::from_secs(2);
+/// Longest time to connect.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// How often to ping: often enough that a death is noticed at most 50 ms after `down_after` has passed. The clock of silence
+/// starts with a ping that is not answered, so that `down_after` is never undercut.
+fn ping_period(down_after: Duration) -> Duration {
+    (down_after / 10).clamp(Duration::from_millis(10), Duration::from_millis(50))
+}
+
+/// A command of text words.
+pub(super) fn words(args: &[&str]) -> Vec<Bytes> {
+    args.iter().map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect()
+}
+
+/// Who is at the other end of a link.
+enum Far {
+    Command(usize, usize),
+    PubSub(usize, usize),
+    Peer(usize),
+}
+
+impl Sentinel {
+    pub(super) fn query(&mut self, link: LinkId, tag: Tag, args: &[&str]) {
+        self.free.push(Output::Query { link, tag, args: words(args) });
+    }
+
+    fn far(&self, link: LinkId) -> Option<Far> {
+        for (m, master) in self.masters.iter().enumerate() {
+            for (n, node) in master.nodes.iter().enumerate() {
+                if node.command.id() == Some(link) {
+                    return Some(Far::Command(m, n));
+                }
+                if node.pubsub.id() == Some(link) {
+                    return Some(Far::PubSub(m, n));
+                }
+            }
+        }
+        self.peers.iter().position(|peer| peer.link.id() == Some(link)).map(Far::Peer)
+    }
+
+    fn fresh_link(&mut self) -> LinkId {
+        self.links_made = self.links_made.wrapping_add(1);
+        LinkId(self.links_made)
+    }
+
+    fn greet(&mut self, link: LinkId, kind: &str) {
+        if let Some(password) = self.config.password.clone() {
+            self.query(link, Tag::Auth, &["AUTH", password.reveal()]);
+        }
+        let id = self.me().to_string();
+        self.query(link, Tag::Ignored, &["CLIENT", "SETNAME", &format!("sentinel-{}-{kind}", &id[..8])]);
+    }
+
+    pub(super) fn link_up(&mut self, link: LinkId, now: Instant) {
+        match self.far(link) {
+            None => {}
+            Some(Far::Command(m, n)) => {
+                self.greet(link, "cmd");
+                let node = &mut self.masters[m].nodes[n];
+                node.command.connected(now);
+                (node.ping_due, node.info_due) = (now, now);
+            }
+            Some(Far::PubSub(m, n)) => {
+                self.greet(link, "pubsub");
+                self.query(link, Tag::Subscribe, &["SUBSCRIBE", hello::CHANNEL]);
+                self.masters[m].nodes[n].pubsub.connected(now);
+            }
+            Some(Far::Peer(p)) => {
+                self.greet(link, "cmd");
+                let peer = &mut self.peers[p];
+                peer.link.connected(now);
+                peer.ping_due = now;
+                self.say_hello_to_peer(p);
+            }
+        }
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId, reason: &str, now: Instant) {
+        match self.far(link) {
+            None => {}
+            Some(Far::Command(m, n)) => {
+                let node = &mut self.masters[m].nodes[n];
+                node.command.ended(now);
+                node.command_lost(now);
+                self.link_lost(m, n, reason, now);
+            }
+            Some(Far::PubSub(m, n)) => self.masters[m].nodes[n].pubsub.ended(now),
+            Some(Far::Peer(p)) => self.peer_lost(p, now),
+        }
+    }
+
+    fn peer_lost(&mut self, p: usize, now: Instant) {
+        let peer = &mut self.peers[p];
+        peer.link.ended(now);
+        peer.ping_sent = None;
+        peer.ping_due = now;
+        peer.silent_since.get_or_insert(now);
+        peer.opinions.iter_mut().for_each(|opinion| opinion.asked = None);
+    }
+
+    /// Opens a link that should be open.
+    fn open(&mut self, link: &Link, address: std::net::SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
+        let Link::Down { retry_at, backoff } = *link else { return None };
+        if now < retry_at {
+            self.wake_at(retry_at);
+            return None;
+        }
+        let id = self.fresh_link();
+        self.free.push(Output::Connect { link: id, address, limit: limit.min(CONNECT_MAX) });
+        Some(Link::Connecting { id, backoff })
+    }
+
+    /// Keeps the links of one redis, its pings and its INFO going.
+    pub(super) fn tend_node(&mut self, m: usize, n: usize, now: Instant) {
+        let down_after = self.masters[m].config.down_after;
+        let node = &self.masters[m].nodes[n];
+        let (address, command, pubsub) = (node.address, node.command.clone(), node.pubsub.clone());
+        if let Some(link) = self.open(&command, address, down_after, now) {
+            self.masters[m].nodes[n].command = link;
+        }
+        // The second link follows the first: what cannot be reached need not be tried twice.
+        if command.up().is_some()
+            && let Some(link) = self.open(&pubsub, address, down_after, now)
+        {
+            self.masters[m].nodes[n].pubsub = link;
+        }
+        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
+        match self.masters[m].nodes[n].ping_sent {
+            None => {
+                if now >= self.masters[m].nodes[n].ping_due {
+                    self.query(link, Tag::Ping, &["PING"]);
+                    let node = &mut self.masters[m].nodes[n];
+                    node.ping_sent = Some(now);
+                    node.silent_since.get_or_insert(now);
+                    node.ping_due = now + ping_period(down_after);
+                } else {
+                    self.wake_at(self.masters[m].nodes[n].ping_due);
+                }
+            }
+            // A connection through a network that was cut would come back only when TCP tries again, seconds later.
+            Some(sent) if now >= sent + down_after => {
+                self.free.push(Output::Hangup(link));
+                let node = &mut self.masters[m].nodes[n];
+                node.command.ended(now);
+                node.command_lost(now);
+                if let Some(pubsub) = node.pubsub.id() {
+                    node.pubsub.ended(now);
+                    self.free.push(Output::Hangup(pubsub));
+                }
+                self.wake_at(now);
+                return;
+            }
+            Some(sent) => self.wake_at(sent + down_after),
+        }
+        if self.masters[m].nodes[n].info_sent.is_none() {
+            let due = self.masters[m].nodes[n].info_due;
+            if now >= due { self.ask_info(m, n, now) } else { self.wake_at(due) }
+        }
+    }
+
+    /// Asks for INFO at once, unless an answer is already on its way.
+    pub(super) fn ask_info(&mut self, m: usize, n: usize, now: Instant) {
+        let awaited = self.masters[m].failover.leads().is_some() || self.out_of_sync(m, n);
+        let node = &mut self.masters[m].nodes[n];
+        let Some(link) = node.command.up() else { return };
+        if node.info_sent.is_none() {
+            node.info_sent = Some(now);
+            node.info_due = now + if awaited { INFO_PERIOD_FAILOVER } else { INFO_PERIOD };
+            self.query(link, Tag::Info, &["INFO"]);
+        }
+    }
+
+    /// Whether it says that it is a replica without a working link: it may have one any moment.
+    fn out_of_sync(&self, m: usize, n: usize) -> bool {
+        let info = self.masters[m].nodes[n].info.as_ref();
+        info.is_some_and(|info| info.role == Some(Role::Replica) && !info.master_link_up)
+    }
+
+    /// Keeps the link to one other sentinel and its pings going.
+    pub(super) fn tend_peer(&mut self, p: usize, now: Instant) {
+        let down_after = self.masters.first().map_or(CONNECT_MAX, |master| master.config.down_after);
+        let (link, address) = (self.peers[p].link.clone(), self.peers[p].voter.address);
+        if let Some(link) = self.open(&link, address, down_after, now) {
+            self.peers[p].link = link;
+        }
+        self.judge_peer(p, down_after, now);
+        let Some(link) = self.peers[p].link.up() else { return };
+        let period = (down_after / 2).min(Duration::from_secs(1));
+        match self.peers[p].ping_sent {
+            None if now >= self.peers[p].ping_due => {
+                self.query(link, Tag::Ping, &["PING"]);
+                let peer = &mut self.peers[p];
+                peer.ping_sent = Some(now);
+                peer.silent_since.get_or_insert(now);
+                peer.ping_due = now + period;
+            }
+            None => self.wake_at(self.peers[p].ping_due),
+            Some(sent) if now >= sent + down_after => {
+                self.free.push(Output::Hangup(link));
+                self.peer_lost(p, now);
+                self.wake_at(now);
+            }
+            Some(sent) => self.wake_at(sent + down_after),
+        }
+    }
+
+    fn judge_peer(&mut self, p: usize, down_after: Duration, now: Instant) {
+        let peer = &self.peers[p];
+        let down = peer.silent_since.is_some_and(|since| now >= since + down_after);
+        if let Some(since) = peer.silent_since.filter(|_| !down) {
+            self.wake_at(since + down_after);
+        }
+        let peer = &mut self.peers[p];
+        if down == peer.down_since.is_some() {
+            return;
+        }
+        peer.down_since = down.then_some(now);
+        let (id, address) = (peer.id, peer.voter.address);
+        if let Some(id) = id {
+            for m in 0..self.masters.len() {
+                self.sentinel_event(if down { "+sdown" } else { "-sdown" }, m, id, address);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, link: LinkId, tag: Tag, reply: &Reply, now: Instant) {
+        match self.far(link) {
+            // The link was given up in the meantime.
+            None => {}
+            Some(Far::PubSub(m, n)) if tag == Tag::Auth => self.auth_answered(m, n, reply),
+            Some(Far::PubSub(..)) => {}
+            Some(Far::Command(m, n)) => self.node_reply(m, n, tag, reply, now),
+            Some(Far::Peer(p)) => self.peer_reply(p, tag, reply, now),
+        }
+    }
+
+    fn node_reply(&mut self, m: usize, n: usize, tag: Tag, reply: &Reply, now: Instant) {
+        match tag {
+            Tag::Auth => self.auth_answered(m, n, reply),
+            Tag::Ping => self.pong(m, n, reply, now),
+            Tag::Info => {
+                self.masters[m].nodes[n].info_sent = None;
+                if let Some(text) = reply.text() {
+                    self.masters[m].nodes[n].alive(now);
+                    self.info(m, n, Info::parse(text), now);
+                }
+            }
+            Tag::Promote(epoch) => self.promote_answered(m, n, epoch, reply, now),
+            Tag::Role(epoch) => self.role_answered(m, n, epoch, reply, now),
+            Tag::Pause(epoch) => self.pause_answered(m, epoch, reply, now),
+            Tag::PausedInfo(epoch) => self.paused_info(m, n, epoch, reply, now),
+            Tag::Ignored | Tag::Subscribe | Tag::Ask(_) => {}
+        }
+    }
+
+    fn peer_reply(&mut self, p: usize, tag: Tag, reply: &Reply, now: Instant) {
+        let peer = &mut self.peers[p];
+        peer.last_reply = now;
+        match tag {
+            Tag::Ping => {
+                peer.ping_sent = None;
+                peer.last_ok = now;
+                peer.silent_since = None;
+            }
+            Tag::Ask(m) => self.opinion(p, m, reply, now),
+            Tag::Auth
+            | Tag::Ignored
+            | Tag::Info
+            | Tag::Subscribe
+            | Tag::Promote(_)
+            | Tag::Role(_)
+            | Tag::Pause(_)
+            | Tag::PausedInfo(_) => {}
+        }
+    }
+
+    /// A wrong password is a fault of its own: whoever refuses it is alive, and no failover would help.
+    fn auth_answered(&mut self, m: usize, n: usize, reply: &Reply) {
+        let refused = match reply {
+            // A server without any password takes everybody.
+            Reply::Error(text) => !text.contains("without any password"),
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => false,
+        };
+        self.set_auth_failed(m, n, refused);
+    }
+
+    fn set_auth_failed(&mut self, m: usize, n: usize, refused: bool) {
+        if self.masters[m].nodes[n].auth_failed != refused {
+            self.masters[m].nodes[n].auth_failed = refused;
+            self.node_event(if refused { "+auth-failed" } else { "-auth-failed" }, m, n, "");
+        }
+    }
+
+    fn pong(&mut self, m: usize, n: usize, reply: &Reply, now: Instant) {
+        let node = &mut self.masters[m].nodes[n];
+        let sent = node.ping_sent.take();
+        node.last_reply = now;
+        let error = match reply {
+            Reply::Error(text) => text.split(' ').next().unwrap_or(""),
+            Reply::Simple(text) if text == "PONG" => "",
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => "no PONG",
+        };
+        match error {
+            "" | "LOADING" | "MASTERDOWN" => {
+                node.alive(now);
+                self.set_auth_failed(m, n, false);
+            }
+            "NOAUTH" | "WRONGPASS" | "NOPERM" => {
+                node.alive(now);
+                self.set_auth_failed(m, n, true);
+            }
+            "BUSY" => {
+                node.busy_since.get_or_insert(now);
+                if node.down_since.is_some() && !node.script_kill_sent {
+                    node.script_kill_sent = true;
+                    if let Some(link) = node.command.up() {
+                        self.query(link, Tag::Ignored, &["SCRIPT", "KILL"]);
+                    }
+                }
+            }
+            // It answers, but nothing that proves that it works: the silence goes on.
+            _ => node.silent_since = node.silent_since.or(sent),
+        }
+    }
+
+    pub(super) fn info(&mut self, m: usize, n: usize, mut info: Info, now: Instant) {
+        let is_master = n == self.master_at(m);
+        let node = &mut self.masters[m].nodes[n];
+        let old = node.info.take();
+        let rebooted =
+            matches!((&old, info.run_id), (Some(old), Some(new)) if old.run_id.is_some_and(|old| old != new));
+        if info.run_id.is_none() {
+            // A part of the sections leaves out what another has said.
+            info.run_id = old.as_ref().and_then(|old| old.run_id);
+        }
+        let role_changed = old.as_ref().map(|old| old.role) != Some(info.role);
+        if role_changed {
+            node.role_since = now;
+        }
+        if info.role == Some(Role::Replica) {
+            node.was_master = false;
+        }
+        node.info_at = Some(now);
+        let role = info.role;
+        let replicas = std::mem::take(&mut info.replicas);
+        let (lineage, keys) = (info.master_replid, info.has_keys);
+        node.info = Some(info);
+        if rebooted {
+            self.node_event("+reboot", m, n, "");
+        }
+        if role_changed && old.is_some() {
+            let master_says_so = is_master == (role == Some(Role::Master));
+            self.node_event(if master_says_so { "+role-change" } else { "-role-change" }, m, n, "");
+        }
+        if is_master && role == Some(Role::Master) {
+            let address = self.monitored(m);
+            let master = &mut self.masters[m];
+            master.lineage = lineage.map(|lineage| (address, lineage)).or(master.lineage);
+            master.had_data = keys.unwrap_or(master.had_data);
+            for replica in replicas {
+                self.found(m, replica.address, now);
+            }
+        }
+        self.info_for_failover(m, n, now);
+    }
+
+    /// A replica that the master knows of.
+    fn found(&mut self, m: usize, address: std::net::SocketAddr, now: Instant) {
+        let master = &mut self.masters[m];
+        let known = master.nodes.iter().any(|node| node.address == address);
+        if !known && master.nodes.len() < master.config.nodes.len() + EXTRA_NODES_MAX {
+            master.nodes.push(Instance::new(address, None, now));
+            let n = master.nodes.len() - 1;
+            self.node_event("+slave", m, n, "");
+        }
+    }
+
+    /// Decides whether this sentinel, by itself, finds the redis down.
+    pub(super) fn judge(&mut self, m: usize, n: usize, now: Instant) {
+        let is_master = n == self.master_at(m) && self.durable.decision(m).is_some();
+        let config = &self.masters[m].config;
+        let node = &self.masters[m].nodes[n];
+        let busy = node.busy_since.is_some() || node.fresh_facts().is_some_and(|facts| is_busy(facts, node.served));
+        let limit = if busy { config.busy_grace.max(config.down_after) } else { config.down_after };
+        let silent_at = node.silent_since.map(|since| since + limit);
+        // A master that says for long that it is none is of no use as one, whatever the reason.
+        let strayed = is_master && node.info.as_ref().is_some_and(|info| info.role == Some(Role::Replica));
+        let strayed_at = strayed.then(|| node.role_since + config.down_after + 2 * INFO_PERIOD);
+        let proof = proof(node, is_master);
+        let down = proof.is_some() || [silent_at, strayed_at].into_iter().flatten().any(|at| now >= at);
+        let was_down = node.down_since.is_some();
+        for at in [silent_at, strayed_at].into_iter().flatten().filter(|at| *at > now) {
+            self.wake_at(at);
+        }
+        if down == was_down {
+            return;
+        }
+        let node = &mut self.masters[m].nodes[n];
+        node.down_since = down.then_some(now);
+        if down && is_master {
+            self.masters[m].asked_at = None;
+        }
+        self.node_event(if down { "+sdown" } else { "-sdown" }, m, n, "");
+        if let Some(proof) = proof.filter(|_| down) {
+            let address = self.masters[m].nodes[n].address;
+            self.publish(Event::new("proof", Severity::Info, format!("{address} is down by proof: {proof}")));
+        }
+    }
+
+    /// Whether what makes the master count as down is proof, not silence.
+    pub(super) fn proved_down(&self, m: usize) -> bool {
+        proof(&self.masters[m].nodes[self.master_at(m)], true).is_some()
+    }
+
+    /// Takes in what the peer link says of a node.
+    pub(super) fn facts(&mut self, facts: NodeFacts, now: Instant) {
+        let NodeFacts { node: name, redis, sentinel, fresh } = facts;
+        for m in 0..self.masters.len() {
+            let Some(n) = self.masters[m].nodes.iter().position(|node| node.node.as_ref() == Some(&name)) else {
+                continue;
+            };
+            let node = &mut self.masters[m].nodes[n];
+            let changed = |facts: &RedisFacts| (facts.incarnation, facts.process, facts.role);
+            let news = node.facts.as_ref().map(changed) != redis.as_ref().map(changed);
+            let busy_ended = node.fresh_facts().is_some_and(|old| is_busy(old, node.served))
+                && redis.as_ref().is_some_and(|new| fresh && !is_busy(new, node.served));
+            if busy_ended {
+                // What was silent while busy gets the whole time again.
+                node.restart_silence(now);
+            }
+            if let Some(facts) = redis.as_ref().filter(|facts| fresh && serves(facts)) {
+                node.served = Some(facts.incarnation);
+            }
+            (node.facts, node.fresh) = (redis.clone(), fresh);
+            if news && fresh {
+                self.ask_info(m, n, now);
+            }
+        }
+        if let Some(p) = self.peers.iter().position(|peer| peer.voter.name == name) {
+            self.peer_facts(p, sentinel, fresh, now);
+        }
+    }
+
+    /// The greeting as this sentinel publishes it now.
+    fn hello(&self, m: usize) -> Option<Hello> {
+        Some(Hello {
+            address: self.address()?,
+            id: self.me(),
+            current_epoch: self.durable.current_epoch,
+            master_name: self.masters[m].config.name.clone(),
+            master: self.monitored(m),
+            config_epoch: self.durable.decision(m).map_or(0, |decision| decision.epoch),
+        })
+    }
+
+    pub(super) fn say_hello_if_due(&mut self, m: usize, now: Instant) {
+        if now >= self.masters[m].hello_due {
+            self.say_hello(m, now);
+        }
+        self.wake_at(self.masters[m].hello_due);
+    }
+
+    /// Publishes the greeting everywhere. Behind the fence: it tells of the decision.
+    pub(super) fn say_hello(&mut self, m: usize, now: Instant) {
+        self.masters[m].hello_due = now + HELLO_PERIOD;
+        let Some(hello) = self.hello(m).map(|hello| hello.to_string()) else { return };
+        // PUBLISH is held by CLIENT PAUSE … WRITE, and with it everything behind it on the same link.
+        let paused = if self.somebody_leads(m) { Some(self.master_at(m)) } else { None };
+        let args = words(&["PUBLISH", hello::CHANNEL, &hello]);
+        for (n, node) in self.masters[m].nodes.iter().enumerate() {
+            if let Some(link) = node.command.up().filter(|_| paused != Some(n)) {
+                self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: args.clone() });
+            }
+        }
+        for link in self.peers.iter().filter_map(|peer| peer.link.up()) {
+            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: args.clone() });
+        }
+    }
+
+    fn say_hello_to_peer(&mut self, p: usize) {
+        for m in 0..self.masters.len() {
+            let (Some(link), Some(hello)) = (self.peers[p].link.up(), self.hello(m)) else { continue };
+            let args = words(&["PUBLISH", hello::CHANNEL, &hello.to_string()]);
+            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
+        }
+    }
+
+    pub(super) fn hello_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {
+        if self.far(link).is_some() {
+            self.greeted(payload, now);
+        }
+    }
+
+    /// Takes in a greeting. Only voters of the file are listened to.
+    pub(super) fn greeted(&mut self, payload: &[u8], now: Instant) {
+        let Some(hello) = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Hello>().ok()) else { return };
+        if hello.id == self.me() {
+            return;
+        }
+        let Some(p) = self.peers.iter().position(|peer| peer.voter.address == hello.address) else { return };
+        let Some(m) = self.masters.iter().position(|master| master.config.name == hello.master_name) else { return };
+        self.peers[p].last_hello = now;
+        self.know_peer(p, hello.id);
+        self.raise_epoch(hello.current_epoch);
+        if hello.config_epoch > 0 {
+            let decision = crate::wire::frame::Decision { master: hello.master, epoch: hello.config_epoch };
+            self.adopt(m, p, decision, now);
+        }
+    }
+}
+
+/// Whether the process is up and serves as a master.
+fn serves(facts: &RedisFacts) -> bool {
+    matches!(facts.role, RedisRole::Master { .. }) && facts.process != Process::Dead
+}
+
+/// Whether the incarnation that serves is alive by its supervisor's word, and only cannot answer.
+fn is_busy(facts: &RedisFacts, served: Option<u64>) -> bool {
+    matches!(facts.process, Process::Busy | Process::Loading) && served.is_none_or(|served| served == facts.incarnation)
+}
+
+/// Why a redis is down beyond doubt, by its supervisor's word.
+fn proof(node: &Instance, is_master: bool) -> Option<&'static str> {
+    let facts = node.fresh_facts()?;
+    let newer = node.served.is_some_and(|served| facts.incarnation > served);
+    let closed_by_info = node.info.as_ref().is_none_or(Info::is_closed);
+    match facts.process {
+        Process::Dead => Some("its process is dead"),
+        Process::Starting if is_master && newer => Some("its process was started anew"),
+        Process::Starting => None,
+        Process::Loading | Process::Alive | Process::Busy => match facts.role {
+            RedisRole::Closed | RedisRole::Unknown if is_master && newer => Some("its process was started anew"),
+            // Nothing was seen of it as a master, and it says itself, twice, that it is none.
+            RedisRole::Closed if is_master && node.served.is_none() && closed_by_info => Some("it came back closed"),
+            RedisRole::Closed | RedisRole::Unknown | RedisRole::Replica { .. } | RedisRole::Master { .. } => None,
+        },
+    }
+}

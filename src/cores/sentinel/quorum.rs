@@ -1,0 +1,294 @@
+//! What the sentinels agree on: who is down, who leads, who is master.
+
+use std::time::Duration;
+
+use crate::base::{Epoch, Instant, NodeName, RunId};
+use crate::wire::frame::{Decision, MasterFacts, SentinelFacts, clipped};
+use crate::wire::hello::EPOCH_MAX;
+use crate::wire::resp::Reply;
+
+use super::failover::Failover;
+use super::instance::Reconf;
+use super::monitor::{Tag, words};
+use super::{EXTRA_NODES_MAX, Output, Sentinel};
+
+/// An answer of a peer counts for so long (as stock).
+const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
+/// How often peers are asked while the master is down.
+const ASK_PERIOD: Duration = Duration::from_millis(100);
+/// A question without an answer for so long is asked again.
+const ASK_PATIENCE: Duration = Duration::from_millis(500);
+
+impl Sentinel {
+    /// What a peer says of a master over the peer link.
+    pub(super) fn peer_master(&self, p: usize, m: usize) -> Option<&MasterFacts> {
+        let name = self.masters[m].config.name.as_str();
+        self.peers[p].fresh_facts()?.masters.iter().find(|facts| facts.name.as_str() == name)
+    }
+
+    /// Whether a peer finds the master down: by its facts, which are of this moment, else by its last answer.
+    fn peer_sees_down(&self, p: usize, m: usize, now: Instant) -> bool {
+        if let Some(facts) = self.peer_master(p, m) {
+            return facts.sees_down && facts.decision == self.durable.decision(m);
+        }
+        let answer = self.peers[p].opinions[m].down;
+        answer.is_some_and(|(at, down)| down && now.since(at) <= OPINION_AGE_MAX)
+    }
+
+    pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
+        let n = self.master_at(m);
+        let seen = self.masters[m].nodes[n].down_since.is_some() && self.durable.decision(m).is_some();
+        let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
+        let others = (0..self.peers.len()).filter(|p| self.peer_sees_down(*p, m, now)).count();
+        let down = seen && 1 + others >= quorum;
+        if down == self.masters[m].odown_since.is_some() {
+            return;
+        }
+        self.masters[m].odown_since = down.then_some(now);
+        let extra = format!(" #quorum {}/{quorum}", 1 + others);
+        self.master_event(if down { "+odown" } else { "-odown" }, m, if down { &extra } else { "" });
+    }
+
+    /// Asks the other sentinels whether they see the master down, and for their votes while an election runs.
+    pub(super) fn ask_peers(&mut self, m: usize, now: Instant) {
+        let down = self.masters[m].nodes[self.master_at(m)].down_since.is_some() && self.durable.decision(m).is_some();
+        let electing = matches!(self.masters[m].failover, Failover::Electing { .. });
+        if !down && !electing {
+            return;
+        }
+        let due = self.masters[m].asked_at.map_or(now, |at| at + ASK_PERIOD);
+        if now < due {
+            self.wake_at(due);
+            return;
+        }
+        self.masters[m].asked_at = Some(now);
+        self.wake_at(now + ASK_PERIOD);
+        for p in 0..self.peers.len() {
+            let waiting = self.peers[p].opinions[m].asked.is_some_and(|at| now.since(at) < ASK_PATIENCE);
+            if !waiting {
+                self.ask_peer(p, m, now);
+            }
+        }
+    }
+
+    /// Asks one sentinel. A question for a vote tells of this sentinel's own vote, so it stands behind the fence.
+    fn ask_peer(&mut self, p: usize, m: usize, now: Instant) {
+        let Some(link) = self.peers[p].link.up() else { return };
+        let (candidate, epoch) = match &self.masters[m].failover {
+            Failover::Electing { epoch, .. } => (self.me().to_string(), *epoch),
+            Failover::Idle { .. }
+            | Failover::Following { .. }
+            | Failover::Waiting { .. }
+            | Failover::Selecting { .. }
+            | Failover::Pausing { .. }
+            | Failover::Catching { .. }
+            | Failover::Promoting { .. }
+            | Failover::Reconfiguring { .. } => ("*".to_owned(), self.durable.current_epoch),
+        };
+        let master = self.monitored(m);
+        let (ip, port, epoch) = (master.ip().to_string(), master.port().to_string(), epoch.to_string());
+        let args = words(&["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, &candidate]);
+        self.fenced.push(Output::Query { link, tag: Tag::Ask(m), args });
+        self.peers[p].opinions[m].asked = Some(now);
+    }
+
+    /// Asks everybody for a vote at once, whatever was asked before.
+    pub(super) fn ask_votes(&mut self, m: usize, now: Instant) {
+        self.masters[m].asked_at = Some(now);
+        for p in 0..self.peers.len() {
+            self.ask_peer(p, m, now);
+        }
+    }
+
+    /// A peer's answer: down or not, its vote, the epoch of that.
+    pub(super) fn opinion(&mut self, p: usize, m: usize, reply: &Reply, now: Instant) {
+        let Some(opinion) = self.peers[p].opinions.get_mut(m) else { return };
+        opinion.asked = None;
+        let Some([down, leader, epoch]) = reply.array() else { return };
+        let (Some(down), Some(epoch)) = (down.integer(), epoch.integer()) else { return };
+        opinion.down = Some((now, down == 1));
+        let epoch = Epoch::try_from(epoch).unwrap_or(0);
+        if let Some(leader) = leader.text().and_then(|leader| leader.parse::<RunId>().ok()) {
+            opinion.vote = Some((leader, epoch));
+            // A refusal for the sake of a higher epoch: the next attempt has to be above it.
+            self.raise_epoch(epoch);
+        }
+    }
+
+    /// Answers a question of another sentinel. A vote is granted once per epoch, and stands behind the fence.
+    pub(super) fn is_master_down(
+        &mut self,
+        about: std::net::SocketAddr,
+        epoch: Epoch,
+        candidate: Option<RunId>,
+        now: Instant,
+    ) -> Reply {
+        let found = (0..self.masters.len()).find(|m| self.monitored(*m) == about);
+        let (down, vote) = match found {
+            None => (false, None),
+            Some(m) => {
+                let n = self.master_at(m);
+                let down = self.masters[m].nodes[n].down_since.is_some() && self.durable.decision(m).is_some();
+                (down, candidate.and_then(|candidate| self.vote(m, candidate, epoch, now)))
+            }
+        };
+        let (leader, leader_epoch) = vote.map_or_else(
+            || ("*".to_owned(), 0),
+            |(leader, epoch)| (leader.to_string(), i64::try_from(epoch).unwrap_or(0)),
+        );
+        let leader = Reply::Bulk(leader.into());
+        Reply::Array(vec![Reply::Integer(i64::from(down)), leader, Reply::Integer(leader_epoch)])
+    }
+
+    fn vote(&mut self, m: usize, candidate: RunId, epoch: Epoch, now: Instant) -> Option<(RunId, Epoch)> {
+        if epoch > EPOCH_MAX {
+            return self.durable.vote(m);
+        }
+        self.raise_epoch(epoch);
+        let last = self.durable.vote(m).map_or(0, |(_, epoch)| epoch);
+        if last < epoch && self.durable.current_epoch <= epoch {
+            self.record_vote(m, candidate, epoch);
+            if candidate != self.me() {
+                self.follow(m, candidate, epoch, now);
+            }
+        }
+        self.durable.vote(m)
+    }
+
+    /// Votes for this sentinel in `epoch`, its own included.
+    pub(super) fn votes_for_me(&self, m: usize, epoch: Epoch) -> usize {
+        let mine = Some((self.me(), epoch));
+        let by_peer = |p: &usize| {
+            let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
+            facts == mine || self.peers[*p].opinions[m].vote == mine
+        };
+        usize::from(self.durable.vote(m) == mine) + (0..self.peers.len()).filter(by_peer).count()
+    }
+
+    /// This sentinel's place among the voters that look alive, in the order of the file: the first stands first.
+    pub(super) fn rank(&self) -> u32 {
+        let before = self.config.voters.iter().take_while(|voter| voter.name != self.config.me);
+        let alive = |name: &NodeName| self.peers.iter().any(|peer| peer.voter.name == *name && peer.looks_alive());
+        u32::try_from(before.filter(|voter| alive(&voter.name)).count()).unwrap_or(0)
+    }
+
+    /// Whether another sentinel leads a failover beyond the decision known here, or this one does.
+    pub(super) fn somebody_leads(&self, m: usize) -> bool {
+        let known = self.durable.decision(m).map_or(0, |decision| decision.epoch);
+        self.masters[m].leads().is_some_and(|epoch| epoch > known) || self.other_leads(m)
+    }
+
+    pub(super) fn other_leads(&self, m: usize) -> bool {
+        let known = self.durable.decision(m).map_or(0, |decision| decision.epoch);
+        let leads = |p: usize| self.peer_master(p, m).and_then(|facts| facts.leads);
+        (0..self.peers.len()).any(|p| leads(p).is_some_and(|epoch| epoch > known))
+    }
+
+    /// Remembers who the sentinel at a voter's address is.
+    pub(super) fn know_peer(&mut self, p: usize, id: RunId) {
+        if self.peers[p].id == Some(id) {
+            return;
+        }
+        self.peers[p].id = Some(id);
+        let (name, address) = (self.peers[p].voter.name.clone(), self.peers[p].voter.address);
+        self.record_sentinel(&name, id);
+        for m in 0..self.masters.len() {
+            self.sentinel_event("+sentinel", m, id, address);
+        }
+    }
+
+    /// Takes in what a peer says over the peer link.
+    pub(super) fn peer_facts(&mut self, p: usize, facts: Option<SentinelFacts>, fresh: bool, now: Instant) {
+        self.peers[p].facts = facts;
+        self.peers[p].fresh = fresh;
+        let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
+        self.peers[p].last_hello = now;
+        self.know_peer(p, facts.id);
+        self.raise_epoch(facts.current_epoch);
+        for m in 0..self.masters.len() {
+            if let Some(decision) = self.peer_master(p, m).and_then(|facts| facts.decision) {
+                self.adopt(m, p, decision, now);
+            }
+        }
+    }
+
+    /// Adopts a decision of a higher epoch, or the first one at all.
+    pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, now: Instant) {
+        let known = self.durable.decision(m);
+        if known.is_some_and(|known| known.epoch >= decision.epoch) || decision.epoch > EPOCH_MAX {
+            return;
+        }
+        // A master that nobody here has heard of: the stock sentinels may know replicas that are not in the file.
+        let full = self.masters[m].nodes.len() >= self.masters[m].config.nodes.len() + EXTRA_NODES_MAX;
+        if full && !self.masters[m].nodes.iter().any(|node| node.address == decision.master) {
+            return;
+        }
+        let from = self.monitored(m);
+        if from != decision.master
+            && let Some(id) = self.peers[p].id
+        {
+            self.sentinel_event("+config-update-from", m, id, self.peers[p].voter.address);
+        }
+        self.switch(m, decision, now);
+        self.become_idle(m, now);
+    }
+
+    /// Makes a decision the current one: everything that was true of the old master is forgotten.
+    pub(super) fn switch(&mut self, m: usize, decision: Decision, now: Instant) {
+        let from = self.monitored(m);
+        let old = self.master_at(m);
+        let first = self.durable.decision(m).is_none();
+        self.record_decision(m, decision);
+        let new = self.index_of(m, decision.master, now);
+        let master = &mut self.masters[m];
+        master.odown_since = None;
+        master.no_candidate = None;
+        for node in &mut master.nodes {
+            node.reconf = Reconf::None;
+            node.heal_at = None;
+        }
+        for peer in &mut self.peers {
+            peer.opinions[m].down = None;
+        }
+        if old != new {
+            master.nodes[old].was_master = true;
+        }
+        let node = &mut master.nodes[new];
+        node.was_master = false;
+        // What it reported before it was master is no straying.
+        node.role_since = now;
+        node.served = node.fresh_facts().map(|facts| facts.incarnation);
+        if from != decision.master || (first && decision.epoch > 0) {
+            self.publish_switch(m, from, decision.master);
+        }
+        for n in 0..self.masters[m].nodes.len() {
+            self.ask_info(m, n, now);
+        }
+    }
+
+    /// Posts this sentinel's facts if they have changed. Behind the fence: they tell of votes and decisions.
+    pub(super) fn post(&mut self, now: Instant) {
+        let facts = self.own_facts();
+        if self.posted.as_ref() == Some(&facts) {
+            return;
+        }
+        if let Some(retry_at) = self.store_retry_at.filter(|at| now < *at) {
+            self.wake_at(retry_at);
+            return;
+        }
+        self.posted = Some(facts.clone());
+        self.fenced.push(Output::Post(Box::new(facts)));
+    }
+
+    fn own_facts(&self) -> SentinelFacts {
+        let masters = (0..self.masters.len()).map(|m| MasterFacts {
+            name: clipped(&self.masters[m].config.name),
+            decision: self.durable.decision(m),
+            sees_down: self.durable.decision(m).is_some()
+                && self.masters[m].nodes[self.master_at(m)].down_since.is_some(),
+            leads: self.masters[m].leads(),
+            vote: self.durable.vote(m),
+        });
+        SentinelFacts { id: self.me(), current_epoch: self.durable.current_epoch, masters: masters.take(4).collect() }
+    }
+}

@@ -1,0 +1,220 @@
+//! The ordered switchover: writes are held at the master until the target has everything, then the roles change.
+//!
+//! The server's own FAILOVER waits for the replica's acknowledgement, once a second; asking both for their offsets takes
+//! about a millisecond.
+
+use std::time::Duration;
+
+use crate::base::{Epoch, Instant, NodeName};
+use crate::wire::info::{Info, Role};
+use crate::wire::resp::Reply;
+
+use super::failover::{Cause, Failover};
+use super::monitor::{Tag, words};
+use super::select;
+use super::{OrderId, Output, Sentinel};
+
+/// How long the master is told to hold writes. It ends by itself if this sentinel dies.
+const HOLD_MS: &str = "3000";
+/// How long the target may take to catch up; well within the hold.
+const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+
+/// Why an order cannot even begin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// Another failover runs.
+    #[error("a failover is already in progress")]
+    InProgress,
+    /// Nobody can take over, or not the one wanted.
+    #[error("{0}")]
+    NoGoodReplica(String),
+    /// There is no master to take over from.
+    #[error("there is no master yet: no sentinel has any record of one")]
+    NoMaster,
+}
+
+impl Sentinel {
+    /// An order of the operator.
+    pub(super) fn order(&mut self, order: OrderId, to: Option<&NodeName>, now: Instant) {
+        if let Err(refused) = self.place(order, to, now) {
+            self.free.push(Output::OrderDone(order, Err(refused.to_string())));
+        }
+    }
+
+    fn place(&mut self, order: OrderId, to: Option<&NodeName>, now: Instant) -> Result<(), Refused> {
+        if self.masters.is_empty() {
+            return Err(Refused::NoMaster);
+        }
+        let m = 0;
+        let place = |name: &NodeName| {
+            let found = self.masters[m].nodes.iter().position(|node| node.node.as_ref() == Some(name));
+            found.ok_or_else(|| Refused::NoGoodReplica(format!("node {name} has no redis")))
+        };
+        let to = to.map(place).transpose()?;
+        self.begin_ordered(m, Some(order), to, now)
+    }
+
+    pub(super) fn begin_ordered(
+        &mut self,
+        m: usize,
+        order: Option<OrderId>,
+        to: Option<usize>,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        if self.durable.decision(m).is_none() {
+            return Err(Refused::NoMaster);
+        }
+        if !matches!(self.masters[m].failover, Failover::Idle { .. }) || self.other_leads(m) {
+            return Err(Refused::InProgress);
+        }
+        self.target(m, to, now).map_err(Refused::NoGoodReplica)?;
+        self.enter(m, Failover::Waiting { cause: Cause::Ordered { order, to }, start_at: now });
+        Ok(())
+    }
+
+    /// The node to promote by order: the wanted one, or the best replica. Its link to the master has to be up.
+    fn target(&self, m: usize, to: Option<usize>, now: Instant) -> Result<usize, String> {
+        let at = self.master_at(m);
+        if to == Some(at) {
+            return Err(format!("{} is the master already", self.monitored(m)));
+        }
+        if self.masters[m].nodes[at].down_since.is_some() {
+            return match (self.choose(m, now), to) {
+                (Ok(best), None) => Ok(best),
+                (Ok(best), Some(wanted)) if best == wanted => Ok(best),
+                (Ok(_), Some(_)) => Err("the master is down, and another replica has more of its data".to_owned()),
+                (Err(why), _) => Err(why),
+            };
+        }
+        let places: Vec<usize> = match to {
+            Some(wanted) => vec![wanted],
+            None => (0..self.masters[m].nodes.len()).filter(|n| *n != at).collect(),
+        };
+        let (linked, unlinked): (Vec<usize>, Vec<usize>) = places.into_iter().partition(|n| {
+            let info = self.masters[m].nodes[*n].info.as_ref();
+            info.is_some_and(|info| info.master_link_up && info.master() == Some(self.monitored(m)))
+        });
+        let candidates: Vec<_> = linked.iter().map(|n| self.candidate(m, *n, now)).collect();
+        let best = select::replica(&candidates, &self.ground(m, now)).map(|best| linked[best]);
+        best.map_err(|reasons| {
+            let out_of_sync = unlinked.iter().map(|n| format!("{}: not in sync", self.masters[m].nodes[*n].address));
+            let judged = reasons.iter().map(|(address, why)| format!("{address}: {why}"));
+            let all: Vec<String> = judged.chain(out_of_sync).collect();
+            format!(
+                "no replica can take over: {}",
+                if all.is_empty() { "there is none".into() } else { all.join("; ") }
+            )
+        })
+    }
+
+    pub(super) fn begin_pausing(&mut self, m: usize, cause: Cause, epoch: Epoch, to: Option<usize>, now: Instant) {
+        let at = self.master_at(m);
+        let target = match self.target(m, to, now) {
+            Ok(target) => target,
+            Err(why) => return self.abort(m, "-failover-abort-no-good-slave", &why, now),
+        };
+        let Some(link) = self.masters[m].nodes[at].command.up() else {
+            return self.abort(m, "-failover-abort-slave-timeout", "the master cannot be reached to hold writes", now);
+        };
+        self.enter(m, Failover::Pausing { cause, epoch, target, since: now, until: now + CATCH_UP_MAX });
+        self.query(link, Tag::Pause(epoch), &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
+        // Behind the pause on the same link: the offset it tells cannot grow by writes any more.
+        self.query(link, Tag::PausedInfo(epoch), &["INFO", "replication"]);
+    }
+
+    pub(super) fn pause_answered(&mut self, m: usize, epoch: Epoch, reply: &Reply, now: Instant) {
+        let pausing = matches!(self.masters[m].failover, Failover::Pausing { epoch: now, .. } if now == epoch);
+        if pausing && !reply.is_ok() {
+            self.abort(m, "-failover-abort-slave-timeout", &format!("the master does not hold writes: {reply:?}"), now);
+        }
+    }
+
+    pub(super) fn paused_info(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
+        let Failover::Pausing { cause, epoch: current, target, since, until } = self.masters[m].failover else {
+            return;
+        };
+        if current != epoch || n != self.master_at(m) {
+            return;
+        }
+        let info = Info::parse(reply.text().unwrap_or_default());
+        match info.master_repl_offset.filter(|_| info.role == Some(Role::Master)) {
+            Some(goal) => {
+                self.enter(m, Failover::Catching { cause, epoch, target, goal, since, until });
+                // What it said before the pause does not count.
+                self.masters[m].nodes[target].info_at = None;
+                self.ask_info(m, target, now);
+            }
+            None => self.abort(m, "-failover-abort-slave-timeout", "the master does not say its offset", now),
+        }
+    }
+
+    /// Any redis has said something of itself: has the target caught up?
+    pub(super) fn info_for_failover(&mut self, m: usize, n: usize, now: Instant) {
+        let Failover::Catching { cause, epoch, target, goal, since, .. } = self.masters[m].failover else { return };
+        let Some(info) = self.masters[m].nodes[n].info.as_ref().filter(|_| n == target) else { return };
+        let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal);
+        if whole && info.role == Some(Role::Replica) && info.master() == Some(self.monitored(m)) {
+            self.begin_promoting(m, cause, epoch, target, Some(since), now);
+        }
+    }
+
+    /// While writes are held: the limits.
+    pub(super) fn step_holding(&mut self, m: usize, epoch: Epoch, until: Instant, now: Instant) {
+        let at = self.master_at(m);
+        if self.durable.current_epoch > epoch {
+            self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
+        } else if self.masters[m].odown_since.is_some() {
+            self.abort(m, "-failover-abort-slave-timeout", "the master went down meanwhile", now);
+        } else if now >= until {
+            let (goal, has) = match self.masters[m].failover {
+                Failover::Catching { goal, target, .. } => (goal, self.candidate(m, target, now).offset),
+                Failover::Idle { .. }
+                | Failover::Following { .. }
+                | Failover::Waiting { .. }
+                | Failover::Electing { .. }
+                | Failover::Selecting { .. }
+                | Failover::Pausing { .. }
+                | Failover::Promoting { .. }
+                | Failover::Reconfiguring { .. } => (0, 0),
+            };
+            let reason = if goal > 0 {
+                format!("the replica did not catch up in {CATCH_UP_MAX:?}: it has {has} of {goal} bytes")
+            } else {
+                format!("the master {} did not answer in {CATCH_UP_MAX:?}", self.masters[m].nodes[at].address)
+            };
+            self.abort(m, "-failover-abort-slave-timeout", &reason, now);
+        } else {
+            self.wake_at(until);
+        }
+    }
+
+    /// A link was lost on which a switchover depends.
+    pub(super) fn link_lost(&mut self, m: usize, n: usize, reason: &str, now: Instant) {
+        let holding = matches!(self.masters[m].failover, Failover::Pausing { .. } | Failover::Catching { .. });
+        if holding && n == self.master_at(m) {
+            let reason = format!("the link to the master was lost while it held writes: {reason}");
+            self.abort(m, "-failover-abort-slave-timeout", &reason, now);
+        }
+    }
+
+    pub(super) fn hold_writes(&mut self, m: usize, n: usize) {
+        if let Some(link) = self.masters[m].nodes[n].command.up() {
+            self.query(link, Tag::Ignored, &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
+        }
+    }
+
+    /// Behind the fence, like what comes before it.
+    pub(super) fn release_writes(&mut self, m: usize, n: usize) {
+        if let Some(link) = self.masters[m].nodes[n].command.up() {
+            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: words(&["CLIENT", "UNPAUSE"]) });
+        }
+    }
+
+    /// About to leave: writes are not left held.
+    pub(super) fn stop(&mut self, now: Instant) {
+        for m in 0..self.masters.len() {
+            self.abort_if_early(m, now, "the sentinel is leaving");
+        }
+        self.fenced.push(Output::Stopped);
+    }
+}

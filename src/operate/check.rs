@@ -1,0 +1,171 @@
+//! `vigie check`: the judgement on a cluster file, for a person.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::config::{self, Config, Node, Vip, Warning};
+use crate::wire::frame::Roles;
+
+/// Judges the file at `path`. Faults go to `err`; of a valid file a summary and what is unwise about it go to `out`.
+/// Returns whether it is valid. An error is one of the writers'.
+pub fn check(path: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<bool> {
+    match config::load(path) {
+        Err(faults) => {
+            writeln!(err, "{faults}")?;
+            let (count, s) = (faults.0.len(), if faults.0.len() == 1 { "" } else { "s" });
+            writeln!(err, "{}: {count} fault{s}; it would be refused", path.display())?;
+            Ok(false)
+        }
+        Ok((config, warnings)) => {
+            write!(out, "{}", summary(path, &config, &warnings))?;
+            Ok(true)
+        }
+    }
+}
+
+fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {
+    let mut lines = Vec::new();
+    let sentinels = config.nodes.iter().filter(|node| node.roles.sentinel).count();
+    let Config { cluster, .. } = config;
+    lines.push(format!("{}: valid", path.display()));
+    lines.push(String::new());
+    lines.push(format!("cluster  {}, quorum {} of {sentinels} sentinels", cluster.name, cluster.quorum));
+    for vip in &config.vips {
+        lines.push(format!("vip      {}", vip_line(vip)));
+    }
+    let (proxy, redis, sentinel) = (config.proxy.port, config.redis.port, config.sentinel.port);
+    lines.push(format!(
+        "ports    proxy {proxy}, redis {redis}, sentinel {sentinel}, peer link {}/udp",
+        config::PEER_PORT
+    ));
+    lines.push(String::new());
+    lines.extend(table(&config.nodes));
+    if !warnings.is_empty() {
+        lines.push(String::new());
+        lines.push("legal, and unwise:".to_owned());
+        lines.extend(warnings.iter().map(|warning| format!("  {warning}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn vip_line(vip: &Vip) -> String {
+    let addresses: Vec<String> = vip.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
+    let preempt = if vip.preempt { ", preempting" } else { "" };
+    format!(
+        "{} on {}, VRRP {} id {}, every {:?}{preempt}",
+        addresses.join(" "),
+        vip.interface,
+        vip.version,
+        vip.virtual_router_id,
+        vip.advert_interval
+    )
+}
+
+fn table(nodes: &[Node]) -> Vec<String> {
+    let header = ["node", "address", "roles", "notes"].map(str::to_owned);
+    let rows: Vec<[String; 4]> = std::iter::once(header).chain(nodes.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    let line = |row: &[String; 4]| {
+        let [name, address, roles, notes] = row;
+        let line = format!("{name:0$}  {address:1$}  {roles:2$}  {notes}", widths[0], widths[1], widths[2]);
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(node: &Node) -> [String; 4] {
+    let mut notes = Vec::new();
+    if node.roles.proxy {
+        notes.push(format!("VRRP priority {}", node.priority));
+    }
+    if node.roles.redis && node.replica_priority == 0 {
+        notes.push("never a master".to_owned());
+    }
+    if node.bootstrap_master {
+        notes.push("first master".to_owned());
+    }
+    [node.name.to_string(), node.address.to_string(), role_list(node.roles), notes.join(", ")]
+}
+
+fn role_list(roles: Roles) -> String {
+    let named = [(roles.proxy, "proxy"), (roles.redis, "redis"), (roles.sentinel, "sentinel")];
+    let held: Vec<&str> = named.iter().filter(|(held, _)| *held).map(|(_, name)| *name).collect();
+    held.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const FILE: &str = r#"
+[cluster]
+quorum = 2
+password = "a-long-enough-password"
+[[vip]]
+addresses = ["192.168.0.1/24", "192.168.0.9/24"]
+interface = "eth0"
+virtual_router_id = 51
+preempt = true
+[[node]]
+name = "proxy-1"
+address = "192.168.0.2"
+roles = ["proxy"]
+[[node]]
+name = "a-rather-long-name"
+address = "192.168.0.4"
+roles = ["redis", "sentinel"]
+bootstrap_master = true
+[[node]]
+name = "redis-2"
+address = "192.168.0.5"
+roles = ["redis", "sentinel"]
+replica_priority = 0
+"#;
+
+    fn checked(text: &str) -> (bool, String, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("v.toml");
+        fs::write(&path, text).unwrap();
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&path, permissions).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let valid = check(&path, &mut out, &mut err).unwrap();
+        let tidy = |bytes| String::from_utf8(bytes).unwrap().replace(&path.display().to_string(), "v.toml");
+        (valid, tidy(out), tidy(err))
+    }
+
+    #[test]
+    fn a_valid_file_is_summed_up_with_what_is_unwise() {
+        let expected = "\
+v.toml: valid
+
+cluster  mymaster, quorum 2 of 2 sentinels
+vip      192.168.0.1/24 192.168.0.9/24 on eth0, VRRP 3 id 51, every 100ms, preempting
+ports    proxy 6379, redis 6379, sentinel 26379, peer link 26380/udp
+
+node                address      roles           notes
+proxy-1             192.168.0.2  proxy           VRRP priority 100
+a-rather-long-name  192.168.0.4  redis sentinel  first master
+redis-2             192.168.0.5  redis sentinel  never a master
+
+legal, and unwise:
+  v.toml:3: cluster.quorum: two sentinels: nothing fails over once one of them is gone, because one is no majority of \
+two; three are advised
+  v.toml:5: vip: one proxy: nobody takes the address over once its host is gone
+";
+        assert_eq!(checked(FILE), (true, expected.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn faults_go_to_the_other_stream() {
+        let expected = "\
+v.toml:3: cluster.quorum = 5: at most 2 sentinels can agree; allowed: 1 to 2
+v.toml: 1 fault; it would be refused
+";
+        let wrong = FILE.replace("quorum = 2", "quorum = 5");
+        assert_eq!(checked(&wrong), (false, String::new(), expected.to_owned()));
+    }
+}

@@ -1,0 +1,375 @@
+//! The guard: the small process that starts the worker, notices its death from the kernel, cleans up what a dead worker
+//! cannot, and starts a new one.
+//!
+//! ```text
+//!             spawned               exited, 1 or 2 at its start
+//!  Waiting ───────────▶ Running ──────────────────────────────────▶ leave with that code
+//!     ▲                    │  │
+//!     └────────────────────┘  └─▶ Stopping ──▶ leave with the worker's code
+//!        exited: on_death         SIGTERM, SIGINT
+//! ```
+//! It has one thread, no allocation to speak of while it waits, and no state but its worker.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getpid, getppid};
+use tokio::sync::watch;
+
+use super::pidfd::{Ending, PidFd};
+use super::{clock, notify};
+use crate::base::Instant;
+
+/// Process id of the guard, in the environment of its worker.
+const WORKER_ENV: &str = "VIGIE_WORKER";
+/// Descriptor of the lock, which the worker shares: no other vigie starts before both are gone.
+const LOCK_ENV: &str = "VIGIE_LOCK";
+/// A worker that lived for so long has started; one that refuses its configuration says so sooner.
+const RUN_MIN: Duration = Duration::from_secs(10);
+/// The shortest pause after the first restart that did not last; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A worker that was asked to leave hands over its master and stops its redis in at most so long.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// Exit codes by which a worker refuses to start at all: the answer is "no", and wrong usage.
+const REFUSALS: [i32; 2] = [1, 2];
+/// Exit code for a worker that did not leave by itself.
+const INTERNAL: u8 = 70;
+
+/// What a guard guards.
+pub struct GuardSpec {
+    /// The program of the worker; of the product `/proc/self/exe`, which is the same even if the file was replaced.
+    pub program: PathBuf,
+    /// Its arguments, the name of the program first.
+    pub args: Vec<OsString>,
+    /// What its environment has more than the guard's.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where the lock lies. One vigie runs per runtime directory.
+    pub runtime_dir: PathBuf,
+    /// Called at every death of a worker, before anything else: takes the VIP off and says so to the segment. Must not
+    /// block.
+    pub on_death: Box<dyn Fn()>,
+}
+
+impl std::fmt::Debug for GuardSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuardSpec").field("program", &self.program).field("args", &self.args).finish_non_exhaustive()
+    }
+}
+
+impl GuardSpec {
+    /// The worker is this program again, with the same arguments.
+    pub fn again(runtime_dir: PathBuf, on_death: Box<dyn Fn()>) -> Self {
+        let (program, args) = (PathBuf::from("/proc/self/exe"), env::args_os().collect());
+        Self { program, args, env: Vec::new(), runtime_dir, on_death }
+    }
+}
+
+/// Why a guard does not guard.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// Another one does.
+    #[error(
+        "another vigie{by} runs with the runtime directory {dir}; give this one another --runtime-dir",
+        dir = dir.display()
+    )]
+    Running {
+        /// ` (process 123)`, if the lock says so.
+        by: String,
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The lock cannot be made.
+    #[error("{path}: cannot make the lock: {source}", path = path.display())]
+    Lock {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused what the guard itself needs.
+    #[error("the guard cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+enum State {
+    /// The next start is due.
+    Waiting { until: Instant },
+    /// A worker lives.
+    Running { worker: Worker, since: Instant },
+    /// It was asked to leave; without `kill_at` it was killed.
+    Stopping { worker: Worker, kill_at: Option<Instant> },
+}
+
+struct Worker {
+    child: Child,
+    held: PidFd,
+}
+
+/// Guards a worker until it is told to leave (SIGTERM, SIGINT) or the worker refuses to start. SIGHUP is passed on.
+/// Must be called on the main thread, before any other is started: the signals are blocked in this thread only, and the
+/// worker is told of the death of the thread that started it.
+pub fn guard(spec: &GuardSpec) -> Result<ExitCode, GuardError> {
+    let lock = lock(&spec.runtime_dir)?;
+    let system = |action| move |errno: Errno| GuardError::System { action, source: errno.into() };
+    let mask: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(system("block signals"))?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&mask, flags).map_err(system("take signals"))?;
+    let mut guard = Guard { spec, lock, state: State::Waiting { until: Instant::START }, short_runs: 0 };
+    loop {
+        guard.wait(signals.as_fd()).map_err(system("wait"))?;
+        // Signals first: a worker that left because the whole group was told to must not be started again.
+        while let Ok(Some(signal)) = signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+            if let Some(code) = Signal::try_from(number).ok().and_then(|signal| guard.on_signal(signal)) {
+                return Ok(code);
+            }
+        }
+        if let Some(code) = guard.turn(clock::now()) {
+            return Ok(code);
+        }
+    }
+}
+
+struct Guard<'a> {
+    spec: &'a GuardSpec,
+    lock: Flock<File>,
+    state: State,
+    /// Workers in a row that lived shorter than [`RUN_MIN`].
+    short_runs: u32,
+}
+
+impl Guard<'_> {
+    /// Sleeps until there is a signal, a death or a deadline.
+    fn wait(&self, signals: BorrowedFd<'_>) -> nix::Result<()> {
+        let (held, deadline) = match &self.state {
+            State::Waiting { until } => (None, Some(*until)),
+            State::Running { worker, .. } => (Some(&worker.held), None),
+            State::Stopping { worker, kill_at } => (Some(&worker.held), *kill_at),
+        };
+        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+            // Rounded up: a wake-up before the deadline would spin.
+            let left = deadline.since(clock::now()) + Duration::from_micros(999);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let signals = PollFd::new(signals, PollFlags::POLLIN);
+        let polled = match held {
+            Some(held) => poll(&mut [signals, PollFd::new(held.as_fd(), PollFlags::POLLIN)], timeout),
+            None => poll(&mut [signals], timeout),
+        };
+        match polled {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Some: leave with this code.
+    fn on_signal(&mut self, signal: Signal) -> Option<ExitCode> {
+        match std::mem::replace(&mut self.state, State::Waiting { until: Instant::START }) {
+            State::Waiting { .. } if signal != Signal::SIGHUP => return Some(ExitCode::SUCCESS),
+            State::Running { worker, .. } if signal != Signal::SIGHUP => {
+                notify::stopping();
+                worker.signal(Signal::SIGTERM);
+                self.state = State::Stopping { worker, kill_at: Some(clock::now() + STOP_MAX) };
+            }
+            State::Running { worker, since } => {
+                worker.signal(signal);
+                self.state = State::Running { worker, since };
+            }
+            same @ (State::Waiting { .. } | State::Stopping { .. }) => self.state = same,
+        }
+        None
+    }
+
+    /// Looks at deaths and deadlines. Some: leave with this code.
+    fn turn(&mut self, now: Instant) -> Option<ExitCode> {
+        match &mut self.state {
+            State::Waiting { until } if *until <= now => self.start(now),
+            State::Stopping { worker, kill_at } if kill_at.is_some_and(|at| at <= now) => {
+                tracing::warn!("the worker does not leave within {STOP_MAX:?} and is killed");
+                worker.signal(Signal::SIGKILL);
+                *kill_at = None;
+            }
+            State::Running { worker, since } => {
+                let since = *since;
+                let status = worker.ended(self.spec)?;
+                return self.on_death(now, now.since(since), status);
+            }
+            State::Stopping { worker, .. } => {
+                let status = worker.ended(self.spec)?;
+                let code = status.code().and_then(|code| u8::try_from(code).ok());
+                return Some(ExitCode::from(code.unwrap_or(INTERNAL)));
+            }
+            State::Waiting { .. } => {}
+        }
+        None
+    }
+
+    fn start(&mut self, now: Instant) {
+        match self.spawn() {
+            Ok(worker) => self.state = State::Running { worker, since: now },
+            Err(error) => {
+                tracing::error!("the worker cannot be started: {error}");
+                self.pause(now, Duration::ZERO);
+            }
+        }
+    }
+
+    fn on_death(&mut self, now: Instant, lived: Duration, status: ExitStatus) -> Option<ExitCode> {
+        let refused = status.code().filter(|code| lived < RUN_MIN && REFUSALS.contains(code));
+        if let Some(code) = refused.and_then(|code| u8::try_from(code).ok()) {
+            return Some(ExitCode::from(code));
+        }
+        self.pause(now, lived);
+        tracing::error!("the worker ended after {lived:?} ({status}) and is started again");
+        notify::status("the worker died and is started again");
+        None
+    }
+
+    fn pause(&mut self, now: Instant, lived: Duration) {
+        self.short_runs = if lived >= RUN_MIN { 0 } else { self.short_runs.saturating_add(1) };
+        // The first restart never waits: most deaths are not the start's fault.
+        let pause = match self.short_runs {
+            0 | 1 => Duration::ZERO,
+            n => PAUSE_MIN.saturating_mul(1 << (n - 2).min(16)).min(PAUSE_MAX),
+        };
+        self.state = State::Waiting { until: now + pause };
+    }
+
+    #[expect(unsafe_code, reason = "what the worker must do between fork and exec can be said in no other way")]
+    fn spawn(&self) -> io::Result<Worker> {
+        let (guard, lock) = (getpid(), self.lock.try_clone()?);
+        let mut command = Command::new(&self.spec.program);
+        if let Some((name, args)) = self.spec.args.split_first() {
+            command.arg0(name).args(args);
+        }
+        command.envs(self.spec.env.iter().map(|(name, value)| (name, value)));
+        command.env(WORKER_ENV, guard.to_string()).env(LOCK_ENV, lock.as_raw_fd().to_string());
+        let in_child = move || {
+            prctl::set_pdeathsig(Signal::SIGTERM)?;
+            // The guard may have died before the signal was set; then nobody would send it.
+            if getppid() != guard {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+            Ok(())
+        };
+        // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock.
+        unsafe { command.pre_exec(in_child) };
+        let mut child = command.spawn()?;
+        match PidFd::open(child.id()) {
+            Ok(held) => Ok(Worker { child, held }),
+            Err(error) => {
+                // Without the hold its death would not be seen.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// A worker that has just ended needs none.
+    fn signal(&self, signal: Signal) {
+        if let Err(error) = self.held.signal(signal) {
+            tracing::debug!("{signal} to the worker: {error}");
+        }
+    }
+
+    /// How it ended, if it did; what it could not clean up is cleaned up then.
+    fn ended(&mut self, spec: &GuardSpec) -> Option<ExitStatus> {
+        let ended = poll(&mut [PollFd::new(self.held.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO);
+        if !matches!(ended, Ok(1)) {
+            return None;
+        }
+        // Before anything else: the segment waits for it.
+        (spec.on_death)();
+        match self.child.wait() {
+            Ok(status) => Some(status),
+            Err(error) => {
+                tracing::error!("the worker's exit status is lost: {error}");
+                Some(std::os::unix::process::ExitStatusExt::from_raw(i32::from(INTERNAL) << 8))
+            }
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>, GuardError> {
+    let path = dir.join("lock");
+    let fault = |source: io::Error| GuardError::Lock { path: path.clone(), source };
+    fs::create_dir_all(dir).map_err(|source| GuardError::Lock { path: dir.to_owned(), source })?;
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path);
+    match Flock::lock(open.map_err(fault)?, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0).and_then(|()| lock.rewind()).map_err(fault)?;
+            writeln!(lock, "{}", getpid()).map_err(fault)?;
+            Ok(lock)
+        }
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            // Only for the message.
+            let _ = Read::by_ref(&mut file).take(16).read_to_string(&mut text);
+            let by = text.trim().parse::<u32>().map_or_else(|_| String::new(), |pid| format!(" (process {pid})"));
+            Err(GuardError::Running { by, dir: dir.to_owned() })
+        }
+        Err((_, errno)) => Err(fault(errno.into())),
+    }
+}
+
+/// Whether this process was started by a guard, as its worker.
+pub fn is_worker() -> bool {
+    guard_pid().is_some_and(|guard| guard == getppid())
+}
+
+fn guard_pid() -> Option<Pid> {
+    env::var(WORKER_ENV).ok()?.parse().ok().map(Pid::from_raw)
+}
+
+/// In a worker: says `stop` when its guard dies, and returns. In any other process: returns at once.
+pub async fn watch_guard(stop: watch::Sender<bool>) {
+    let Some(guard) = guard_pid() else { return };
+    keep_lock_from_children();
+    let held = u32::try_from(guard.as_raw()).map_err(io::Error::other).and_then(PidFd::open);
+    match held.and_then(|held| Ending::of(Arc::new(held))) {
+        // Looked at after it was opened: a number that was given to somebody else meanwhile is not the parent's.
+        Ok(ending) if guard == getppid() => ending.wait().await,
+        Ok(_) => {}
+        Err(error) => tracing::debug!("the guard cannot be watched: {error}"),
+    }
+    tracing::error!("the guard is gone: the worker leaves");
+    stop.send_replace(true);
+}
+
+/// What the worker starts must not hold the lock longer than the worker lives.
+#[expect(unsafe_code, reason = "the descriptor comes as a number through the environment")]
+fn keep_lock_from_children() {
+    let Some(fd) = env::var(LOCK_ENV).ok().and_then(|fd| fd.parse::<RawFd>().ok()).filter(|fd| *fd > 2) else { return };
+    // SAFETY: the number is only handed to the kernel, which refuses one that is not open.
+    let lock = unsafe { BorrowedFd::borrow_raw(fd) };
+    if let Err(error) = fcntl(lock, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+        tracing::debug!("the lock given by the guard: {error}");
+    }
+}

@@ -1,0 +1,62 @@
+use super::*;
+use crate::base::{Instant, RunId};
+use crate::cores::cluster::NodeView;
+use crate::wire::frame::{
+    Decision, Health, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, Roles, SentinelFacts, clipped,
+};
+
+fn decision(epoch: u64) -> Decision {
+    Decision { master: "10.0.0.4:6379".parse().unwrap(), epoch }
+}
+
+fn node(name: &str, fresh: bool) -> NodeView {
+    let roles = Roles { proxy: true, redis: true, sentinel: true };
+    let masters = [("other", 9), ("mymaster", 3)].map(|(name, epoch)| MasterFacts {
+        name: clipped(name),
+        decision: Some(decision(epoch)),
+        sees_down: false,
+        leads: None,
+        vote: None,
+    });
+    let state = NodeState {
+        name: name.parse().unwrap(),
+        version: clipped("1"),
+        roles,
+        health: Health::Good,
+        redis: Some(RedisFacts {
+            address: decision(0).master,
+            incarnation: 2,
+            process: Process::Alive,
+            role: RedisRole::Closed,
+            run_id: None,
+            replication_id: None,
+            offset: 77,
+            priority: 100,
+            has_data: false,
+            history: None,
+        }),
+        sentinel: Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 4, masters: masters.into_iter().collect() }),
+        proxy: Some(ProxyFacts { listening: true, route: Some(decision(3)), clients: 7 }),
+        vips: heapless::Vec::new(),
+    };
+    NodeView {
+        name: name.parse().unwrap(),
+        address: "10.0.0.4".parse().unwrap(),
+        roles,
+        state: Some(state),
+        fresh,
+        heard_at: None,
+        fault: String::new(),
+    }
+}
+
+#[test]
+fn facts_are_the_fresh_words_on_our_master_and_the_peers_but_not_oneself() {
+    let nodes = vec![node("me", true), node("peer", true), node("silent", false)];
+    let facts = facts(&View { at: Instant::START, me: 0, nodes }, "mymaster");
+    let voice = Voice { current_epoch: 4, decision: Some(decision(3)) };
+    let server = Server { address: decision(0).master, incarnation: 2, process: Process::Alive, master: Some(false) };
+    let peer = Peer { name: "peer".parse().unwrap(), listening: true, route: Some(decision(3)) };
+    let expected = Facts { voters: 3, sentinels: vec![voice; 2], servers: vec![server; 2], peers: vec![peer] };
+    assert_eq!(facts, expected);
+}

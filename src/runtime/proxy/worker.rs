@@ -1,0 +1,299 @@
+//! The threads of the data path, the acceptor, and the way of one client through its session.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Write};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinSet, LocalSet, spawn_local};
+use tokio::time::{sleep, timeout};
+
+use super::pool::Pool;
+use super::relay::{End, relay};
+use super::{Shared, Target, listen};
+use crate::cores::proxy::session::{self, Input, Session, Step};
+use crate::runtime::clock;
+use crate::runtime::journal::Level;
+
+/// More threads than this bring nothing: redis itself has one.
+const THREADS_MAX: usize = 4;
+/// Accepted clients on their way to a thread.
+const HANDOVER_MAX: usize = 1_024;
+/// How long a client that was sent an error may take to read it. A socket closed with unread bytes resets the connection,
+/// and the error would be lost with it.
+const LINGER: Duration = Duration::from_secs(1);
+/// So many clients beyond `max_clients` are given that time at once; more are closed without.
+const LINGERING_MAX: u32 = 256;
+/// The pause of the acceptor when the system has no descriptor or memory for a client.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the sessions of one thread share.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Pool,
+    /// Wakes all relays of this thread to look at the generation.
+    pub(super) cut: Notify,
+}
+
+/// An accepted client, counted until it is dropped.
+#[derive(Debug)]
+struct Client {
+    stream: std::net::TcpStream,
+    counted: Counted,
+}
+
+#[derive(Debug)]
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.setup.counters.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Starts the threads. They end, and close all sessions, when the returned sender of listeners is dropped.
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<(mpsc::Sender<TcpListener>, Vec<JoinHandle<()>>)> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let (listeners, opened) = mpsc::channel(shared.setup.listen.len().max(1));
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDOVER_MAX)).unzip();
+    let mut acceptor = Some((opened, senders));
+    let mut threads = Vec::new();
+    for (index, clients) in receivers.into_iter().enumerate() {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (shared, acceptor) = (Arc::clone(shared), acceptor.take());
+        let thread = std::thread::Builder::new().name(format!("vigie-proxy-{index}")).spawn(move || {
+            let tasks = LocalSet::new();
+            if let Some((opened, senders)) = acceptor {
+                tasks.spawn_local(accept_all(Arc::clone(&shared), opened, senders));
+            }
+            tasks.block_on(&runtime, serve_all(shared, clients));
+        })?;
+        threads.push(thread);
+    }
+    Ok((listeners, threads))
+}
+
+/// One thread: takes clients, and wakes the relays when the target changes. Sessions end with it.
+async fn serve_all(shared: Arc<Shared>, mut clients: mpsc::Receiver<Client>) {
+    let mut target = shared.target.subscribe();
+    let worker = Rc::new(Worker { shared, pool: Pool::default(), cut: Notify::new() });
+    loop {
+        tokio::select! {
+            biased;
+            // The sender lives in what this thread shares, so that it cannot be gone.
+            _ = target.changed() => worker.cut.notify_waiters(),
+            client = clients.recv() => match client {
+                Some(client) => drop(spawn_local(serve(Rc::clone(&worker), client, target.clone()))),
+                None => return,
+            },
+        }
+    }
+}
+
+/// Accepts on every listener that is handed in, until their sender is gone; then all listeners are closed.
+async fn accept_all(
+    shared: Arc<Shared>,
+    mut listeners: mpsc::Receiver<TcpListener>,
+    workers: Vec<mpsc::Sender<Client>>,
+) {
+    let acceptor = Rc::new(Acceptor { shared, workers, next: Cell::new(0), lingering: Rc::default() });
+    let mut tasks = JoinSet::new();
+    while let Some(listener) = listeners.recv().await {
+        let acceptor = Rc::clone(&acceptor);
+        tasks.spawn_local(async move { acceptor.accept(listener).await });
+    }
+}
+
+struct Acceptor {
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::Sender<Client>>,
+    next: Cell<usize>,
+    /// Clients beyond the limit that read their error now.
+    lingering: Rc<Cell<u32>>,
+}
+
+impl Acceptor {
+    async fn accept(&self, listener: TcpListener) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return self.shared.journal.record("proxy", Level::Error, "accept", error.to_string()),
+        };
+        let mut told = false;
+        loop {
+            // Taken from this thread's driver again: which thread serves it, `admit` decides.
+            match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+                Ok(stream) => {
+                    told = false;
+                    self.admit(stream).await;
+                }
+                // The client has given up while it waited.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        let text = format!("cannot accept clients: {error}");
+                        self.shared.journal.record("proxy", Level::Error, "accept", text);
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Hands a client to the next thread, or turns it away if there are too many.
+    async fn admit(&self, stream: std::net::TcpStream) {
+        let counters = &self.shared.setup.counters;
+        if counters.clients.load(Ordering::Relaxed) >= self.shared.clients_max {
+            counters.refused.fetch_add(1, Ordering::Relaxed);
+            return self.turn_away(stream);
+        }
+        counters.clients.fetch_add(1, Ordering::Relaxed);
+        counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let client = Client { stream, counted: Counted(Arc::clone(&self.shared)) };
+        let worker = self.next.get() % self.workers.len();
+        self.next.set(worker + 1);
+        // Its thread lives as long as this sender.
+        let _ = self.workers[worker].send(client).await;
+    }
+
+    fn turn_away(&self, mut stream: std::net::TcpStream) {
+        // A fresh socket has room for one line; a client that has gone needs none.
+        if stream.write_all(session::TOO_MANY).is_err() || self.lingering.get() >= LINGERING_MAX {
+            return;
+        }
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let lingering = Rc::clone(&self.lingering);
+        lingering.set(lingering.get() + 1);
+        spawn_local(async move {
+            linger(stream).await;
+            lingering.set(lingering.get() - 1);
+        });
+    }
+}
+
+/// One client, from its acceptance to its end.
+async fn serve(worker: Rc<Worker>, client: Client, mut target: watch::Receiver<Target>) {
+    let Client { stream, counted: _counted } = client;
+    let Ok(mut client) = TcpStream::from_std(stream) else { return };
+    if !asks(&client).await {
+        return;
+    }
+    let Some((mut server, generation)) = connect(&worker, &mut client, &mut target).await else { return };
+    let end = relay(&worker, &mut client, &mut server, generation).await;
+    drop(server);
+    match end {
+        End::Cut => drop(worker.shared.setup.counters.cut.fetch_add(1, Ordering::Relaxed)),
+        End::ServerClosed => linger(client).await,
+        End::ServerBroken => worker.shared.suspect.notify_one(),
+        End::ClientBroken => {}
+    }
+}
+
+/// Waits for the first byte of a client without taking it; false if it closes before.
+async fn asks(client: &TcpStream) -> bool {
+    matches!(client.peek(&mut [0]).await, Ok(1..))
+}
+
+/// Follows the session's decisions until it is connected to a target; none: it is over.
+async fn connect(
+    worker: &Worker,
+    client: &mut TcpStream,
+    target: &mut watch::Receiver<Target>,
+) -> Option<(TcpStream, u64)> {
+    let setup = &worker.shared.setup;
+    let mut session = Session::new(setup.config.hold_timeout, target.borrow_and_update().address.is_some());
+    let mut dialed = None;
+    let mut input = Input::Request;
+    loop {
+        input = match session.handle(clock::now(), input) {
+            Step::Wait => {
+                tokio::select! {
+                    biased;
+                    _ = target.changed() => Input::Moved(target.borrow_and_update().address.is_some()),
+                    () = closes(client) => Input::Gone,
+                    () = clock::sleep_until(session.deadline()) => Input::Tick,
+                }
+            }
+            Step::Dial => {
+                let (input, connected) = dial(worker, target).await;
+                dialed = connected;
+                input
+            }
+            Step::Relay => return dialed,
+            Step::Refuse(why) => {
+                setup.counters.refused.fetch_add(1, Ordering::Relaxed);
+                let text = session::refusal(setup.node.as_str(), &setup.master_name, &why);
+                refuse(client, &text).await;
+                return None;
+            }
+            Step::Close => return None,
+        };
+    }
+}
+
+/// Connects to the present target, unless it changes meanwhile.
+async fn dial(worker: &Worker, target: &mut watch::Receiver<Target>) -> (Input, Option<(TcpStream, u64)>) {
+    let Target { generation, address } = *target.borrow_and_update();
+    let Some(address) = address else { return (Input::Moved(false), None) };
+    let limit = worker.shared.setup.config.connect_timeout;
+    let connected = tokio::select! {
+        biased;
+        _ = target.changed() => return (Input::Moved(target.borrow_and_update().address.is_some()), None),
+        connected = timeout(limit, TcpStream::connect(address)) => connected,
+    };
+    let server =
+        connected.unwrap_or_else(|_| Err(io::Error::new(ErrorKind::TimedOut, format!("no answer in {limit:?}"))));
+    match server.and_then(|server| listen::tune(&SockRef::from(&server)).map(|()| server)) {
+        Ok(server) => (Input::Dialed(Ok(())), Some((server, generation))),
+        Err(error) => {
+            worker.shared.suspect.notify_one();
+            (Input::Dialed(Err(format!("{address}: {error}"))), None)
+        }
+    }
+}
+
+/// Waits until the client has closed its sending side, while what it sent before stays in the socket.
+async fn closes(client: &TcpStream) {
+    // The readiness that this interest stands for is the end of the stream and urgent data, which sockets of tokio do not
+    // ask the kernel for.
+    let _ = client.ready(Interest::PRIORITY).await;
+}
+
+async fn refuse(client: &mut TcpStream, text: &str) {
+    if timeout(LINGER, client.write_all(text.as_bytes())).await.is_ok_and(|sent| sent.is_ok()) {
+        drain(client).await;
+    }
+}
+
+/// Closes the sending side, and the rest once the client has closed too or had time enough to read.
+async fn linger(mut client: TcpStream) {
+    drain(&mut client).await;
+}
+
+async fn drain(client: &mut TcpStream) {
+    let drained = async {
+        if client.shutdown().await.is_ok() {
+            while client.readable().await.is_ok() && discard(client) {}
+        }
+    };
+    let _ = timeout(LINGER, drained).await;
+}
+
+/// Throws away what waits in a socket; false at its end. Not async, so that sessions do not carry the array.
+fn discard(client: &TcpStream) -> bool {
+    let mut trash = [0; 4_096];
+    match client.try_read(&mut trash) {
+        Ok(0) => false,
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}

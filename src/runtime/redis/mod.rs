@@ -1,0 +1,394 @@
+//! Runs the supervisor of the node's redis: its process, its configuration file, its durable record.
+
+mod asker;
+mod conf;
+mod disk;
+mod keeper;
+mod log;
+mod server;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::drive::{Execute, Flow, drive};
+use super::journal::{Journal, Level};
+use super::pidfd::{Ending, PidFd};
+use super::store::{Kind, Store, StoreError};
+use crate::base::{Epoch, Machine, NodeName, Secret};
+use crate::config;
+use crate::cores::cluster::{Part, View};
+use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
+use crate::wire::frame::{Decision, RedisRole};
+pub use conf::ConfError;
+use conf::{Conf, Start};
+pub use keeper::SpawnError;
+use keeper::{Plan, Spawned};
+pub use server::ServerError;
+
+const SOURCE: &str = "redis";
+/// The durable record.
+const RECORD: Kind = Kind { name: *b"rd", version: 1 };
+/// More inputs than can wait at once: one answer, one exit, one view, one stop.
+const INPUTS_MAX: usize = 16;
+
+/// What the supervisor of a node is made from.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// `[redis]` of the cluster file.
+    pub config: config::Redis,
+    /// The cluster's name, which is the master's name for the sentinels.
+    pub cluster: String,
+    /// The node's own address.
+    pub address: IpAddr,
+    /// The node's name.
+    pub node: NodeName,
+    /// The cluster's password.
+    pub password: Secret,
+    /// Where its configuration, log and record are written; made if it is missing.
+    pub state_dir: PathBuf,
+    /// Replica priority, 0–1000000; 0: never a master.
+    pub priority: u32,
+}
+
+/// Why a supervisor could not begin its work. Whatever happens later is a fault that it posts, and tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// An include file is not allowed or not readable.
+    #[error(transparent)]
+    Conf(#[from] ConfError),
+    /// The durable record cannot be read.
+    #[error(transparent)]
+    Record(#[from] StoreError),
+    /// The system refused a thread.
+    #[error("cannot start the thread that starts redis: {0}")]
+    Thread(io::Error),
+}
+
+/// Supervises the node's redis until `stop` is true, then ends it cleanly and returns. Dropped before that, redis is
+/// killed.
+pub async fn run(
+    setup: Setup,
+    view: watch::Receiver<Arc<View>>,
+    post: mpsc::Sender<Part>,
+    journal: Journal,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RedisError> {
+    let data_dir = setup.config.data_dir.clone().unwrap_or_else(|| setup.state_dir.join("redis"));
+    let conf = Conf {
+        address: setup.address,
+        port: setup.config.port,
+        password: setup.password.clone(),
+        data_dir,
+        persistence: setup.config.persistence,
+        include: setup.config.include.iter().map(PathBuf::from).collect(),
+        priority: setup.priority,
+    };
+    let store = Store::new(setup.state_dir.join("redis.record"), RECORD);
+    let own = SocketAddr::new(conf.own_ip(), conf.port);
+    let (checked, loaded, conf, store) = blocking(move || (conf.check(), store.load::<Durable>(), conf, store)).await;
+    checked?;
+    let durable = loaded?.unwrap_or_default();
+    tracing::debug!(node = %setup.node, incarnation = durable.incarnation, "supervises {own}");
+
+    let address = SocketAddr::new(setup.address, setup.config.port);
+    let mut machine = Supervisor::new(Config { address, priority: setup.priority }, durable);
+    let (inputs, received) = mpsc::channel(INPUTS_MAX);
+    let (spawned, started) = mpsc::unbounded_channel();
+    let plan = Plan { server: setup.config.server.clone(), conf, state_dir: setup.state_dir.clone() };
+    let orders = keeper::start(plan, move |result| {
+        // Nobody is left to hear of it: dropping the child's hold is all that can be done, its parent thread ends too.
+        let _ = spawned.send(result);
+    });
+    let (asks, asked) = mpsc::channel(INPUTS_MAX);
+    let (records, recorded) = mpsc::channel(1);
+    let (left, ended) = oneshot::channel();
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(asker::run(own, setup.password.clone(), asked, inputs.clone()));
+    tasks.spawn(watch_view(setup.cluster.clone(), view, inputs.clone()));
+    tasks.spawn(watch_stop(stop, inputs.clone()));
+    tasks.spawn(write_records(store, recorded, journal.clone()));
+    let (held, holds) = watch::channel(None);
+    tasks.spawn(watch_process(Watched { started, held, inputs, address, state_dir: setup.state_dir.clone() }));
+
+    let mut executor =
+        Executor { orders: orders.map_err(RedisError::Thread)?, asks, records, holds, post, journal, left: Some(left) };
+    tokio::select! {
+        () = drive(&mut machine, received, &mut executor) => {}
+        _ = ended => {}
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("neither cancelled nor does the work panic")
+}
+
+/// The master that the cluster decided on, and whether a failover is on, by the sentinels that are heard.
+fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
+    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
+    let masters = sentinels.flat_map(|sentinel| &sentinel.masters).filter(|master| master.name.as_str() == cluster);
+    masters.fold((None, None), |(decision, leading), master| {
+        let later = [decision, master.decision].into_iter().flatten().max_by_key(|decision: &Decision| decision.epoch);
+        (later, leading.max(master.leads))
+    })
+}
+
+async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
+    let mut last = None;
+    loop {
+        let now = heard(&view.borrow_and_update(), &cluster);
+        if last != Some(now) {
+            last = Some(now);
+            let (decision, leading) = now;
+            if inputs.send(Input::Cluster { decision, leading }).await.is_err() {
+                return;
+            }
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_stop(mut stop: watch::Receiver<bool>, inputs: mpsc::Sender<Input>) {
+    // A sender that is gone means stop, too: nobody could say it any more.
+    let _ = stop.wait_for(|stop| *stop).await;
+    let _ = inputs.send(Input::Stop).await;
+}
+
+/// A record, and who waits for it to be on disk.
+type Write = (Durable, Option<oneshot::Sender<Result<(), StoreError>>>);
+
+/// Writes records one after the other, so that none is overtaken by an older one.
+async fn write_records(store: Store, mut records: mpsc::Receiver<Write>, journal: Journal) {
+    let mut failing = false;
+    while let Some((durable, waiting)) = records.recv().await {
+        let store = store.clone();
+        let written = blocking(move || store.save(&durable)).await;
+        match (&written, waiting) {
+            (_, Some(waiting)) => {
+                // Who gave up waiting does not care any more.
+                let _ = waiting.send(written);
+                failing = false;
+            }
+            (Ok(()), None) => failing = false,
+            (Err(error), None) => {
+                if !failing {
+                    journal.record(SOURCE, Level::Warn, "record-failed", error.to_string());
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+struct Watched {
+    started: mpsc::UnboundedReceiver<Result<Spawned, SpawnError>>,
+    /// The process that lives now.
+    held: watch::Sender<Option<Arc<PidFd>>>,
+    inputs: mpsc::Sender<Input>,
+    address: SocketAddr,
+    state_dir: PathBuf,
+}
+
+/// Says when a process was started, and when it ended, the moment the kernel knows.
+async fn watch_process(mut watched: Watched) {
+    while let Some(result) = watched.started.recv().await {
+        let input = match result {
+            Ok(spawned) => match watched.take(spawned) {
+                Ok(process) => {
+                    let (pid, log_later) = (process.child.id(), process.start == Start::FromSnapshot);
+                    if watched.inputs.send(Input::Spawned { pid, log_later }).await.is_err() {
+                        return;
+                    }
+                    watched.live(process).await;
+                    continue;
+                }
+                Err(error) => Input::SpawnFailed(format!("cannot watch redis: {error}")),
+            },
+            Err(error) => Input::SpawnFailed(error.to_string()),
+        };
+        if watched.inputs.send(input).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Living {
+    child: std::process::Child,
+    ending: Ending,
+    last_words: oneshot::Receiver<Vec<String>>,
+    start: Start,
+}
+
+impl Watched {
+    fn take(&self, mut spawned: Spawned) -> io::Result<Living> {
+        let (words, last_words) = oneshot::channel();
+        let directory = self.state_dir.clone();
+        let log = spawned.log;
+        let thread = std::thread::Builder::new().name("redis-log".to_owned()).stack_size(128 * 1024);
+        let begun = thread.spawn(move || {
+            // Nobody waits for the last words of a redis that was killed with its supervisor.
+            let _ = words.send(log::keep(log, &directory));
+        });
+        let held = Arc::new(spawned.held);
+        match begun.and_then(|_| Ending::of(held.clone())) {
+            Ok(ending) => {
+                self.held.send_replace(Some(held));
+                Ok(Living { child: spawned.child, ending, last_words, start: spawned.start })
+            }
+            Err(error) => {
+                // A process that nobody watches must not live.
+                let _ = spawned.child.kill();
+                let _ = spawned.child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    async fn live(&self, mut process: Living) {
+        process.ending.wait().await;
+        // Its children (a save, a rewrite) have lost their purpose. It is not waited for yet, so that its number,
+        // which is that of the group, cannot belong to anybody else.
+        if let Ok(group) = i32::try_from(process.child.id()) {
+            match killpg(Pid::from_raw(group), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
+                Err(error) => tracing::debug!("killing what redis left behind: {error}"),
+            }
+        }
+        let exit = process.child.wait().map_or(Exit::Unknown, exit);
+        self.held.send_replace(None);
+        if self.inputs.send(Input::Exited(exit)).await.is_err() {
+            return;
+        }
+        let lines = process.last_words.await.unwrap_or_default();
+        // One that was killed had no time to say why; its last lines are about something else.
+        let killed = exit == Exit::Signal(Signal::SIGKILL as i32);
+        if let Some(words) = log::reason(&lines, self.address).filter(|_| !killed) {
+            // Without a reader the supervisor has left.
+            let _ = self.inputs.send(Input::LastWords(words)).await;
+        }
+    }
+}
+
+fn exit(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+struct Executor {
+    orders: std::sync::mpsc::Sender<()>,
+    asks: mpsc::Sender<(Token, Ask)>,
+    records: mpsc::Sender<Write>,
+    holds: watch::Receiver<Option<Arc<PidFd>>>,
+    post: mpsc::Sender<Part>,
+    journal: Journal,
+    left: Option<oneshot::Sender<()>>,
+}
+
+impl Execute<Supervisor> for Executor {
+    async fn execute(&mut self, output: Output) -> Flow<<Supervisor as Machine>::Input> {
+        match output {
+            Output::Record(durable) => {
+                let (waiting, written) = oneshot::channel();
+                let sent = self.records.send((durable, Some(waiting))).await;
+                match (sent, written.await) {
+                    (Ok(()), Ok(Ok(()))) => {}
+                    (_, Ok(Err(error))) => return Flow::Abort(Input::RecordFailed(error.to_string())),
+                    (_, Err(_)) | (Err(_), Ok(Ok(()))) => {
+                        return Flow::Abort(Input::RecordFailed("the writer of records has ended".to_owned()));
+                    }
+                }
+            }
+            // Full: the disk is slower than once a second, and the next one says more.
+            Output::Remember(durable) => drop(self.records.try_send((durable, None))),
+            Output::Spawn => {
+                if self.orders.send(()).is_err() {
+                    return Flow::Abort(Input::SpawnFailed(SpawnError::Thread.to_string()));
+                }
+            }
+            Output::Terminate => self.signal(Signal::SIGTERM),
+            Output::Kill => self.signal(Signal::SIGKILL),
+            Output::Ask { token, ask } => {
+                // Only an asker that ended refuses; the task set lives as long as this executor.
+                let _ = self.asks.send((token, ask)).await;
+            }
+            // Whoever collects facts and no longer does is about to end everything.
+            Output::Post(facts) => drop(self.post.send(Part::Redis(facts)).await),
+            Output::Fault(reason) => drop(self.post.send(Part::Fault { source: SOURCE, reason }).await),
+            Output::Publish(event) => self.publish(&event),
+            Output::Left => {
+                // Received by `run` as long as it runs.
+                self.left.take().map(|left| left.send(()));
+            }
+        }
+        Flow::Done
+    }
+}
+
+impl Executor {
+    /// A process that has just ended needs none.
+    fn signal(&self, signal: Signal) {
+        if let Some(held) = &*self.holds.borrow()
+            && let Err(error) = held.signal(signal)
+        {
+            tracing::debug!("{signal} to redis: {error}");
+        }
+    }
+
+    fn publish(&self, event: &Event) {
+        let (level, name, text) = match event {
+            Event::Started { pid, incarnation } => {
+                (Level::Info, "started", format!("redis runs as process {pid}, start number {incarnation}"))
+            }
+            Event::NotStarted(reason) => (Level::Error, "not-started", reason.clone()),
+            Event::Died(exit) => (Level::Warn, "died", format!("redis {exit}")),
+            Event::Stopped(exit) => (Level::Info, "stopped", format!("redis was stopped and {exit}")),
+            Event::Killed => (Level::Warn, "killed", "redis did not end in time and is killed".to_owned()),
+            Event::Logs => {
+                (Level::Info, "logs", "redis has read its snapshot and begins its append-only file".to_owned())
+            }
+            Event::NotLogged(reason) => {
+                (Level::Error, "not-logged", format!("redis does not begin its append-only file: {reason}"))
+            }
+            Event::Loading => (Level::Info, "loading", "redis reads its data from disk".to_owned()),
+            Event::Answers => (Level::Info, "answers", "redis answers".to_owned()),
+            Event::Busy => (Level::Warn, "busy", "redis is alive and does not answer".to_owned()),
+            Event::Follows(Decision { master, epoch }) => {
+                (Level::Info, "follows", format!("redis was told to follow {master}, master of epoch {epoch}"))
+            }
+            Event::NotFollowed(reason) => (Level::Warn, "not-followed", format!("redis refuses to follow: {reason}")),
+            Event::Role { from, to } => {
+                (Level::Info, "role", format!("redis is {}, and was {}", said(*to), said(*from)))
+            }
+        };
+        self.journal.record(SOURCE, level, name, text);
+    }
+}
+
+fn said(role: RedisRole) -> String {
+    match role {
+        RedisRole::Unknown => "not known yet".to_owned(),
+        RedisRole::Closed => "closed".to_owned(),
+        RedisRole::Replica { of, link_up: true } => format!("a replica in sync with {of}"),
+        RedisRole::Replica { of, link_up: false } => format!("a replica of {of}, not in sync"),
+        RedisRole::Master { replicas } => format!("master of {replicas} replicas"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

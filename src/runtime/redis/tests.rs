@@ -1,0 +1,45 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::base::{Instant, RunId};
+use crate::cores::cluster::NodeView;
+use crate::wire::frame::{Health, MasterFacts, NodeState, Roles, SentinelFacts};
+
+fn decision(last: u8, epoch: Epoch) -> Option<Decision> {
+    Some(Decision { master: SocketAddr::from(([192, 168, 0, last], 6379)), epoch })
+}
+
+/// A node whose sentinel watches one master.
+fn sentinel(cluster: &str, decision: Option<Decision>, leads: Option<Epoch>, fresh: bool) -> NodeView {
+    let name: NodeName = "redis-01".parse().unwrap();
+    let roles = Roles { sentinel: true, ..Roles::default() };
+    let name_of_master = cluster.try_into().unwrap();
+    let master = MasterFacts { name: name_of_master, decision, sees_down: false, leads, vote: None };
+    let masters = heapless::Vec::from_slice(&[master]).unwrap();
+    let state = NodeState {
+        name: name.clone(),
+        version: heapless::String::new(),
+        roles,
+        health: Health::Good,
+        redis: None,
+        sentinel: Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 9, masters }),
+        proxy: None,
+        vips: heapless::Vec::new(),
+    };
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, fault: String::new() }
+}
+
+#[test]
+fn the_latest_decision_of_the_sentinels_that_are_heard_counts() {
+    let view = |nodes| View { at: Instant::START, me: 0, nodes };
+    let nodes = vec![
+        sentinel("mymaster", decision(4, 3), None, true),
+        sentinel("mymaster", decision(5, 4), Some(5), true),
+        sentinel("mymaster", None, Some(2), true),
+        sentinel("mymaster", decision(6, 8), Some(8), false),
+        sentinel("another", decision(6, 9), Some(9), true),
+    ];
+    assert_eq!(heard(&view(nodes), "mymaster"), (decision(5, 4), Some(5)));
+    assert_eq!(heard(&view(vec![]), "mymaster"), (None, None));
+}

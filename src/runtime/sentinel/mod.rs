@@ -1,0 +1,252 @@
+//! Runs the sentinel: its links, its port for clients and sentinels, its durable state, its part of the node's frame.
+
+mod links;
+mod server;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::clock;
+use super::drive::{Execute, Flow, drive};
+use super::journal::{Journal, Level};
+use super::store::{Kind, Store, StoreError};
+use crate::base::{NodeName, RunId};
+use crate::cores::cluster::{Part, View};
+use crate::cores::sentinel::{Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Sentinel, Severity};
+use crate::wire::frame::RedisFacts;
+
+use links::Links;
+use server::Clients;
+
+/// Kind of the state file.
+pub const KIND: Kind = Kind { name: *b"se", version: 1 };
+/// Inputs that may wait. Whoever brings more waits itself.
+const INPUTS_MAX: usize = 1_024;
+/// What was sent at the end may take so long to leave.
+const LEAVE_MAX: Duration = Duration::from_millis(200);
+
+/// What a sentinel needs to run.
+#[derive(Debug)]
+pub struct Setup {
+    /// What it has to know.
+    pub config: Config,
+    /// Where its state is, of [`KIND`].
+    pub store: Store,
+    /// Port for clients and sentinels, on all addresses of the node.
+    pub port: u16,
+}
+
+/// An order of the operator.
+#[derive(Debug)]
+pub struct Order {
+    /// The node to become master; none: the best replica.
+    pub to: Option<NodeName>,
+    /// Told when it is done or why it was not.
+    pub done: oneshot::Sender<Result<FailoverReport, String>>,
+}
+
+/// Why the sentinel does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SentinelError {
+    /// Somebody listens there already.
+    #[error("the sentinel's port {port} is in use: is another sentinel running on this node?")]
+    PortInUse {
+        /// The port.
+        port: u16,
+    },
+    /// The port cannot be listened on.
+    #[error("cannot listen on the sentinel's port {port}: {source}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its state cannot be read. To go on without it could mean a second vote in an epoch.
+    #[error(transparent)]
+    State(#[from] StoreError),
+    /// No random id could be made.
+    #[error("cannot make a random id: {0}")]
+    Random(io::Error),
+}
+
+/// Runs the sentinel until `stop` is true.
+pub async fn run(
+    setup: Setup,
+    view: watch::Receiver<Arc<View>>,
+    orders: mpsc::Receiver<Order>,
+    post: mpsc::Sender<Part>,
+    journal: Journal,
+    stop: watch::Receiver<bool>,
+) -> Result<(), SentinelError> {
+    let Setup { config, store, port } = setup;
+    let durable = match load(&store).await? {
+        Some(durable) => durable,
+        None => Durable::new(random_id().map_err(SentinelError::Random)?),
+    };
+    let listener = server::listen(port)?;
+    let (inputs, received) = mpsc::channel(INPUTS_MAX);
+    let clients = Clients::default();
+    let waiting = Waiting::default();
+    let (stopped_tx, stopped) = oneshot::channel();
+    // Everything spawned here ends with this set.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server::accept(listener, clients.clone(), inputs.clone(), journal.clone()));
+    tasks.spawn(watch_view(view, inputs.clone()));
+    tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
+    tasks.spawn(tell_stop(stop, inputs.clone()));
+    let mut machine = Sentinel::new(config, durable, clock::now());
+    let links = Links::new(inputs);
+    let mut runner = Runner { links, clients, waiting, store, post, journal, stopped: Some(stopped_tx) };
+    tokio::select! {
+        () = drive(&mut machine, received, &mut runner) => {}
+        _ = stopped => {}
+    }
+    runner.links.leave(LEAVE_MAX).await;
+    Ok(())
+}
+
+async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
+    let store = store.clone();
+    // A panic of the blocking task can only be one of `load`, and is passed on.
+    spawn_blocking(move || store.load()).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+fn random_id() -> io::Result<RunId> {
+    use std::io::Read;
+    let mut id = [0; 20];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut id)?;
+    Ok(RunId(id))
+}
+
+/// Orders that wait for their end.
+#[derive(Clone, Debug, Default)]
+struct Waiting(Arc<std::sync::Mutex<BTreeMap<OrderId, oneshot::Sender<Result<FailoverReport, String>>>>>);
+
+impl Waiting {
+    fn put(&self, order: OrderId, done: oneshot::Sender<Result<FailoverReport, String>>) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(order, done);
+    }
+
+    fn take(&self, order: OrderId) -> Option<oneshot::Sender<Result<FailoverReport, String>>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&order)
+    }
+}
+
+async fn take_orders(mut orders: mpsc::Receiver<Order>, waiting: Waiting, inputs: mpsc::Sender<Input>) {
+    let mut count = 0;
+    while let Some(Order { to, done }) = orders.recv().await {
+        count += 1;
+        waiting.put(OrderId(count), done);
+        if inputs.send(Input::Order(OrderId(count), to)).await.is_err() {
+            return;
+        }
+    }
+    // Nobody can order any more; the others go on.
+    std::future::pending().await
+}
+
+async fn tell_stop(mut stop: watch::Receiver<bool>, inputs: mpsc::Sender<Input>) {
+    // Whoever dropped the sending end wants the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+    let _ = inputs.send(Input::Stop).await;
+}
+
+/// Tells of every node whose facts have changed.
+async fn watch_view(mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
+    let mut told: BTreeMap<NodeName, NodeFacts> = BTreeMap::new();
+    loop {
+        let now = view.borrow_and_update().clone();
+        for node in &now.nodes {
+            let state = node.state.as_ref();
+            let facts = NodeFacts {
+                node: node.name.clone(),
+                redis: state.and_then(|state| state.redis.clone()).map(steady),
+                sentinel: state.and_then(|state| state.sentinel.clone()),
+                fresh: node.fresh && state.is_some(),
+            };
+            let changed = told.get(&node.name) != Some(&facts);
+            // A node never heard is what every node is at the start.
+            if changed && (state.is_some() || told.contains_key(&node.name)) {
+                told.insert(node.name.clone(), facts.clone());
+                if inputs.send(Input::Facts(Box::new(facts))).await.is_err() {
+                    return;
+                }
+            }
+        }
+        if view.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Without what changes with every write: the sentinel asks for offsets when it needs them.
+fn steady(facts: RedisFacts) -> RedisFacts {
+    RedisFacts { offset: 0, ..facts }
+}
+
+struct Runner {
+    links: Links,
+    clients: Clients,
+    waiting: Waiting,
+    store: Store,
+    post: mpsc::Sender<Part>,
+    journal: Journal,
+    stopped: Option<oneshot::Sender<()>>,
+}
+
+impl Execute<Sentinel> for Runner {
+    async fn execute(&mut self, output: Output) -> Flow<Input> {
+        match output {
+            Output::Connect { link, address, limit } => self.links.connect(link, address, limit),
+            Output::Hangup(link) => self.links.hang_up(link),
+            Output::Query { link, tag, args } => {
+                if let Some(reason) = self.links.query(link, tag, args) {
+                    return Flow::Feed(Input::LinkDown(link, reason));
+                }
+            }
+            Output::Store(durable) => return self.save(durable).await,
+            Output::Respond(client, answer) => self.clients.respond(client, &answer),
+            Output::Dismiss(client) => self.clients.dismiss(client),
+            // Without a peer link nobody listens, and the sentinel works all the same.
+            Output::Post(facts) => drop(self.post.send(Part::Sentinel(*facts)).await),
+            Output::Fault(reason) => drop(self.post.send(Part::Fault { source: "sentinel", reason }).await),
+            Output::Publish(event) => {
+                let level = match event.severity {
+                    Severity::Info => Level::Info,
+                    Severity::Warn => Level::Warn,
+                    Severity::Error => Level::Error,
+                };
+                self.journal.record("sentinel", level, event.name, event.payload);
+            }
+            Output::OrderDone(order, result) => {
+                // Who ordered may have gone.
+                if let Some(done) = self.waiting.take(order) {
+                    let _ = done.send(result);
+                }
+            }
+            Output::Stopped => {
+                if let Some(stopped) = self.stopped.take() {
+                    let _ = stopped.send(());
+                }
+            }
+        }
+        Flow::Done
+    }
+}
+
+impl Runner {
+    async fn save(&mut self, durable: Durable) -> Flow<Input> {
+        let store = self.store.clone();
+        match spawn_blocking(move || store.save(&durable)).await {
+            Ok(Ok(())) => Flow::Feed(Input::Stored(Ok(()))),
+            Ok(Err(error)) => Flow::Abort(Input::Stored(Err(error.to_string()))),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}

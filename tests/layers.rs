@@ -1,0 +1,381 @@
+//! Holds the direction of dependencies: `main, args → operate → runtime → config → cores → wire → base`, each may use
+//! what stands to its right; cores never use each other; cores, wire and base touch neither sockets nor clocks, files,
+//! processes or threads. And nothing in the build needs a C compiler. Each detector is proved on a
+//! snippet that it must refuse.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// From left to right.
+const LAYERS: [&str; 7] = ["main", "operate", "runtime", "config", "cores", "wire", "base"];
+/// What decides must be told everything: these layers reach for nothing themselves.
+const PURE: [&str; 3] = ["cores", "wire", "base"];
+const CRATES_OF_THE_OUTSIDE: [&str; 8] =
+    ["tokio", "nix", "rtnetlink", "socket2", "libc", "sd_notify", "netlink_packet_route", "ratatui"];
+const NEEDS_C: [&str; 7] = ["cc", "cmake", "pkg-config", "bindgen", "clang-sys", "autotools", "vcpkg"];
+
+#[test]
+fn dependencies_point_one_way() {
+    let mut wrong = Vec::new();
+    for (file, source) in sources() {
+        wrong.extend(faults(&file, &source).into_iter().map(|fault| format!("src/{}: {fault}", file.display())));
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_in_the_build_needs_c() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
+        let mut tree = Command::new(&cargo);
+        tree.args(["tree", "--offline", "--locked", "-e", "normal,build", "--prefix", "none", "--format", "{p}"]);
+        let tree = tree.args(["--target", target]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let tree = String::from_utf8(tree.stdout).unwrap();
+        assert!(tree.lines().any(|line| line.starts_with("tokio v")), "this is no tree of ours:\n{tree}");
+        assert_eq!(c_in(&tree), Vec::<&str>::new(), "{target}");
+    }
+}
+
+#[test]
+fn the_detectors_detect() {
+    for (file, source, part) in [
+        ("base/x.rs", "use crate::wire::frame::Roles;", "base uses wire"),
+        ("wire/x.rs", "fn f() { crate::cores::cluster::f() }", "wire uses cores"),
+        ("cores/vrrp/x.rs", "use crate::config::Config;", "cores uses config"),
+        ("config/x.rs", "use crate::{base::Secret, runtime::{clock, store}};", "config uses runtime"),
+        ("config/file.rs", "use super::super::operate::check;", "config uses operate"),
+        ("runtime/mod.rs", "use super::operate;", "runtime uses operate"),
+        ("operate/x.rs", "type A = crate::args::Arguments;", "operate uses main"),
+        ("runtime/x.rs", "use vigie::operate::check;", "runtime uses operate"),
+        ("runtime/x.rs", "use crate::*;", "uses all of the crate"),
+        ("cores/vrrp/mod.rs", "use crate::cores::sentinel::Event;", "core vrrp uses core sentinel"),
+        ("cores/vrrp/mod.rs", "use super::sentinel::Event;", "core vrrp uses core sentinel"),
+        ("cores/vrrp/state.rs", "use super::super::{sentinel, vrrp};", "core vrrp uses core sentinel"),
+        ("cores/vrrp/state.rs", "use crate::cores;", "core vrrp uses all cores"),
+        ("base/x.rs", "use tokio::sync::mpsc;", "tokio"),
+        ("base/x.rs", "use tokio;", "tokio"),
+        ("base/x.rs", "fn f() { ::nix::unistd::getpid(); }", "nix"),
+        ("wire/x.rs", "use std::{fmt, net::{IpAddr, TcpStream}};", "std::net::TcpStream"),
+        ("wire/x.rs", "use std::net::*;", "std::net::*"),
+        ("wire/x.rs", "use std::{net::{self, IpAddr}};", "std::net"),
+        ("wire/x.rs", "fn f() { let _ = std::net::UdpSocket::bind(a); }", "std::net::UdpSocket"),
+        ("cores/proxy/x.rs", "use std::fs;", "std::fs"),
+        ("cores/proxy/x.rs", "use std::{env, process::Command, thread};", "std::thread"),
+        ("cores/proxy/x.rs", "fn f() { Instant::now(); }", "Instant::now"),
+        ("cores/proxy/x.rs", "use std::time::{Duration, SystemTime};", "SystemTime"),
+        ("cores/proxy/x.rs", "use std as s;", "std"),
+        ("cores/proxy/x.rs", "fn f<'a>(c: char) -> bool { c == '\"' } use std::fs; // \"", "std::fs"),
+        ("cores/proxy/x.rs", "#[cfg(test)]\nmod tests { use tokio::x; }\nuse std::fs;", "std::fs"),
+        ("cores/proxy/x.rs", "#[cfg(test)]\nmod tests;\nuse std::fs;", "std::fs"),
+    ] {
+        let found = faults(Path::new(file), source);
+        assert!(found.iter().any(|fault| fault.contains(part)), "{file}: {source}: {found:?}");
+    }
+    assert_eq!(
+        c_in("vigie v0.1.0 (/x)\ncc v1.2.3\ncc-traits v1.0.0\nzstd-sys v2\npkg-config v0.3 (*)"),
+        ["cc", "pkg-config"]
+    );
+}
+
+#[test]
+fn the_detectors_let_pass_what_is_right() {
+    for (file, source) in [
+        ("main.rs", "use vigie::operate::check; use vigie::args::Arguments;"),
+        ("args.rs", "use crate::base::NodeName;"),
+        ("operate/x.rs", "use crate::{base, wire, cores, config, runtime}; use std::fs;"),
+        ("runtime/x.rs", "use super::clock; use tokio::net::TcpStream; fn f() { std::time::Instant::now(); }"),
+        ("config/file.rs", "use super::keys; use crate::wire::frame::Roles; use std::fs;"),
+        ("cores/vrrp/state.rs", "use super::{Event, Input}; use crate::cores::vrrp::Router; use crate::base::Instant;"),
+        ("cores/vrrp/state.rs", "use super::super::vrrp::Router; use std::net::{IpAddr, SocketAddr};"),
+        (
+            "cores/vrrp/mod.rs",
+            "// use tokio::net;\n/* std::fs /* */ std::fs */ const X: &str = \"std::fs\"; mod tokio_like {}",
+        ),
+        (
+            "cores/vrrp/mod.rs",
+            "const X: &str = r#\"use \"tokio::x\" \"#; const Y: u8 = b'\"'; use std::time::Duration;",
+        ),
+        ("cores/vrrp/mod.rs", "#[cfg(test)]\n#[allow(x)]\nmod tests { use tokio::x; fn f() { {} } }"),
+        ("cores/vrrp/tests.rs", "use std::fs; use crate::cores::sentinel;"),
+        ("wire/x.rs", "fn f<'a>(x: &'a str) -> &'a str { x } pub(crate) struct S; pub(super) const fn g() {}"),
+    ] {
+        assert_eq!(faults(Path::new(file), source), Vec::<String>::new(), "{file}: {source}");
+    }
+}
+
+/// All files below `src/`, relative to it.
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut waiting = vec![root.clone()];
+    let mut sources = Vec::new();
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push((path.strip_prefix(&root).unwrap().to_owned(), std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(sources.len() > 20, "the sources are elsewhere");
+    sources.sort();
+    sources
+}
+
+/// What a file uses and must not. `file` is relative to `src/`.
+fn faults(file: &Path, source: &str) -> Vec<String> {
+    let module = module_of(file);
+    let is_test = module.last().is_some_and(|name| name == "tests") || module.iter().any(|name| name == "tests");
+    if file == Path::new("lib.rs") || is_test {
+        return Vec::new();
+    }
+    let layer = layer_of(&module[0]);
+    let rank = LAYERS.iter().position(|known| *known == layer).unwrap_or_else(|| panic!("{layer}: an unknown layer"));
+    let mut faults = Vec::new();
+    for path in paths(&tokens(source)) {
+        match absolute(&path, &module) {
+            Some(inner) => faults.extend(inner_fault(&inner, &module, layer, rank)),
+            None if PURE.contains(&layer) && reaches_out(&path) => {
+                faults.push(format!("{layer} reaches outside: {}", path.join("::")));
+            }
+            None => {}
+        }
+    }
+    faults
+}
+
+/// The modules that lead to a file: `cores/vrrp/mod.rs` is `cores::vrrp`.
+fn module_of(file: &Path) -> Vec<String> {
+    let names = file.with_extension("");
+    let mut names: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+    if names.last().is_some_and(|name| name == "mod") {
+        names.pop();
+    }
+    names
+}
+
+fn layer_of(module: &str) -> &str {
+    if module == "args" { "main" } else { module }
+}
+
+/// A path inside of this crate, from its root; none if it leads to another crate or to a local name.
+fn absolute(path: &[String], module: &[String]) -> Option<Vec<String>> {
+    match path[0].as_str() {
+        "crate" | "vigie" => Some(path[1..].to_vec()),
+        "super" => {
+            let ups = path.iter().take_while(|name| *name == "super").count();
+            let kept = module.len().checked_sub(ups)?;
+            Some(module[..kept].iter().chain(&path[ups..]).cloned().collect())
+        }
+        _ => None,
+    }
+}
+
+fn inner_fault(path: &[String], module: &[String], layer: &str, rank: usize) -> Option<String> {
+    let target = match path.first() {
+        None => return Some(format!("{layer} uses all of the crate")),
+        Some(all) if all == "*" => return Some(format!("{layer} uses all of the crate")),
+        Some(first) => layer_of(first),
+    };
+    let to = LAYERS.iter().position(|known| *known == target)?;
+    if to < rank {
+        return Some(format!("{layer} uses {target}: {}", path.join("::")));
+    }
+    let own = module.get(1).filter(|_| layer == "cores" && target == "cores")?;
+    match path.get(1) {
+        Some(other) if other == own => None,
+        Some(other) if other != "*" => Some(format!("core {own} uses core {other}")),
+        _ => Some(format!("core {own} uses all cores")),
+    }
+}
+
+/// Whether a path leads to sockets, clocks, files, processes or threads.
+fn reaches_out(path: &[String]) -> bool {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let named = match path.as_slice() {
+        [first, ..] if CRATES_OF_THE_OUTSIDE.contains(first) => true,
+        ["std"] | ["std", "*" | "fs" | "process" | "thread" | "env" | "os", ..] => true,
+        ["std", "net" | "time"] | ["std", "net" | "time", "*", ..] => true,
+        ["std", "net", name, ..] => name.starts_with("Tcp") || name.starts_with("Udp"),
+        ["std", "time", "Instant" | "SystemTime", ..] => true,
+        _ => false,
+    };
+    named || path.ends_with(&["Instant", "now"]) || path.contains(&"SystemTime")
+}
+
+/// The crates of a `cargo tree` that need a C compiler or look for C libraries.
+fn c_in(tree: &str) -> Vec<&str> {
+    tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| NEEDS_C.contains(name)).collect()
+}
+
+/// Identifiers and punctuation (`::` as one) without comments, literals and what is compiled for tests only.
+fn tokens(source: &str) -> Vec<String> {
+    let mut tokens: Vec<String> = Vec::new();
+    let mut rest = source;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => comment(rest),
+            '"' => text(rest, 1),
+            'r' if rest.starts_with("r\"") || rest.starts_with("r#") => raw_text(rest).unwrap_or(1),
+            'b' if rest.starts_with("b\"") => text(rest, 2),
+            '\'' => character(rest),
+            _ if first.is_alphanumeric() || first == '_' => {
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+                tokens.push(rest[..end].to_owned());
+                end
+            }
+            ':' if rest.starts_with("::") => {
+                tokens.push("::".to_owned());
+                2
+            }
+            _ => {
+                if !first.is_whitespace() {
+                    tokens.push(first.to_string());
+                }
+                first.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    without_tests(tokens)
+}
+
+/// Length of a block comment; they nest.
+fn comment(rest: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < rest.len() {
+        let (change, step) = match &rest.as_bytes()[at..] {
+            [b'/', b'*', ..] => (1, 2),
+            [b'*', b'/', ..] => (-1, 2),
+            _ => (0, 1),
+        };
+        depth += change;
+        at += step;
+        if depth == 0 {
+            break;
+        }
+    }
+    at
+}
+
+/// Length of a text literal whose content begins at `start`.
+fn text(rest: &str, start: usize) -> usize {
+    let bytes = rest.as_bytes();
+    let mut at = start;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(rest.len())
+}
+
+/// Length of `r"…"` or `r#"…"#`; none for a raw identifier.
+fn raw_text(rest: &str) -> Option<usize> {
+    let hashes = rest[1..].bytes().take_while(|byte| *byte == b'#').count();
+    let content = rest.get(1 + hashes..)?.strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(hashes));
+    Some(2 + hashes + content.find(&end)? + end.len())
+}
+
+/// Length of a character literal, or of the quote of a lifetime.
+fn character(rest: &str) -> usize {
+    let mut characters = rest.char_indices().skip(1);
+    match (characters.next(), characters.next()) {
+        (Some((_, '\\')), Some((at, _))) => rest[at + 1..].find('\'').map_or(1, |end| at + 1 + end + 1),
+        (Some(_), Some((at, '\''))) => at + 1,
+        _ => 1,
+    }
+}
+
+/// Leaves out items under `#[cfg(test)]`.
+fn without_tests(tokens: Vec<String>) -> Vec<String> {
+    let marker = ["#", "[", "cfg", "(", "test", ")", "]"];
+    let mut kept = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        if !tokens[at..].iter().take(marker.len()).eq(marker) {
+            kept.push(tokens[at].clone());
+            at += 1;
+            continue;
+        }
+        let mut depth = 0;
+        at += marker.len();
+        while at < tokens.len() {
+            let token = tokens[at].as_str();
+            at += 1;
+            match token {
+                "{" => depth += 1,
+                "}" => depth -= 1,
+                ";" => {}
+                _ => continue,
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    kept
+}
+
+/// Every path of two or more names, and every name that is imported; groups are taken apart.
+fn paths(tokens: &[String]) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        let imported = at > 0 && tokens[at - 1] == "use";
+        let starts = is_name(&tokens[at]) && tokens.get(at + 1).is_some_and(|next| next == "::" || imported);
+        if starts {
+            at = tree(tokens, at, &[], &mut paths);
+        } else {
+            // `use ::nix::…` and `use {a, b};`
+            let group = imported && tokens[at] == "{";
+            at = if group { tree(tokens, at, &[], &mut paths) } else { at + 1 };
+        }
+    }
+    paths
+}
+
+fn is_name(token: &str) -> bool {
+    token.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
+}
+
+/// Reads the path at `at` below `prefix`; returns where it ends.
+fn tree(tokens: &[String], mut at: usize, prefix: &[String], paths: &mut Vec<Vec<String>>) -> usize {
+    let mut path = prefix.to_vec();
+    loop {
+        match tokens.get(at).map(String::as_str) {
+            Some("{") => {
+                at += 1;
+                while at < tokens.len() && tokens[at] != "}" {
+                    let next = tree(tokens, at, &path, paths);
+                    // A comma, `as`, or what a macro put there.
+                    at = next.max(at + 1);
+                    while at < tokens.len() && tokens[at] != "," && tokens[at] != "}" {
+                        at += 1;
+                    }
+                    at += usize::from(at < tokens.len() && tokens[at] == ",");
+                }
+                return at + 1;
+            }
+            Some("self") if !path.is_empty() => at += 1,
+            Some(name) if is_name(name) || name == "*" => {
+                path.push(name.to_owned());
+                at += 1;
+            }
+            _ => break,
+        }
+        if tokens.get(at).is_some_and(|next| next == "::") {
+            at += 1;
+        } else {
+            break;
+        }
+    }
+    if !path.is_empty() {
+        paths.push(path);
+    }
+    at
+}

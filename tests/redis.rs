@@ -1,0 +1,462 @@
+//! The supervisor with real servers, on loopback addresses of the test's own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall stop where it stands")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use vigie::base::{NodeName, RunId, Secret};
+use vigie::config::{self, Persistence};
+use vigie::cores::cluster::{NodeView, Part, View};
+use vigie::runtime::clock;
+use vigie::runtime::journal::Journal;
+use vigie::runtime::redis::{self, RedisError, Setup};
+use vigie::wire::frame::{
+    Decision, Health, MasterFacts, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts,
+};
+
+const PASSWORD: &str = "a \"strange\\ password";
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node under test: what it posts, and what it is told.
+struct Node {
+    address: SocketAddr,
+    dir: PathBuf,
+    view: watch::Sender<Arc<View>>,
+    stop: watch::Sender<bool>,
+    posts: mpsc::Receiver<Part>,
+    faults: Vec<Option<String>>,
+    task: tokio::task::JoinHandle<Result<(), RedisError>>,
+}
+
+const PORT: u16 = 16_379;
+
+/// Every node has a loopback address of its own, so that tests may run at once.
+fn own_address() -> IpAddr {
+    static NODES: AtomicU8 = AtomicU8::new(10);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, NODES.fetch_add(1, Ordering::Relaxed), high, low))
+}
+
+fn setup(dir: &Path) -> Setup {
+    Setup {
+        config: config::Redis {
+            port: PORT,
+            server: "redis-server".to_owned(),
+            data_dir: None,
+            persistence: Persistence::Aof,
+            include: vec![],
+        },
+        cluster: "mymaster".to_owned(),
+        address: own_address(),
+        node: "redis-01".parse().unwrap(),
+        password: Secret::new(PASSWORD),
+        state_dir: dir.to_owned(),
+        priority: 100,
+    }
+}
+
+/// A cluster in which one sentinel speaks.
+fn view(decision: Option<Decision>) -> Arc<View> {
+    let name: NodeName = "redis-01".parse().unwrap();
+    let roles = Roles { redis: true, sentinel: true, proxy: false };
+    let master =
+        MasterFacts { name: "mymaster".try_into().unwrap(), decision, sees_down: false, leads: None, vote: None };
+    let masters = heapless::Vec::from_slice(&[master]).unwrap();
+    let state = NodeState {
+        name: name.clone(),
+        version: "0".try_into().unwrap(),
+        roles,
+        health: Health::Good,
+        redis: None,
+        sentinel: Some(SentinelFacts { id: RunId([7; 20]), current_epoch: 1, masters }),
+        proxy: None,
+        vips: heapless::Vec::new(),
+    };
+    let (address, at) = (IpAddr::V4(Ipv4Addr::LOCALHOST), clock::now());
+    let node = NodeView { name, address, roles, state: Some(state), fresh: true, heard_at: None, fault: String::new() };
+    Arc::new(View { at, me: 0, nodes: vec![node] })
+}
+
+impl Node {
+    fn start(setup: Setup) -> Self {
+        let (view, view_rx) = watch::channel(view(None));
+        let (stop, stop_rx) = watch::channel(false);
+        let (post, posts) = mpsc::channel(64);
+        let address = SocketAddr::new(setup.address, setup.config.port);
+        let dir = setup.state_dir.clone();
+        let task = tokio::spawn(redis::run(setup, view_rx, post, Journal::new(), stop_rx));
+        Self { address, dir, view, stop, posts, faults: vec![], task }
+    }
+
+    fn decide(&self, master: SocketAddr, epoch: u64) {
+        self.view.send_replace(view(Some(Decision { master, epoch })));
+    }
+
+    /// The first facts posted that are as they should be.
+    async fn facts(&mut self, wanted: impl Fn(&RedisFacts) -> bool) -> RedisFacts {
+        let mut last = None;
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match self.posts.recv().await {
+                    Some(Part::Redis(facts)) if wanted(&facts) => return facts,
+                    Some(Part::Redis(facts)) => last = Some(facts),
+                    Some(Part::Fault { reason, .. }) => self.faults.push(reason),
+                    Some(other) => panic!("{other:?}"),
+                    None => panic!("the supervisor has left"),
+                }
+            }
+        });
+        let found = found.await;
+        found.unwrap_or_else(|_| panic!("never posted; last: {last:?}, faults: {:?}", self.faults))
+    }
+
+    async fn alive(&mut self) -> RedisFacts {
+        self.facts(|facts| facts.process == Process::Alive && facts.role != RedisRole::Unknown).await
+    }
+
+    async fn fault(&mut self, part: &str) -> String {
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match self.posts.recv().await {
+                    Some(Part::Fault { reason: Some(reason), .. }) if reason.contains(part) => return reason,
+                    Some(Part::Fault { reason, .. }) => self.faults.push(reason),
+                    Some(_) => {}
+                    None => panic!("the supervisor has left"),
+                }
+            }
+        });
+        found.await.unwrap_or_else(|_| panic!("no fault with {part:?}, but {:?}", self.faults))
+    }
+
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        self.facts(|facts| facts.process == Process::Dead).await;
+        self.task.await.unwrap().unwrap();
+        assert!(TcpStream::connect(self.address).is_err(), "redis has ended");
+    }
+
+    fn client(&self) -> Client {
+        Client::open(self.address)
+    }
+}
+
+/// A client that sends inline commands and reads one line of each answer.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Self(BufReader::new(stream));
+        assert_eq!(client.say(r#"AUTH "a \"strange\\ password""#), "+OK");
+        client
+    }
+
+    fn say(&mut self, command: &str) -> String {
+        self.0.get_mut().write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The whole of a bulk answer.
+    fn ask(&mut self, command: &str) -> String {
+        let head = self.say(command);
+        let length: usize =
+            head.strip_prefix('$').and_then(|length| length.parse().ok()).unwrap_or_else(|| panic!("{head}"));
+        let mut body = vec![0; length + 2];
+        self.0.read_exact(&mut body).unwrap();
+        String::from_utf8(body).unwrap().trim_end().to_owned()
+    }
+
+    fn pid(&mut self) -> i32 {
+        let info = self.ask("INFO server");
+        let line = info.lines().find_map(|line| line.strip_prefix("process_id:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+}
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+async fn eventually(what: &str, mut wanted: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !wanted() {
+        assert!(Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn redis_starts_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    let facts = node.alive().await;
+    assert_eq!((facts.role, facts.incarnation, facts.has_data), (RedisRole::Closed, 1, false));
+    assert!(facts.run_id.is_some() && facts.replication_id.is_some());
+    let mut client = node.client();
+    let refused = client.say("SET a 1");
+    assert!(refused.starts_with("-READONLY"), "{refused}");
+    let refused = client.say("PSYNC ? -1");
+    assert!(refused.starts_with("-NOMASTERLINK"), "{refused}");
+    let mode = fs::metadata(node.dir.join("redis.conf")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the configuration holds the password");
+    let line = fs::read(format!("/proc/{}/cmdline", client.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&line).contains("strange"), "and the command line does not");
+    let status = fs::read_to_string(format!("/proc/{}/status", client.pid())).unwrap();
+    assert!(!status.contains("THP_enabled:\t1"), "{status}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_decision_is_followed_and_a_stale_master_steps_down() {
+    let (first_dir, second_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut first = Node::start(setup(first_dir.path()));
+    let mut second = Node::start(setup(second_dir.path()));
+    first.alive().await;
+    second.alive().await;
+    // What an elected sentinel does.
+    let mut client = first.client();
+    assert_eq!(client.say("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(client.say("SET a 1"), "+OK");
+    for node in [&first, &second] {
+        node.decide(first.address, 1);
+    }
+    first.facts(|facts| matches!(facts.role, RedisRole::Master { replicas: 1 })).await;
+    let in_sync = RedisRole::Replica { of: first.address, link_up: true };
+    let facts = second.facts(|facts| facts.role == in_sync && facts.history.is_some()).await;
+    assert_eq!(facts.history.map(|history| (history.epoch, history.in_sync)), Some((1, true)));
+    assert!(facts.has_data);
+    assert_eq!(second.client().ask("GET a"), "1");
+
+    // The other one is elected: the first steps down and cuts its clients off.
+    assert_eq!(second.client().say("REPLICAOF NO ONE"), "+OK");
+    for node in [&first, &second] {
+        node.decide(second.address, 2);
+    }
+    let in_sync = RedisRole::Replica { of: second.address, link_up: true };
+    let facts = first.facts(|facts| facts.role == in_sync).await;
+    assert_eq!(facts.history.map(|history| history.epoch), Some(2));
+    assert_eq!(client.say("PING"), "", "the connection was closed");
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_redis_is_said_dead_and_started_again_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    let mut client = node.client();
+    assert_eq!(client.say("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(client.say("SET a 1"), "+OK");
+    node.decide(node.address, 1);
+    node.facts(|facts| facts.history.is_some()).await;
+    kill(client.pid());
+    let dead = node.facts(|facts| facts.process == Process::Dead).await;
+    assert_eq!((dead.incarnation, dead.role), (1, RedisRole::Unknown));
+    let again = node.alive().await;
+    assert_eq!((again.incarnation, again.role), (2, RedisRole::Closed));
+    node.stop().await;
+
+    // A supervisor that starts later knows where the data came from, and what was started before.
+    let mut node = Node::start(setup(dir.path()));
+    let facts = node.facts(|facts| facts.process == Process::Dead).await;
+    assert_eq!((facts.incarnation, facts.history.map(|history| history.epoch)), (2, Some(1)));
+    let facts = node.alive().await;
+    assert!(facts.incarnation == 3 && facts.has_data, "{facts:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_process_is_busy_and_not_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    let pid = nix::unistd::Pid::from_raw(node.client().pid());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    node.facts(|facts| facts.process == Process::Busy).await;
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    let facts = node.alive().await;
+    assert_eq!(facts.incarnation, 1);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_script_is_busy() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    let mut client = node.client();
+    assert_eq!(client.say("CONFIG SET lua-time-limit 50"), "+OK");
+    client.0.get_mut().write_all(b"EVAL 'while true do end' 0\r\n").unwrap();
+    node.facts(|facts| facts.process == Process::Busy).await;
+    let address = node.address;
+    eventually("the script can be killed", || Client::open(address).say("SCRIPT KILL") == "+OK").await;
+    node.alive().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_server_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("old-server");
+    fs::write(&script, "#!/bin/sh\necho 'Redis server v=5.0.14 sha=00000000:0 malloc=libc bits=64'\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for (server, said) in [
+        ("/nowhere/redis-server", "there is no such program"),
+        ("no-such-redis-server", "there is no such program"),
+        (script.to_str().unwrap(), "version 5.0.14 is too old"),
+        ("true", "neither redis nor valkey"),
+    ] {
+        let mut setup = setup(dir.path());
+        server.clone_into(&mut setup.config.server);
+        let mut node = Node::start(setup);
+        let fault = node.fault(said).await;
+        assert!(fault.contains(server), "{fault}");
+        node.stop.send_replace(true);
+        node.task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_said_and_taken_when_it_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup(dir.path());
+    let address = SocketAddr::new(setup.address, PORT);
+    let listener = TcpListener::bind(address).unwrap();
+    let mut node = Node::start(setup);
+    let fault = node.fault("in use").await;
+    assert!(fault.contains(&format!("{address} is in use by another process")), "{fault}");
+    drop(listener);
+    node.alive().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_there_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = setup(dir.path());
+    // Of a range for documentation (RFC 5737), which no host has.
+    setup.address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let mut node = Node::start(setup);
+    node.fault("192.0.2.1 is not an address of this host").await;
+    node.stop.send_replace(true);
+    node.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_include_is_read_unless_it_sets_what_vigie_owns() {
+    let dir = tempfile::tempdir().unwrap();
+    let include = dir.path().join("more.conf");
+    let mut setup = setup(dir.path());
+    setup.config.include = vec![include.to_str().unwrap().to_owned()];
+    fs::write(&include, "# mine\nmaxmemory-policy allkeys-lru\nrepl-backlog-size 2mb\n").unwrap();
+    let mut node = Node::start(setup.clone());
+    node.alive().await;
+    let info = node.client().ask("INFO");
+    assert!(info.contains("maxmemory_policy:allkeys-lru"), "{info}");
+    node.stop().await;
+
+    fs::write(&include, "# mine\n\nport 7000\n").unwrap();
+    let refused = Node::start(setup.clone()).task.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("more.conf:3: \"port\" may not be set here"), "{refused}");
+    fs::remove_file(&include).unwrap();
+    let refused = Node::start(setup).task.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("more.conf: cannot read"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_directive_that_redis_does_not_know_is_said_in_its_own_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let include = dir.path().join("more.conf");
+    fs::write(&include, "no-such-directive 1\n").unwrap();
+    let mut setup = setup(dir.path());
+    setup.config.include = vec![include.to_str().unwrap().to_owned()];
+    let mut node = Node::start(setup);
+    node.fault("no-such-directive").await;
+    node.stop.send_replace(true);
+    node.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn data_survive_a_change_of_the_persistence() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = setup(dir.path());
+    setup.config.persistence = Persistence::Rdb;
+    let mut node = Node::start(setup.clone());
+    node.alive().await;
+    assert_eq!(node.client().say("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(node.client().say("SET a 1"), "+OK");
+    node.stop().await;
+
+    setup.config.persistence = Persistence::Aof;
+    let mut node = Node::start(setup.clone());
+    assert!(node.alive().await.has_data, "the snapshot was read");
+    let mut client = node.client();
+    eventually("the append-only file is complete", || {
+        let info = client.ask("INFO persistence");
+        info.contains("aof_enabled:1") && info.contains("aof_rewrite_in_progress:0")
+    })
+    .await;
+    node.stop().await;
+    fs::remove_file(dir.path().join("redis/dump.rdb")).unwrap();
+    let mut node = Node::start(setup.clone());
+    assert!(node.alive().await.has_data, "the append-only file was read");
+    node.stop().await;
+
+    setup.config.persistence = Persistence::Rdb;
+    let mut node = Node::start(setup);
+    node.fault("holds an append-only file").await;
+    node.stop.send_replace(true);
+    node.task.await.unwrap().unwrap();
+}
+
+const HELPER: &str = "VIGIE_TEST_DIR";
+
+/// Not a test of its own: the process that hosts a supervisor and is killed.
+#[tokio::test]
+async fn host_of_a_supervisor() {
+    let Ok(dir) = std::env::var(HELPER) else { return };
+    let mut node = Node::start(setup(Path::new(&dir)));
+    node.alive().await;
+    println!("redis {}", node.address);
+    node.facts(|_| false).await;
+}
+
+#[tokio::test]
+async fn redis_dies_with_the_process_of_its_supervisor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Command::new(std::env::current_exe().unwrap());
+    host.args(["--exact", "host_of_a_supervisor", "--nocapture"]).stdout(Stdio::piped());
+    let mut host = host.env(HELPER, dir.path()).spawn().unwrap();
+    let mut lines = BufReader::new(host.stdout.take().unwrap()).lines();
+    let said = lines.find_map(|line| line.unwrap().strip_prefix("redis ").map(str::to_owned)).unwrap();
+    let address: SocketAddr = said.parse().unwrap();
+    assert!(Client::open(address).pid() > 0);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    eventually("redis is gone", || TcpStream::connect(address).is_err()).await;
+}
+
+#[tokio::test]
+async fn redis_dies_with_the_task_of_its_supervisor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    let address = node.address;
+    node.task.abort();
+    eventually("redis is gone", || TcpStream::connect(address).is_err()).await;
+}

@@ -1,0 +1,366 @@
+//! The sentinel with real redis-server processes, real redis-cli and, where installed, redis-py and stock sentinels.
+//!
+//! Everything listens on 127.0.0.1 and on ports that were free a moment before.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant as Clock};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use vigie::base::{Instant, NodeName, Secret};
+use vigie::cores::cluster::View;
+use vigie::cores::sentinel::{Config, DataNode, FailoverReport, MasterConfig, Voter};
+use vigie::runtime::connection::Connection;
+use vigie::runtime::journal::Journal;
+use vigie::runtime::sentinel::{KIND, Order, SentinelError, Setup, run};
+use vigie::runtime::store::Store;
+use vigie::wire::info::Info;
+use vigie::wire::resp::Reply;
+
+const PASSWORD: &str = "hush";
+const DOWN_AFTER: Duration = Duration::from_millis(500);
+
+/// A process that ends with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn redis(directory: &Path, port: u16, master: Option<u16>, password: bool) -> Server {
+    let home = directory.join(port.to_string());
+    std::fs::create_dir_all(&home).unwrap();
+    let mut config = format!("port {port}\nbind 127.0.0.1\nsave \"\"\nrepl-diskless-sync-delay 0\n");
+    if password {
+        config += &format!("requirepass {PASSWORD}\nmasterauth {PASSWORD}\n");
+    }
+    if let Some(master) = master {
+        config += &format!("replicaof 127.0.0.1 {master}\n");
+    }
+    std::fs::write(home.join("redis.conf"), config).unwrap();
+    let mut command = Command::new("redis-server");
+    command.arg(home.join("redis.conf")).arg("--dir").arg(&home);
+    Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed"))
+}
+
+async fn ask(port: u16, args: &[&str], password: bool) -> Option<Reply> {
+    let mut connection = Connection::open(at(port), Duration::from_millis(500)).await.ok()?;
+    if password {
+        connection.ask(&["AUTH", PASSWORD], Duration::from_millis(500)).await.ok()?;
+    }
+    connection.ask(args, Duration::from_millis(500)).await.ok()
+}
+
+/// Waits for a condition; how long it took.
+async fn until<F: Future<Output = bool>>(limit: Duration, what: &str, mut holds: impl FnMut() -> F) -> Duration {
+    let start = Clock::now();
+    while !holds().await {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    start.elapsed()
+}
+
+struct Running {
+    port: u16,
+    orders: mpsc::Sender<Order>,
+    journal: Journal,
+    _view: watch::Sender<Arc<View>>,
+    _posted: mpsc::Receiver<vigie::cores::cluster::Part>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), SentinelError>>,
+}
+
+impl Running {
+    async fn leave(self) {
+        self.stop.send(true).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+
+    async fn order(&self, to: Option<&str>) -> Result<FailoverReport, String> {
+        let (done, result) = oneshot::channel();
+        let to = to.map(|name| name.parse().unwrap());
+        self.orders.send(Order { to, done }).await.unwrap();
+        result.await.unwrap()
+    }
+}
+
+struct World {
+    directory: tempfile::TempDir,
+    redis: Vec<u16>,
+    sentinels: Vec<u16>,
+    password: bool,
+}
+
+impl World {
+    fn new(sentinels: usize, password: bool) -> Self {
+        let ports = |count: usize| (0..count).map(|_| free_port()).collect();
+        Self { directory: tempfile::tempdir().unwrap(), redis: ports(3), sentinels: ports(sentinels), password }
+    }
+
+    fn servers(&self) -> Vec<Option<Server>> {
+        let master = |n| (n > 0).then_some(self.redis[0]);
+        (0..3).map(|n| Some(redis(self.directory.path(), self.redis[n], master(n), self.password))).collect()
+    }
+
+    fn config(&self, n: usize) -> Config {
+        let name = |kind: &str, n: usize| format!("{kind}-{n}").parse::<NodeName>().unwrap();
+        let voters = self.sentinels.iter().enumerate();
+        let nodes = self.redis.iter().enumerate();
+        Config {
+            me: name("s", n),
+            voters: voters.map(|(n, port)| Voter { name: name("s", n), address: at(*port) }).collect(),
+            masters: vec![MasterConfig {
+                name: "mymaster".into(),
+                quorum: 2,
+                down_after: DOWN_AFTER,
+                busy_grace: Duration::from_secs(5),
+                failover_timeout: Duration::from_secs(10),
+                parallel_syncs: 1,
+                nodes: nodes
+                    .map(|(n, port)| DataNode { name: name("r", n), address: at(*port), bootstrap: n == 0 })
+                    .collect(),
+            }],
+            password: self.password.then(|| Secret::new(PASSWORD)),
+            trusted: vec![at(1).ip()],
+            seed: n as u64,
+        }
+    }
+
+    fn sentinel(&self, n: usize) -> Running {
+        let (orders, orders_rx) = mpsc::channel(4);
+        let (view, view_rx) = watch::channel(Arc::new(View { at: Instant::START, me: 0, nodes: vec![] }));
+        let (post, posted) = mpsc::channel(64);
+        let (stop, stop_rx) = watch::channel(false);
+        let journal = Journal::new();
+        let store = Store::new(self.directory.path().join(format!("s-{n}")), KIND);
+        let setup = Setup { config: self.config(n), store, port: self.sentinels[n] };
+        let task = tokio::spawn(run(setup, view_rx, orders_rx, post, journal.clone(), stop_rx));
+        // Nobody takes what is posted: a small channel would stop the sentinel.
+        let mut posted = posted;
+        let (keep, kept) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let _keep = keep;
+            while posted.recv().await.is_some() {}
+        });
+        Running { port: self.sentinels[n], orders, journal, _view: view, _posted: kept, stop, task }
+    }
+
+    async fn master(&self, sentinel: u16) -> Option<u16> {
+        let reply = ask(sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"], false).await?;
+        reply.array()?.get(1)?.integer()?.try_into().ok()
+    }
+
+    async fn info(&self, port: u16) -> Option<Info> {
+        ask(port, &["INFO"], self.password).await?.text().map(Info::parse)
+    }
+
+    /// All sentinels know the master, both replicas and each other.
+    async fn settled(&self, master: u16) {
+        until(Duration::from_secs(20), "the sentinels know everybody", || async {
+            for port in &self.sentinels {
+                let Some(reply) = ask(*port, &["SENTINEL", "MASTER", "mymaster"], false).await else { return false };
+                let fields = fields(&reply);
+                let is = |field: &str, value: String| fields.iter().any(|(f, v)| f == field && *v == value);
+                let known = is("num-slaves", "2".into()) && is("num-other-sentinels", "2".into());
+                let recorded = self.master(*port).await == Some(master);
+                if !(known && recorded && is("flags", "master".into())) {
+                    return false;
+                }
+            }
+            self.in_sync(master).await
+        })
+        .await;
+    }
+
+    async fn in_sync(&self, master: u16) -> bool {
+        let Some(info) = self.info(master).await else { return false };
+        info.replicas.iter().filter(|replica| replica.online).count() == 2
+    }
+}
+
+fn fields(map: &Reply) -> Vec<(String, String)> {
+    let words: Vec<_> = map.array().unwrap_or(&[]).iter().map(|word| word.text().unwrap_or("").to_owned()).collect();
+    words.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
+
+/// What redis-cli prints.
+async fn cli(port: u16, args: &[&str]) -> String {
+    let mut command = Command::new("redis-cli");
+    command.arg("-p").arg(port.to_string()).args(args);
+    // Elsewhere: the sentinels run on this very thread.
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    String::from_utf8(output.expect("redis-cli is installed").stdout).unwrap()
+}
+
+fn events(sentinel: &Running) -> Vec<String> {
+    sentinel.journal.follow().0.into_iter().map(|record| format!("{} {}", record.name, record.text)).collect()
+}
+
+#[tokio::test]
+async fn a_killed_master_is_replaced_and_a_returning_one_converted() {
+    let world = World::new(3, true);
+    let mut servers = world.servers();
+    let sentinels: Vec<_> = (0..3).map(|n| world.sentinel(n)).collect();
+    world.settled(world.redis[0]).await;
+    assert!(ask(world.redis[0], &["SET", "a", "1"], true).await.unwrap().is_ok());
+    until(Duration::from_secs(5), "the write is everywhere", || async {
+        let mut all = true;
+        for port in &world.redis[1..] {
+            all &= ask(*port, &["GET", "a"], true).await.is_some_and(|reply| reply.text() == Some("1"));
+        }
+        all
+    })
+    .await;
+
+    drop(servers[0].take());
+    let took = until(DOWN_AFTER + Duration::from_millis(1_500), "a new master", || async {
+        let Some(master) = world.master(sentinels[1].port).await else { return false };
+        master != world.redis[0] && ask(master, &["SET", "b", "2"], true).await.is_some_and(|reply| reply.is_ok())
+    })
+    .await;
+    println!("first write {took:?} after the kill");
+    let master = world.master(sentinels[1].port).await.unwrap();
+    for sentinel in &sentinels {
+        until(Duration::from_secs(2), "all agree", || async { world.master(sentinel.port).await == Some(master) })
+            .await;
+    }
+    assert!(ask(master, &["GET", "a"], true).await.is_some_and(|reply| reply.text() == Some("1")), "no write is lost");
+
+    // The old master comes back as one, and is made a replica.
+    servers[0] = Some(redis(world.directory.path(), world.redis[0], None, true));
+    until(Duration::from_secs(10), "the old master follows", || async { world.in_sync(master).await }).await;
+    for sentinel in sentinels {
+        println!("{:#?}", events(&sentinel));
+        sentinel.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn an_ordered_switchover_loses_nothing() {
+    let world = World::new(3, false);
+    let _servers = world.servers();
+    let sentinels: Vec<_> = (0..3).map(|n| world.sentinel(n)).collect();
+    world.settled(world.redis[0]).await;
+    let refused = sentinels[1].order(Some("r-0")).await.unwrap_err();
+    assert!(refused.contains("is the master already"), "{refused}");
+    let report = sentinels[1].order(Some("r-2")).await.expect("works");
+    assert_eq!((report.from, report.to), (at(world.redis[0]), at(world.redis[2])));
+    assert_eq!(report.to_node, Some("r-2".parse().unwrap()));
+    println!("{report:?}");
+    for sentinel in &sentinels {
+        let agrees = || async { world.master(sentinel.port).await == Some(world.redis[2]) };
+        until(Duration::from_secs(2), "all agree", agrees).await;
+    }
+    until(Duration::from_secs(10), "all follow", || async { world.in_sync(world.redis[2]).await }).await;
+    // Nothing holds writes any more, and the stock command works too.
+    assert!(ask(world.redis[2], &["SET", "a", "1"], false).await.unwrap().is_ok());
+    world.settled(world.redis[2]).await;
+    let begun = || async { cli(sentinels[0].port, &["SENTINEL", "FAILOVER", "mymaster"]).await == "OK\n" };
+    until(Duration::from_secs(2), "SENTINEL FAILOVER begins", begun).await;
+    let moved = || async { world.master(sentinels[0].port).await != Some(world.redis[2]) };
+    until(Duration::from_secs(3), "SENTINEL FAILOVER hands over", moved).await;
+    for sentinel in sentinels {
+        sentinel.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn unmodified_clients_understand_the_answers() {
+    let world = World::new(3, true);
+    let _servers = world.servers();
+    let sentinels: Vec<_> = (0..3).map(|n| world.sentinel(n)).collect();
+    world.settled(world.redis[0]).await;
+    let port = sentinels[0].port;
+    let address = format!("127.0.0.1\n{}\n", world.redis[0]);
+    assert_eq!(cli(port, &["SENTINEL", "get-master-addr-by-name", "mymaster"]).await, address);
+    assert_eq!(cli(port, &["SENTINEL", "get-master-addr-by-name", "other"]).await, "\n");
+    assert_eq!(
+        cli(port, &["SENTINEL", "masters"]).await.lines().take(4).collect::<Vec<_>>(),
+        ["name", "mymaster", "ip", "127.0.0.1"]
+    );
+    assert_eq!(
+        cli(port, &["SENTINEL", "slaves", "mymaster"])
+            .await
+            .lines()
+            .filter(|line| *line == "slave-repl-offset")
+            .count(),
+        2
+    );
+    assert_eq!(
+        cli(port, &["SENTINEL", "sentinels", "mymaster"]).await.lines().filter(|line| *line == "voted-leader").count(),
+        2
+    );
+    assert!(cli(port, &["SENTINEL", "ckquorum", "mymaster"]).await.starts_with("OK 3 usable Sentinels."));
+    assert_eq!(cli(port, &["PING"]).await, "PONG\n");
+    assert!(cli(port, &["INFO", "sentinel"]).await.contains("master0:name=mymaster,status=ok,"));
+    assert!(cli(port, &["SENTINEL", "master", "nobody"]).await.contains("ERR No such master with that name"));
+
+    let script = format!(
+        "from redis.sentinel import Sentinel\n\
+         s = Sentinel([('127.0.0.1', {port})], socket_timeout=1)\n\
+         m = s.master_for('mymaster', password='{PASSWORD}', socket_timeout=1)\n\
+         assert m.set('x', 'y')\n\
+         assert m.get('x') == b'y'\n\
+         assert len(s.discover_slaves('mymaster')) == 2\n\
+         print(s.discover_master('mymaster'))\n"
+    );
+    if Command::new("/usr/bin/python3")
+        .args(["-c", "import redis"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+    {
+        let python = move || Command::new("/usr/bin/python3").args(["-c", &script]).output().unwrap();
+        let output = tokio::task::spawn_blocking(python).await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    } else {
+        println!("skipped: /usr/bin/python3 has no redis module");
+    }
+    for sentinel in sentinels {
+        sentinel.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let world = World::new(1, false);
+    let _taken = TcpListener::bind(("0.0.0.0", world.sentinels[0])).unwrap();
+    let error = world.sentinel(0).task.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains(&world.sentinels[0].to_string()) && error.contains("in use"), "{error}");
+}
+
+#[tokio::test]
+async fn garbage_gets_an_error_and_a_close() {
+    use std::io::{Read, Write};
+    let world = World::new(1, false);
+    let sentinel = world.sentinel(0);
+    until(Duration::from_secs(5), "it answers", || async { ask(sentinel.port, &["PING"], false).await.is_some() })
+        .await;
+    let port = sentinel.port;
+    let said = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(at(port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(b"PING\r\n\n*1\r\n!nonsense\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    });
+    let said = said.await.unwrap();
+    assert!(said.starts_with("+PONG\r\n-ERR Protocol error"), "{said:?}");
+    sentinel.leave().await;
+}
