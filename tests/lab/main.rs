@@ -1,5 +1,5 @@
-//! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases are
-//! independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
+//! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases
+//! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
 mod basics;
 mod measuring;

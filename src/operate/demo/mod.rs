@@ -66,8 +66,8 @@ impl DemoError {
     }
 }
 
-/// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to be
-/// called before the process starts threads; an error inside the private world has been printed when this returns.
+/// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to
+/// be called before the process starts threads; an error inside the private world has been printed when this returns.
 pub fn run(options: &Options) -> Result<u8, DemoError> {
     let live = options.scenario.is_none();
     if live && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
