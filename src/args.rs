@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::NodeName;
+use crate::operate::demo;
 
 /// Exit codes.
 pub mod exit {
@@ -95,7 +96,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         vigie demo                                       live, with keys to kill, cut and move things\n  \
         vigie demo --scenario crash --runs 20 --json     measured, for scripts")]
-    Demo(Demo),
+    Demo(demo::Options),
     /// Shows every node, and why it is as it is.
     #[command(after_help = "Examples:\n  \
         vigie status             once; exit 1 if something is unhealthy\n  \
@@ -117,39 +118,6 @@ pub enum Command {
     Check(Check),
     /// Prints the version.
     Version,
-}
-
-/// `vigie demo`
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Demo {
-    /// Plays one failure and measures it, instead of the live view.
-    #[arg(long, value_enum, value_name = "SCENARIO")]
-    pub scenario: Option<Scenario>,
-    /// How often the scenario is played.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "scenario")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub runs: u32,
-    /// Prints JSON, one object a run.
-    #[arg(long, requires = "scenario")]
-    pub json: bool,
-    /// Clients that write at once.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub clients: u32,
-}
-
-/// What fails in a demo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Scenario {
-    /// The redis process of the master is killed.
-    Crash,
-    /// The cable of the master's host is cut.
-    Hostloss,
-    /// The cable of the virtual address's holder is cut.
-    Viploss,
-    /// vigie is killed on the virtual address's holder.
-    Proxycrash,
-    /// The master is moved on purpose.
-    Planned,
 }
 
 /// `vigie status`

@@ -1,5 +1,61 @@
-//! vigie makes Redis and Valkey highly available without touching their clients.
-// The tour and the map are written at the end of the first slice.
+//! vigie (French: the lookout) makes Redis and Valkey highly available without touching their clients.
+//!
+//! One binary does the jobs of keepalived (virtual IP), HAProxy (the way to the master), redis-sentinel (who is master) and
+//! an init script (a redis-server that never outlives its supervisor), by the role of the host it runs on.
+//!
+//! # The map
+//!
+//! Dependencies point one way: each floor may use what stands below it. `tests/layers.rs` holds it.
+//!
+//! | floor | room | what happens there |
+//! |---|---|---|
+//! | entry | `main`, [`args`] | the command line; exit codes |
+//! | people | [`operate`] | [status](operate::status), [check](operate::check), orders to a running node, the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
+//! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core |
+//! | papers | [`config`] | the cluster file and the kernel command line, validated whole |
+//! | deciders | [`cores`] | deterministic machines: [`vrrp`](cores::vrrp), [`sentinel`](cores::sentinel), [`proxy`](cores::proxy), [`redis`](cores::redis), [`cluster`](cores::cluster) |
+//! | bytes | [`wire`] | codecs: [VRRP](wire::vrrp), [ARP](wire::arp), [RESP](wire::resp) behind a [bounded scanner](wire::scan), [INFO](wire::info), [hello](wire::hello), the [frame](wire::frame) of the peer link |
+//! | ground | [`base`] | [time without a clock](base::Instant), names, seeded randomness, the [one shape of a core](base::Machine) |
+//!
+//! A core never opens a socket, reads a clock or starts a process: inputs and a time go in, outputs and a deadline come
+//! out. [`runtime::drive`] is the one loop around all of them. So every decision can be replayed, and tested in virtual
+//! time.
+//!
+//! # Two processes, some threads
+//!
+//! `vigie run` is a small [`guard`](runtime::guard) that starts the [`worker`](runtime::worker) and cleans up behind it. In
+//! the worker, one thread runs the control plane (peer link, sentinel, supervisor, routes, control socket), one thread of
+//! higher priority runs VRRP, a few threads carry the bytes of clients, and one that never ends starts redis-server, whose
+//! life the kernel ties to it.
+//!
+//! The roles meet in one place: each posts [what it knows of itself](cores::cluster::Part) to the peer link, and reads what
+//! it must know of others, near or far, from the link's [`View`](cores::cluster::View).
+//!
+//! # Where a VRRP packet travels
+//!
+//! The raw socket in [`runtime::vip`] → [`wire::vrrp`] makes an advertisement of it, or a reason why not →
+//! [`cores::vrrp`]'s router, which answers with outputs: advertise, hold or release the addresses, announce them →
+//! [`runtime::vip`] again, which sends, and makes the kernel agree through [`runtime::netlink`]; gratuitous ARP is made by
+//! [`wire::arp`]. The state of the router is posted to the peer link, for `vigie status` anywhere.
+//!
+//! # Where a `SET` command travels
+//!
+//! The client's connection to the virtual IP is accepted by [`runtime::proxy`] on the node that holds the address, and
+//! handed to one of its threads. [`cores::proxy`] has decided beforehand where writes go: the master of the latest
+//! decision, and only after a connection to it proved the role. The bytes go to that redis-server and its replies come
+//! back, without being looked at. When the decision changes, every session of the old master is cut in the same event.
+//!
+//! # Where a dead master travels
+//!
+//! The kernel tells the supervisor ([`runtime::redis`], through a pidfd) → [`cores::redis`] posts *dead* → the peer link
+//! ([`runtime::peers`]) sends one [frame](wire::frame) to every node → on each node with a sentinel, [`cores::sentinel`]
+//! takes the supervisor's word as proof: down at once, no waiting → peers asked, votes given (each on
+//! [disk](runtime::store) before it is said), a leader elected → the best replica promoted → the new decision stored, posted
+//! to the link and published as `+switch-master` → on each proxy, [`cores::proxy`] proves the new master and
+//! [`runtime::proxy`] sends clients there → on the other nodes, supervisors point their redis at the new master, the
+//! restarted old one included: it started closed, as a replica of nobody.
+//!
+//! A host that goes dark says nothing: then [`cores::sentinel`] waits for `down_after` of silence, and goes on as above.
 
 pub mod args;
 pub mod base;

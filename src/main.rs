@@ -1,30 +1,125 @@
 //! Reads the command line and hands over.
 
-use std::io::{Write, stderr, stdout};
+use std::io::{stderr, stdout};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vigie::args::{Arguments, Command, exit};
-use vigie::operate::check;
+use vigie::args::{Arguments, Command, Global, LogLevel, exit};
+use vigie::config::file;
+use vigie::config::kernel::{self, Kernel};
+use vigie::operate::commands::{self, CommandError};
+use vigie::operate::{check, demo};
+use vigie::runtime::guard::{self, GuardSpec};
+use vigie::runtime::worker::{self, Spec};
+use vigie::runtime::{host, vip};
 
 fn main() -> ExitCode {
     let Arguments { global, command } = Arguments::parse();
-    let code = match &command {
+    let code = match command {
+        Command::Run => return run(&global),
+        Command::Demo(options) => demo::run(&options).unwrap_or_else(|error| said(&error, error.exit_code())),
+        Command::Status(arguments) => {
+            asked(commands::status(&global.runtime_dir, arguments.json, arguments.watch, &mut stdout()))
+        }
+        Command::Events(arguments) => {
+            asked(commands::events(&global.runtime_dir, arguments.follow, &mut stdout()).map(|()| true))
+        }
+        Command::Failover(arguments) => {
+            let to = arguments.to.as_ref().map(|name| name.as_str());
+            asked(commands::failover(&global.runtime_dir, to, &mut stdout()).map(|()| true))
+        }
         Command::Check(arguments) => match check::check(arguments.path(&global), &mut stdout(), &mut stderr()) {
             Ok(true) => exit::OK,
             // Whoever no longer listens has not heard a yes.
             Ok(false) | Err(_) => exit::NO,
         },
         Command::Version => {
-            let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
-            // A closed pipe is no reason to panic, as println! does.
-            writeln!(stdout(), "vigie {version} ({arch}-{os})").map_or(exit::NO, |()| exit::OK)
-        }
-        Command::Run | Command::Demo(_) | Command::Status(_) | Command::Events(_) | Command::Failover(_) => {
-            // The exit code says the same.
-            let _ = writeln!(stderr(), "vigie: this command is not part of this build");
-            exit::INTERNAL
+            println!("vigie {} ({}-{})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
+            exit::OK
         }
     };
     ExitCode::from(code)
+}
+
+fn said(error: &dyn std::error::Error, code: u8) -> u8 {
+    eprintln!("vigie: {error}");
+    code
+}
+
+fn asked(answer: Result<bool, CommandError>) -> u8 {
+    match answer {
+        Ok(true) => exit::OK,
+        Ok(false) => exit::NO,
+        Err(error) if error.exit_code() == exit::OK => exit::OK,
+        Err(error) => said(&error, error.exit_code()),
+    }
+}
+
+/// `vigie run`: the guard, or its worker.
+fn run(global: &Global) -> ExitCode {
+    log(global.log);
+    let spec = match spec(global) {
+        Ok(spec) => spec,
+        Err(reason) => {
+            eprintln!("{reason}");
+            return ExitCode::from(exit::NO);
+        }
+    };
+    if guard::is_worker() {
+        return match worker::run(&spec) {
+            Ok(()) => ExitCode::from(exit::OK),
+            Err(error) => ExitCode::from(said(&error, error.exit_code())),
+        };
+    }
+    let vips = match spec.vips() {
+        Ok(vips) => vips,
+        Err(error) => return ExitCode::from(said(&error, exit::NO)),
+    };
+    let on_death = Box::new(move || {
+        if let Err(error) = vip::abandon(&vips) {
+            tracing::warn!("the virtual address may be left behind: {error}");
+        }
+    });
+    guard::guard(&GuardSpec::again(global.runtime_dir.clone(), on_death))
+        .unwrap_or_else(|error| ExitCode::from(said(&error, exit::NO)))
+}
+
+/// The cluster file, and which node of it this one is; else what is wrong, in words for a person.
+fn spec(global: &Global) -> Result<Spec, String> {
+    let kernel = Kernel::parse(&host::kernel_command_line()).map_err(|faults| faults.to_string())?;
+    let config_path = config_path(&global.config, &kernel);
+    let (config, warnings) = file::load(&config_path).map_err(|faults| faults.to_string())?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let node = global.node.as_ref().map(|name| name.as_str());
+    let identity = kernel::identify(&config, node, &kernel, &host::name(), &host::addresses());
+    let identity = identity.map_err(|error| format!("vigie: {error}"))?;
+    Ok(Spec {
+        config,
+        me: identity.node,
+        roles: identity.roles,
+        config_path,
+        state_dir: global.state_dir.clone(),
+        runtime_dir: global.runtime_dir.clone(),
+    })
+}
+
+/// `vigie.config=` says where the file is unless `--config` does.
+fn config_path(given: &Path, kernel: &Kernel) -> PathBuf {
+    let standard = given == Path::new("/etc/vigie/vigie.toml");
+    kernel.config.as_deref().filter(|_| standard).unwrap_or(given).to_owned()
+}
+
+/// Lines on standard error, which the service manager stamps and keeps.
+fn log(level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false).with_writer(stderr).init();
 }

@@ -1,7 +1,8 @@
 //! What a person uses: status, events, orders to a running node, the demo and its lab.
 
-pub mod client;
 pub mod check;
+pub mod client;
+pub mod commands;
 pub mod demo;
 pub mod lab;
 pub mod status;

@@ -64,8 +64,8 @@ pub struct Switched {
     pub to: String,
     /// Configuration epoch of the new master.
     pub epoch: u64,
-    /// How long writes were held back at the old master, microseconds.
-    pub pause_us: u64,
+    /// How long writes were held back at the old master, microseconds; none if it could not be asked to.
+    pub pause_us: Option<u64>,
 }
 
 /// What the control socket asks of the rest of the node.

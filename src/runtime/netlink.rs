@@ -145,8 +145,8 @@ impl From<NetlinkError> for io::Error {
 }
 
 impl Netlink {
-    /// Connects to the kernel of the caller's network namespace. To be called inside of a tokio runtime, which carries the
-    /// connection.
+    /// Connects to the kernel of the caller's network namespace. To be called inside of a tokio runtime, which carries
+    /// the connection.
     pub fn open() -> io::Result<(Self, Changes)> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = new_multicast_connection(&groups)?;

@@ -14,6 +14,14 @@ pub fn ready() {
     send(&[NotifyState::Ready]);
 }
 
+/// The node reads its configuration again; [`ready`] follows.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!("no monotonic clock: {error}"),
+    }
+}
+
 /// The node leaves.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);

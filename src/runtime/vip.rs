@@ -7,8 +7,8 @@
 //!  addresses (SCHED_FIFO)  netlink: sets, renews, deletes; watches interfaces
 //!  clerk                   tells the journal and the rest of the node
 //! ```
-//! An address is set for 3 s and renewed each second by the machine's own word: whatever stops the machine, the kernel takes
-//! the address away.
+//! An address is set for 3 s and renewed each second by the machine's own word: whatever stops the machine, the kernel
+//! takes the address away.
 
 mod addresses;
 mod clerk;
@@ -125,7 +125,8 @@ pub struct VipHandle {
 }
 
 impl VipHandle {
-    /// Gives up being master (priority 0), takes the addresses off and waits for it, at most 2 s; false: not done by then.
+    /// Gives up being master (priority 0), takes the addresses off and waits for it, at most 2 s; false: not done by
+    /// then.
     pub fn stop(mut self) -> bool {
         drop(self.stop.take());
         // The threads send nothing: the channel closes when the last of them has ended.
@@ -138,8 +139,8 @@ impl VipHandle {
     }
 }
 
-/// Starts the virtual routers in the caller's network namespace. `usable`: whether clients can be served here; `post` gets
-/// [`Part::Vip`] and, with the source `vrrp`, [`Part::Fault`]. An interface that is missing is waited for.
+/// Starts the virtual routers in the caller's network namespace. `usable`: whether clients can be served here; `post`
+/// gets [`Part::Vip`] and, with the source `vrrp`, [`Part::Fault`]. An interface that is missing is waited for.
 pub fn spawn(
     vips: Vec<VipSpec>,
     usable: watch::Receiver<Result<(), String>>,
@@ -218,8 +219,8 @@ async fn resign(netlink: &super::netlink::Netlink, vip: &VipSpec) -> io::Result<
     Ok(())
 }
 
-/// At the start of the worker: takes off what a former one left on the interfaces. Returns how many addresses there were.
-/// An interface that does not exist has none. Blocks for some milliseconds.
+/// At the start of the worker: takes off what a former one left on the interfaces. Returns how many addresses there
+/// were. An interface that does not exist has none. Blocks for some milliseconds.
 pub fn remove_leftovers(vips: &[VipSpec]) -> io::Result<usize> {
     let vips = vips.to_vec();
     addresses::blocking(move |netlink| async move {

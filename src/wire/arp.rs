@@ -44,8 +44,8 @@ pub fn gratuitous(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// An unsolicited neighbour advertisement to all nodes, with the override flag, so that caches take `mac` for the one they
-/// have (RFC 4861 §7.2.6).
+/// An unsolicited neighbour advertisement to all nodes, with the override flag, so that caches take `mac` for the one
+/// they have (RFC 4861 §7.2.6).
 pub fn unsolicited(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     let header = NeighborAdvertisementHeader { router: false, solicited: false, r#override: true };
     let builder = PacketBuilder::ethernet2(mac, ALL_NODES_MAC)

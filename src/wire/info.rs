@@ -130,11 +130,6 @@ impl Info {
             "replica_announced" => self.replica_announced = value != "0",
             "connected_slaves" => self.connected_slaves = value.parse().unwrap_or(0),
             "loading" => self.loading = value == "1",
-            _ if numbered(key, "slave") => {
-                if self.replicas.len() < REPLICAS_MAX {
-                    self.replicas.extend(attached(value));
-                }
-            }
             _ if numbered(key, "slave") && self.replicas.len() < REPLICAS_MAX => self.replicas.extend(attached(value)),
             _ if numbered(key, "db") => {
                 let keys = value.split(',').find_map(|field| field.strip_prefix("keys="));

@@ -5,8 +5,8 @@
 //!  v2  0x21     VRID  priority  count  auth type, seconds  checksum  count IPv4 addresses  8 bytes of auth data
 //!  v3  0x31     VRID  priority  count  4+12 bits, 1/100 s  checksum  count addresses
 //! ```
-//! The checksum of version 3 over IPv4 exists in two forms: without a pseudo-header (RFC 9568 §5.2.8, Cisco, Juniper) and
-//! with one (keepalived and FRR by default). Both are taken, and which one it was is told.
+//! The checksum of version 3 over IPv4 exists in two forms: without a pseudo-header (RFC 9568 §5.2.8, Cisco, Juniper)
+//! and with one (keepalived and FRR by default). Both are taken, and which one it was is told.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -133,8 +133,8 @@ pub struct Advert {
 }
 
 impl Advert {
-    /// An advert without authentication. `virtual_router_id` 1–255, 1–255 `addresses` of one family, and that IPv4 if the
-    /// interval is version 2's. Over IPv6 the first address should be link-local (RFC 9568 §5.2.9).
+    /// An advert without authentication. `virtual_router_id` 1–255, 1–255 `addresses` of one family, and that IPv4 if
+    /// the interval is version 2's. Over IPv6 the first address should be link-local (RFC 9568 §5.2.9).
     pub fn new(
         virtual_router_id: u8,
         priority: u8,

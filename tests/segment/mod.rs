@@ -250,7 +250,8 @@ impl Daemon {
         Some(Self { child, _directory: Some(directory), further })
     }
 
-    /// FRR's vrrpd with its zebra, of priority 150, on a macvlan of `eth0`; none, with the reason printed, if there is none.
+    /// FRR's vrrpd with its zebra, of priority 150, on a macvlan of `eth0`; none, with the reason printed, if there is
+    /// none.
     pub(crate) fn frr(host: &Host, address: &str) -> Option<[Self; 2]> {
         if !std::path::Path::new("/usr/lib/frr/vrrpd").exists() {
             println!("skipped: no FRR");
@@ -264,9 +265,8 @@ impl Daemon {
         host.ip(&format!("addr add {address}/24 dev vrrp4"));
         host.ip("link set vrrp4 up");
         let directory = tempfile::tempdir_in("/tmp").unwrap();
-        let config = format!(
-            "interface eth0\n vrrp 51 version 3\n vrrp 51 priority 150\n vrrp 51 advertisement-interval 100\n vrrp 51 ip {address}\n"
-        );
+        let router = "vrrp 51 version 3\n vrrp 51 priority 150\n vrrp 51 advertisement-interval 100";
+        let config = format!("interface eth0\n {router}\n vrrp 51 ip {address}\n");
         std::fs::write(directory.path().join("vrrpd.conf"), config).unwrap();
         std::fs::write(directory.path().join("zebra.conf"), "hostname z\n").unwrap();
         // The daemons leave root for a user of their own.

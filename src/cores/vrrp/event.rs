@@ -33,8 +33,8 @@ pub enum Event {
         /// How many of this reason there were.
         count: u64,
     },
-    /// While master, another master of lower rank was heard: the segment was or is split. Told at the 1st, 10th, 100th… of
-    /// its adverts since this router became master.
+    /// While master, another master of lower rank was heard: the segment was or is split. Told at the 1st, 10th, 100th…
+    /// of its adverts since this router became master.
     Conflict {
         /// The other master.
         peer: IpAddr,

@@ -8,8 +8,8 @@
 //!      └──────────────────────────────┘ └─────────────────────────────────────┘ │
 //!      └─ the same, or the kernel refuses the addresses; says priority 0 ◀──────┘
 //! ```
-//! Health is not priority: a router that cannot serve leaves the election at once, whatever `preempt` says. It never opens a
-//! socket and never trusts that an address is set before the kernel has said so.
+//! Health is not priority: a router that cannot serve leaves the election at once, whatever `preempt` says. It never
+//! opens a socket and never trusts that an address is set before the kernel has said so.
 
 mod event;
 mod router;
@@ -68,8 +68,8 @@ pub enum State {
     },
 }
 
-/// When to announce the addresses. Frames get lost, and after a split the loser's may have come last: so several rounds, and
-/// a slow refresh for as long as the router is master.
+/// When to announce the addresses. Frames get lost, and after a split the loser's may have come last: so several
+/// rounds, and a slow refresh for as long as the router is master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
     /// Not before the kernel says that the addresses are set.

@@ -11,8 +11,8 @@ use crate::base::{Instant, Machine};
 use crate::wire::frame::VipState;
 use crate::wire::vrrp::{Advert, Auth, ChecksumForm, HOP_LIMIT, Interval, Malformed, Received};
 
-/// Pauses between the rounds of announcements: a burst, and one more when a slow port has come up or the loser of a split
-/// has fallen silent.
+/// Pauses between the rounds of announcements: a burst, and one more when a slow port has come up or the loser of a
+/// split has fallen silent.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
@@ -312,8 +312,8 @@ impl Router {
         }
     }
 
-    /// Differing address lists are told, and the advert counts all the same: RFC 3768 §7.1 would drop it, and two masters
-    /// would hold what their lists share.
+    /// Differing address lists are told, and the advert counts all the same: RFC 3768 §7.1 would drop it, and two
+    /// masters would hold what their lists share.
     fn compare_addresses(&mut self, from: IpAddr, advert: &Advert, out: &mut Vec<Output>) {
         let known = |address| self.advert.addresses().contains(address);
         let same = advert.addresses().len() == self.advert.addresses().len() && advert.addresses().iter().all(known);

@@ -78,7 +78,7 @@ impl Layout {
             vip: IpAddr::from([192, 168, 0, 1]),
             prefix: 24,
             client: IpAddr::from([192, 168, 0, 100]),
-            password: Secret::new("of-this-lab-and-of-nothing-else"),
+            password: Secret::new("only-the-lab-knows-this"),
             settings: "[cluster]\nname = \"mymaster\"\nquorum = 2\n".to_owned(),
             vip_keys: "virtual_router_id = 51\n".to_owned(),
         }

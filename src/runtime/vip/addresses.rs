@@ -1,7 +1,7 @@
 //! The thread of netlink: makes the addresses what the routers want, and tells them of their interfaces.
 //!
-//! Netlink requests run in the caller's own system call and can wait long for the kernel's network lock; that is why they
-//! have a thread of their own.
+//! Netlink requests run in the caller's own system call and can wait long for the kernel's network lock; that is why
+//! they have a thread of their own.
 
 use std::future::Future;
 use std::io;

@@ -82,8 +82,8 @@ pub(super) fn run(
     });
 }
 
-/// A router that reads what waits in its socket before it believes that a deadline has passed: a host that was starved must
-/// not declare a master dead whose adverts it has not read yet.
+/// A router that reads what waits in its socket before it believes that a deadline has passed: a host that was starved
+/// must not declare a master dead whose adverts it has not read yet.
 struct Starved {
     router: Router,
     seat: Seat,

@@ -112,8 +112,8 @@ impl Segment {
         Ok(parsed.map_or_else(Input::Malformed, Input::Advert))
     }
 
-    /// A raw IPv6 socket gives no header: source, destination and hop limit come beside the message. What does not come is
-    /// given as zero, which no check lets pass.
+    /// A raw IPv6 socket gives no header: source, destination and hop limit come beside the message. What does not come
+    /// is given as zero, which no check lets pass.
     fn receive_v6(&self, buffer: &mut [u8]) -> io::Result<(usize, Ipv6Addr, Ipv6Addr, u8)> {
         let mut space = nix::cmsg_space!(libc::in6_pktinfo, libc::c_int);
         let mut iov = [IoSliceMut::new(buffer)];
@@ -187,8 +187,8 @@ fn link_address(index: u32) -> SockAddr {
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
-/// The address that adverts of a virtual router on this interface carry as their source: the node's own if the interface
-/// has it, else the interface's first; over IPv6 a link-local one (RFC 9568 §5.1.2.1). Never a virtual one.
+/// The address that adverts of a virtual router on this interface carry as their source: the node's own if the
+/// interface has it, else the interface's first; over IPv6 a link-local one (RFC 9568 §5.1.2.1). Never a virtual one.
 pub(super) fn primary(
     addresses: &[crate::runtime::netlink::Address],
     own: IpAddr,

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// First adverts of real routers, from the IP header on: keepalived 2.2.7 and FRR 8.4.4 in a namespace, caught by tcpdump.
+/// First adverts of real routers, from the IP header on: keepalived 2.2.7 and FRR 8.4.4 in a namespace, caught by
+/// tcpdump.
 const KEEPALIVED_V2: &str = "45c0002800010000ff70d0440a4d0001e0000012213365010001b920c0a800010000000000000000";
 const KEEPALIVED_V2_AUTH: &str = "45c0002800010000ff70d0440a4d0001e00000122133650101014aa2c0a800017365637265743132";
 const KEEPALIVED_V2_LEAVING: &str = "45c0002800020000ff70d0430a4d0001e00000122133000100011e21c0a800010000000000000000";

@@ -1,0 +1,124 @@
+//! The commands that ask a running node: `status`, `events`, `failover`.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::client::{self, ClientError};
+use super::status::page;
+use crate::runtime::journal::{Level, Record};
+use crate::runtime::status::Status;
+
+/// Between two pages of `status --watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// A planned switchover ends by itself long before this.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a command ends with when it could not be carried out; the exit code is in [`CommandError::exit_code`].
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The node did not answer, or said no.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Standard output is closed or full.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CommandError {
+    /// Exit code of the process: 1 a refusal, 3 no answer, 0 when only the reader of the output has gone.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(error) => error.exit_code(),
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Output(_) => 70,
+        }
+    }
+}
+
+/// `vigie status`. Returns whether all is well: there is a master and every node is good.
+pub fn status(runtime_dir: &Path, json: bool, watch: bool, out: &mut impl Write) -> Result<bool, CommandError> {
+    loop {
+        let status = client::status(runtime_dir)?;
+        if watch && !json {
+            // Home, and clear to the end: a page drawn over the last one does not flicker.
+            write!(out, "\x1b[H\x1b[J")?;
+        }
+        if json {
+            serde_json::to_writer(&mut *out, &status).map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            write!(out, "{}", page(&status))?;
+        }
+        out.flush()?;
+        if !watch {
+            return Ok(healthy(&status));
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+/// Whether there is a master and every node is good.
+pub fn healthy(status: &Status) -> bool {
+    status.master.is_some() && status.nodes.iter().all(|node| node.health == "good")
+}
+
+/// `vigie events`: what happened on this node, oldest first.
+pub fn events(runtime_dir: &Path, follow: bool, out: &mut impl Write) -> Result<(), CommandError> {
+    for record in client::events(runtime_dir, follow)? {
+        writeln!(out, "{}", line(&record?))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// `vigie failover`: waits until it is done or aborted.
+pub fn failover(runtime_dir: &Path, to: Option<&str>, out: &mut impl Write) -> Result<(), CommandError> {
+    let done = client::failover(runtime_dir, to, FAILOVER_LIMIT)?;
+    let pause = match done.pause_us {
+        Some(micros) => format!("writes were held back for {:.1?}", Duration::from_micros(micros)),
+        None => "the old master could not be asked to hold writes back".to_owned(),
+    };
+    writeln!(out, "{} is master instead of {} (epoch {}); {pause}", done.to, done.from, done.epoch)?;
+    Ok(())
+}
+
+/// One event on one line: time of day in UTC, source, name, text.
+pub fn line(record: &Record) -> String {
+    let mark = match record.level {
+        Level::Info => ' ',
+        Level::Warn => '!',
+        Level::Error => 'E',
+    };
+    format!("{} {mark} {:<8} {:<20} {}", timestamp(record.at_ms), record.source, record.name, record.text)
+}
+
+/// Milliseconds since 1970 as `2026-11-22T20:30:00.123Z` (days to date: Howard Hinnant, "chrono-compatible low-level date
+/// algorithms").
+pub fn timestamp(at_ms: u64) -> String {
+    let (seconds, millis) = (at_ms / 1_000, at_ms % 1_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01, in eras of 400 years.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (second / 3_600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{millis:03}Z", second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_utc() {
+        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(timestamp(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(timestamp(1_795_379_400_123), "2026-11-22T20:30:00.123Z");
+    }
+}
