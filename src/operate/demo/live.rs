@@ -425,9 +425,9 @@ fn act(shared: &Shared, action: Action) -> Result<(), ClusterError> {
         Action::Switch => {
             let asked = {
                 let seen = lock(&shared.seen);
-                cluster.names().find(|name| !seen.cut.contains(name))
+                cluster.sentinels().find(|name| !seen.cut.contains(name))
             };
-            cluster.failover(asked.ok_or_else(|| missing("a node with a cable"))?, None).map(drop)
+            cluster.failover(asked.ok_or_else(|| missing("a sentinel that can be heard"))?, None).map(drop)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The demo without a terminal: one fault, again and again, and the numbers of a client.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -78,7 +79,10 @@ impl Scenario {
                 let node = holder()?;
                 at(|| cluster.kill_worker(node))
             }
-            Self::Planned => at(|| cluster.failover(any, None).map(drop)),
+            Self::Planned => {
+                let node = cluster.sentinels().next().ok_or_else(unknown("a sentinel"))?;
+                at(|| cluster.failover(node, None).map(drop))
+            }
         }
     }
 }
@@ -118,6 +122,8 @@ struct Run {
     acked: usize,
     /// Those of them that are missing or wrong afterwards.
     lost: usize,
+    /// How often the client saw which failure.
+    failures: BTreeMap<String, u64>,
 }
 
 /// Least, middle and most of something.
@@ -237,6 +243,7 @@ fn outcome(scenario: Scenario, run: u32, tally: &Tally, fault: Option<Instant>, 
         stall_ms: fault.and_then(|fault| tally.max_stall(fault)).map(millis),
         acked: tally.acks.len(),
         lost,
+        failures: tally.kinds.clone(),
     }
 }
 
@@ -289,7 +296,8 @@ mod tests {
     use super::*;
 
     fn run(run: u32, outage_ms: Option<f64>, lost: usize) -> Run {
-        Run { scenario: Scenario::Crash, run, outage_ms, errors: 2, connect_errors: 0, stall_ms: None, acked: 10, lost }
+        let (scenario, failures) = (Scenario::Crash, BTreeMap::new());
+        Run { scenario, run, outage_ms, errors: 2, connect_errors: 0, stall_ms: None, acked: 10, lost, failures }
     }
 
     #[test]
