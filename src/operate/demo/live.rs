@@ -36,6 +36,8 @@ const COLUMN: Duration = Duration::from_millis(250);
 const CHECK_AFTER: Duration = Duration::from_secs(3);
 /// Writes are read back in portions of so much time.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// What several nodes find of one node within so many milliseconds is one event.
+const SAME_MS: u64 = 1_000;
 /// So many events are kept.
 const EVENTS: usize = 200;
 
@@ -342,7 +344,11 @@ fn listen(shared: &Shared, name: &'static str) {
         if let Ok(records) = client::events(&shared.cluster.runtime_dir(name), true) {
             // The stream begins with what is kept: known records are skipped.
             for record in records.map_while(Result::ok).skip_while(|record| record.at_ms <= newest) {
-                tell(shared, record.at_ms, name, format!("{} {}: {}", record.source, record.name, record.text), false);
+                let text = format!("{} {}: {}", record.source, record.name, record.text);
+                // Every node says what it finds of the others: here one of them is enough.
+                if record.source != "cluster" || !told(shared, record.at_ms, &text) {
+                    tell(shared, record.at_ms, name, text, false);
+                }
             }
             newest = wall_ms();
         }
@@ -353,6 +359,12 @@ fn listen(shared: &Shared, name: &'static str) {
 fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether somebody has just said the same.
+fn told(shared: &Shared, at_ms: u64, text: &str) -> bool {
+    let recent = |event: &&Event| event.at_ms.abs_diff(at_ms) < SAME_MS;
+    lock(&shared.events).iter().filter(recent).any(|event| event.text == text)
 }
 
 fn tell(shared: &Shared, at_ms: u64, node: &str, text: String, own: bool) {
