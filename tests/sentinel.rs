@@ -2,6 +2,8 @@
 //!
 //! Everything listens on 127.0.0.1 and on ports that were free a moment before.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -363,4 +365,51 @@ async fn garbage_gets_an_error_and_a_close() {
     let said = said.await.unwrap();
     assert!(said.starts_with("+PONG\r\n-ERR Protocol error"), "{said:?}");
     sentinel.leave().await;
+}
+
+/// A stock sentinel: the same program as redis-server.
+fn stock(directory: &Path, port: u16, master: u16) -> Server {
+    let file = directory.join(format!("stock-{port}.conf"));
+    let config = format!(
+        "port {port}\nbind 127.0.0.1\nlogfile \"{}\"\nsentinel monitor mymaster 127.0.0.1 {master} 2\n\
+         sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n",
+        directory.join(format!("stock-{port}.log")).display()
+    );
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new("redis-server");
+    command.arg(&file).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
+    Server(command.spawn().expect("redis-server is installed"))
+}
+
+/// The others are stock; with two of them ours may only vote, with one it mostly leads. Either way they elect together.
+async fn elects_with_stock(ours: usize) {
+    let world = World::new(3, false);
+    let mut servers = world.servers();
+    let sentinels: Vec<_> = (0..ours).map(|n| world.sentinel(n)).collect();
+    let _stock: Vec<_> = (ours..3).map(|n| stock(world.directory.path(), world.sentinels[n], world.redis[0])).collect();
+    world.settled(world.redis[0]).await;
+    drop(servers[0].take());
+    for port in &world.sentinels {
+        let moved = || async { world.master(*port).await.is_some_and(|master| master != world.redis[0]) };
+        let took = until(Duration::from_secs(20), "every sentinel knows a new master", moved).await;
+        println!("{port} knew after {took:?}");
+    }
+    let master = world.master(world.sentinels[0]).await;
+    for port in &world.sentinels {
+        until(Duration::from_secs(10), "all agree", || async { world.master(*port).await == master }).await;
+    }
+    for sentinel in sentinels {
+        println!("{:#?}", events(&sentinel));
+        sentinel.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stock_sentinel_votes_with_two_of_ours() {
+    elects_with_stock(2).await;
+}
+
+#[tokio::test]
+async fn ours_votes_with_two_stock_sentinels() {
+    elects_with_stock(1).await;
 }

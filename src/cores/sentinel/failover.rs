@@ -306,7 +306,7 @@ impl Sentinel {
         let peer = self.peers.iter().position(|peer| peer.id == Some(leader));
         let leads = peer.and_then(|p| self.peer_master(p, m)).map(|facts| facts.leads.is_some_and(|led| led >= epoch));
         // Whoever has ever spoken over the peer link is known by its frames; a stock sentinel only by what it decides.
-        let speaks = peer.is_some_and(|p| self.peers[p].facts.is_some());
+        let speaks = peer.is_some_and(|p| self.peers[p].spoke);
         let over = match leads {
             Some(true) => {
                 if !led || since != now {
@@ -337,7 +337,7 @@ impl Sentinel {
     }
 
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
-    fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
+    pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
         let epoch = self.durable.current_epoch + 1;
         self.raise_epoch(epoch);
         if self.durable.current_epoch != epoch {

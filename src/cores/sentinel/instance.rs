@@ -213,6 +213,8 @@ pub(super) struct Peer {
     pub(super) opinions: Vec<Opinion>,
     pub(super) facts: Option<SentinelFacts>,
     pub(super) fresh: bool,
+    /// Whether it has ever spoken over the peer link: a stock sentinel does not.
+    pub(super) spoke: bool,
 }
 
 impl Peer {
@@ -231,6 +233,7 @@ impl Peer {
             opinions: vec![Opinion::default(); masters],
             facts: None,
             fresh: false,
+            spoke: false,
         }
     }
 

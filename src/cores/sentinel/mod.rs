@@ -338,9 +338,9 @@ impl Sentinel {
     /// The address under which master `m` is watched: that of the decision, else where the first one will be.
     fn monitored(&self, m: usize) -> SocketAddr {
         let nodes = &self.masters[m].config.nodes;
-        let first = nodes.iter().find(|node| node.bootstrap).or(nodes.first()).map(|node| node.address);
+        let first = nodes.iter().find(|node| node.bootstrap).or_else(|| nodes.first()).map(|node| node.address);
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.durable.decision(m).map_or(first.unwrap_or(unknown), |decision| decision.master)
+        self.durable.decision(m).map_or_else(|| first.unwrap_or(unknown), |decision| decision.master)
     }
 
     /// The place of the instance at `address`, made if there is none and room for it; else of the watched master.

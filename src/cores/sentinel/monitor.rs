@@ -567,6 +567,11 @@ fn is_busy(facts: &RedisFacts, served: Option<u64>) -> bool {
 
 /// Why a redis is down beyond doubt, by its supervisor's word.
 fn proof(node: &Instance, is_master: bool) -> Option<&'static str> {
+    // A death stays true when the frames end: what may have been started since, unseen, is another incarnation.
+    let dead = node.facts.as_ref().is_some_and(|facts| facts.process == Process::Dead);
+    if dead && node.silent_since.is_some() {
+        return Some("its process is dead");
+    }
     let facts = node.fresh_facts()?;
     let newer = node.served.is_some_and(|served| facts.incarnation > served);
     let closed_by_info = node.info.as_ref().is_none_or(Info::is_closed);

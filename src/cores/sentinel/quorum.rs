@@ -199,6 +199,7 @@ impl Sentinel {
 
     /// Takes in what a peer says over the peer link.
     pub(super) fn peer_facts(&mut self, p: usize, facts: Option<SentinelFacts>, fresh: bool, now: Instant) {
+        self.peers[p].spoke |= facts.is_some();
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
