@@ -246,6 +246,9 @@ async fn a_killed_master_is_replaced_and_a_returning_one_converted() {
     // The old master comes back as one, and is made a replica.
     servers[0] = Some(redis(world.directory.path(), world.redis[0], None, true));
     until(Duration::from_secs(10), "the old master follows", || async { world.in_sync(master).await }).await;
+    let ended =
+        || async { sentinels.iter().any(|s| events(s).iter().any(|event| event.starts_with("+failover-end "))) };
+    until(Duration::from_secs(12), "the failover has ended", ended).await;
     for sentinel in sentinels {
         println!("{:#?}", events(&sentinel));
         sentinel.leave().await;

@@ -447,7 +447,9 @@ impl Sentinel {
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
-            down: node.down_since.is_some() && !(info.is_closed() && node.silent_since.is_none()),
+            // A recorded master that came back closed counts as down, as a master, and yet answers.
+            down: node.down_since.is_some()
+                && !(info.is_closed() && node.answers(now, self.masters[m].config.down_after)),
             info_age: node.info_at.map(|at| now.since(at)),
             priority: info.slave_priority.unwrap_or(100),
             offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),
@@ -497,7 +499,7 @@ impl Sentinel {
         let given_up = match own {
             select::Rejection::Empty => true,
             select::Rejection::Down | select::Rejection::NotConnected | select::Rejection::StaleInfo => {
-                self.masters[m].nodes[at].down_since.is_some_and(|since| now.since(since) > wait)
+                now.since(self.masters[m].nodes[at].last_ok) > wait
             }
             select::Rejection::NoReplica
             | select::Rejection::PriorityZero
@@ -558,7 +560,7 @@ impl Sentinel {
     ) {
         let node = &self.masters[m].nodes[target];
         let dead = node.fresh_facts().is_some_and(|facts| facts.process == Process::Dead);
-        let lost = dead || (node.down_since.is_some() && node.silent_since.is_some());
+        let lost = dead || (node.down_since.is_some() && !node.answers(now, self.masters[m].config.down_after));
         let link = node.command.up();
         if now >= until || lost {
             return self.abort(m, "-failover-abort-slave-timeout", "the new master does not answer", now);

@@ -278,8 +278,6 @@ struct Master {
     hello_due: Instant,
     /// Lineage of the data of the master at that address, as it last said while it was master.
     lineage: Option<(SocketAddr, RunId)>,
-    /// Whether that master was last seen holding data.
-    had_data: bool,
     /// Why nobody can be promoted, as last published.
     no_candidate: Option<String>,
 }
@@ -509,7 +507,6 @@ impl Master {
             asked_at: None,
             hello_due: now,
             lineage: None,
-            had_data: false,
             no_candidate: None,
         }
     }

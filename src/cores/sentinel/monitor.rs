@@ -389,7 +389,7 @@ impl Sentinel {
         node.info_at = Some(now);
         let role = info.role;
         let replicas = std::mem::take(&mut info.replicas);
-        let (lineage, keys) = (info.master_replid, info.has_keys);
+        let lineage = info.master_replid;
         node.info = Some(info);
         if rebooted {
             self.node_event("+reboot", m, n, "");
@@ -402,7 +402,6 @@ impl Sentinel {
             let address = self.monitored(m);
             let master = &mut self.masters[m];
             master.lineage = lineage.map(|lineage| (address, lineage)).or(master.lineage);
-            master.had_data = keys.unwrap_or(master.had_data);
             for replica in replicas {
                 self.found(m, replica.address, now);
             }
