@@ -7,18 +7,19 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use vigie::base::{Instant, NodeName, Secret};
-use vigie::cores::cluster::View;
+use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::cores::sentinel::{Config, DataNode, FailoverReport, MasterConfig, Voter};
 use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{KIND, Order, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
+use vigie::wire::frame::{Health, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 use vigie::wire::info::Info;
 use vigie::wire::resp::Reply;
 
@@ -81,8 +82,6 @@ struct Running {
     port: u16,
     orders: mpsc::Sender<Order>,
     journal: Journal,
-    _view: watch::Sender<Arc<View>>,
-    _posted: mpsc::Receiver<vigie::cores::cluster::Part>,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), SentinelError>>,
 }
@@ -106,12 +105,72 @@ struct World {
     redis: Vec<u16>,
     sentinels: Vec<u16>,
     password: bool,
+    link: Arc<PeerLink>,
+}
+
+/// A peer link within the process: nodes `s-N` with a sentinel, nodes `r-N` with a redis.
+#[derive(Default)]
+struct PeerLink {
+    nodes: Mutex<Vec<NodeView>>,
+    views: Mutex<Vec<watch::Sender<Arc<View>>>>,
+    /// Otherwise nothing is ever heard.
+    works: bool,
+}
+
+impl PeerLink {
+    fn say(&self, name: &str, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>) {
+        if !self.works {
+            return;
+        }
+        let name: NodeName = name.parse().unwrap();
+        let state = NodeState {
+            name: name.clone(),
+            version: "0".try_into().unwrap(),
+            roles: Roles::default(),
+            health: Health::Good,
+            redis,
+            sentinel,
+            proxy: None,
+            vips: heapless::Vec::new(),
+        };
+        let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
+        let node =
+            NodeView { name: name.clone(), address, roles, state: Some(state), fresh: true, heard_at: None, fault };
+        let mut nodes = self.nodes.lock().unwrap();
+        nodes.retain(|known| known.name != name);
+        nodes.push(node);
+        let view = Arc::new(View { at: Instant::START, me: 0, nodes: nodes.clone() });
+        self.views.lock().unwrap().iter().for_each(|to| drop(to.send(view.clone())));
+    }
+
+    /// What the supervisor of redis `n` says.
+    fn redis(&self, n: usize, port: u16, process: Process, role: RedisRole) {
+        let facts = RedisFacts {
+            address: at(port),
+            incarnation: 1,
+            process,
+            role,
+            run_id: None,
+            replication_id: None,
+            offset: 0,
+            priority: 100,
+            has_data: false,
+            history: None,
+        };
+        self.say(&format!("r-{n}"), Some(facts), None);
+    }
 }
 
 impl World {
     fn new(sentinels: usize, password: bool) -> Self {
         let ports = |count: usize| (0..count).map(|_| free_port()).collect();
-        Self { directory: tempfile::tempdir().unwrap(), redis: ports(3), sentinels: ports(sentinels), password }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            redis: ports(3),
+            sentinels: ports(sentinels),
+            password,
+            link: Arc::default(),
+        }
     }
 
     fn servers(&self) -> Vec<Option<Server>> {
@@ -152,14 +211,17 @@ impl World {
         let store = Store::new(self.directory.path().join(format!("s-{n}")), KIND);
         let setup = Setup { config: self.config(n), store, port: self.sentinels[n] };
         let task = tokio::spawn(run(setup, view_rx, orders_rx, post, journal.clone(), stop_rx));
-        // Nobody takes what is posted: a small channel would stop the sentinel.
-        let mut posted = posted;
-        let (keep, kept) = mpsc::channel(1);
+        let (link, mut posted) = (self.link.clone(), posted);
+        link.views.lock().unwrap().push(view);
+        // With every sentinel's end the sending end is dropped.
         tokio::spawn(async move {
-            let _keep = keep;
-            while posted.recv().await.is_some() {}
+            while let Some(part) = posted.recv().await {
+                if let Part::Sentinel(facts) = part {
+                    link.say(&format!("s-{n}"), None, Some(facts));
+                }
+            }
         });
-        Running { port: self.sentinels[n], orders, journal, _view: view, _posted: kept, stop, task }
+        Running { port: self.sentinels[n], orders, journal, stop, task }
     }
 
     async fn master(&self, sentinel: u16) -> Option<u16> {
@@ -249,6 +311,37 @@ async fn a_killed_master_is_replaced_and_a_returning_one_converted() {
     let ended =
         || async { sentinels.iter().any(|s| events(s).iter().any(|event| event.starts_with("+failover-end "))) };
     until(Duration::from_secs(12), "the failover has ended", ended).await;
+    for sentinel in sentinels {
+        println!("{:#?}", events(&sentinel));
+        sentinel.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn closed_redis_are_opened_and_a_proved_death_needs_no_silence() {
+    let mut world = World::new(3, true);
+    world.link = Arc::new(PeerLink { works: true, ..PeerLink::default() });
+    let closed = |port: &u16| Some(redis(world.directory.path(), *port, Some(1), true));
+    let mut servers: Vec<_> = world.redis.iter().map(closed).collect();
+    for (n, port) in world.redis.iter().enumerate() {
+        world.link.redis(n, *port, Process::Alive, RedisRole::Closed);
+    }
+    let sentinels: Vec<_> = (0..3).map(|n| world.sentinel(n)).collect();
+    world.settled(world.redis[0]).await;
+    for (n, port) in world.redis.iter().enumerate() {
+        let replica = RedisRole::Replica { of: at(world.redis[0]), link_up: true };
+        let role = if n == 0 { RedisRole::Master { replicas: 2 } } else { replica };
+        world.link.redis(n, *port, Process::Alive, role);
+    }
+    assert!(ask(world.redis[0], &["SET", "a", "1"], true).await.unwrap().is_ok());
+    drop(servers[0].take());
+    world.link.redis(0, world.redis[0], Process::Dead, RedisRole::Master { replicas: 2 });
+    let took = until(Duration::from_secs(1), "a new master", || async {
+        let Some(master) = world.master(sentinels[1].port).await else { return false };
+        master != world.redis[0] && ask(master, &["SET", "b", "2"], true).await.is_some_and(|reply| reply.is_ok())
+    })
+    .await;
+    println!("first write {took:?} after the kill");
     for sentinel in sentinels {
         println!("{:#?}", events(&sentinel));
         sentinel.leave().await;
