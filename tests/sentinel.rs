@@ -238,11 +238,14 @@ impl World {
         until(Duration::from_secs(20), "the sentinels know everybody", || async {
             for port in &self.sentinels {
                 let Some(reply) = ask(*port, &["SENTINEL", "MASTER", "mymaster"], false).await else { return false };
-                let fields = fields(&reply);
-                let is = |field: &str, value: String| fields.iter().any(|(f, v)| f == field && *v == value);
+                let found = fields(&reply);
+                let is = |field: &str, value: String| found.iter().any(|(f, v)| f == field && *v == value);
                 let known = is("num-slaves", "2".into()) && is("num-other-sentinels", "2".into());
                 let recorded = self.master(*port).await == Some(master);
-                if !(known && recorded && is("flags", "master".into())) {
+                let Some(slaves) = ask(*port, &["SENTINEL", "SLAVES", "mymaster"], false).await else { return false };
+                let linked = |(field, value): &(String, String)| field == "master-link-status" && value == "ok";
+                let synced = slaves.array().unwrap_or(&[]).iter().filter(|one| fields(one).iter().any(linked)).count();
+                if !(known && recorded && synced == 2 && is("flags", "master".into())) {
                     return false;
                 }
             }

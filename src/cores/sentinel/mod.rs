@@ -26,6 +26,7 @@ mod glob;
 mod heal;
 mod instance;
 mod monitor;
+mod promote;
 mod quorum;
 mod render;
 mod select;

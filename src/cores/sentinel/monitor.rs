@@ -406,6 +406,10 @@ impl Sentinel {
                 self.found(m, replica.address, now);
             }
         }
+        if self.out_of_sync(m, n) {
+            let node = &mut self.masters[m].nodes[n];
+            node.info_due = node.info_due.min(now + INFO_PERIOD_FAILOVER);
+        }
         self.info_for_failover(m, n, now);
     }
 

@@ -1,6 +1,7 @@
 //! Whole failovers in virtual time.
 
 mod commands;
+mod model;
 mod world;
 
 use crate::wire::frame::History;
