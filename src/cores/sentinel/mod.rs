@@ -274,6 +274,8 @@ struct Master {
     failover: Failover,
     /// Since when a quorum finds it down.
     odown_since: Option<Instant>,
+    /// When the decision became known to this process.
+    decided_at: Instant,
     /// When it was last asked of the peers whether it is down.
     asked_at: Option<Instant>,
     hello_due: Instant,
@@ -505,6 +507,7 @@ impl Master {
             nodes,
             failover: Failover::Idle { not_before: now },
             odown_since: None,
+            decided_at: now,
             asked_at: None,
             hello_due: now,
             lineage: None,

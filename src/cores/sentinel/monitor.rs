@@ -370,7 +370,7 @@ impl Sentinel {
     }
 
     pub(super) fn info(&mut self, m: usize, n: usize, mut info: Info, now: Instant) {
-        let is_master = n == self.master_at(m);
+        let (is_master, address) = (n == self.master_at(m), self.monitored(m));
         let node = &mut self.masters[m].nodes[n];
         let old = node.info.take();
         let rebooted =
@@ -390,6 +390,8 @@ impl Sentinel {
         let role = info.role;
         let replicas = std::mem::take(&mut info.replicas);
         let lineage = info.master_replid;
+        let follows = info.master_link_up && !info.master_sync_in_progress && info.master() == Some(address);
+        let linked = if is_master { role == Some(Role::Master) } else { role == Some(Role::Replica) && follows };
         node.info = Some(info);
         if rebooted {
             self.node_event("+reboot", m, n, "");
@@ -398,10 +400,11 @@ impl Sentinel {
             let master_says_so = is_master == (role == Some(Role::Master));
             self.node_event(if master_says_so { "+role-change" } else { "-role-change" }, m, n, "");
         }
+        // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows.
+        if linked && let Some(lineage) = lineage {
+            self.masters[m].lineage = Some((address, lineage));
+        }
         if is_master && role == Some(Role::Master) {
-            let address = self.monitored(m);
-            let master = &mut self.masters[m];
-            master.lineage = lineage.map(|lineage| (address, lineage)).or(master.lineage);
             for replica in replicas {
                 self.found(m, replica.address, now);
             }

@@ -138,7 +138,6 @@ impl Sentinel {
         self.say_hello(m, now);
         if held.is_some() {
             self.demote(m, old);
-            self.release_writes(m, old);
             self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
         if let Some(Cause::Ordered { order: Some(order), .. }) = cause {
@@ -230,16 +229,18 @@ impl Sentinel {
         self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
     }
 
-    /// Makes a master a replica and drops its clients, as one transaction: none of them may write in between.
+    /// Makes a master a replica, drops its clients and ends a hold of writes, as one transaction: no client may write in
+    /// between, and no other sentinel's CLIENT KILL may cut this link before the hold has ended.
     pub(super) fn demote(&mut self, m: usize, n: usize) {
         let Some(link) = self.masters[m].nodes[n].command.up() else { return };
         let to = self.monitored(m);
         let (ip, port) = (to.ip().to_string(), to.port().to_string());
-        let commands: [&[&str]; 5] = [
+        let commands: [&[&str]; 6] = [
             &["MULTI"],
             &["REPLICAOF", &ip, &port],
             &["CLIENT", "KILL", "TYPE", "normal"],
             &["CLIENT", "KILL", "TYPE", "pubsub"],
+            &["CLIENT", "UNPAUSE"],
             &["EXEC"],
         ];
         for args in commands {

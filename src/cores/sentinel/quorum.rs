@@ -243,6 +243,7 @@ impl Sentinel {
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
         master.odown_since = None;
+        master.decided_at = now;
         master.no_candidate = None;
         for node in &mut master.nodes {
             node.reconf = Reconf::None;
