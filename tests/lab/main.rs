@@ -2,7 +2,10 @@
 //! independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
 mod basics;
+mod clients;
+mod kills;
 mod measuring;
+mod whole;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +24,8 @@ struct Case {
     run: fn(&Sandbox) -> Outcome,
 }
 
-const CASES: &[(&str, &[Case])] = &[("basics", basics::CASES), ("measuring", measuring::CASES)];
+const CASES: &[(&str, &[Case])] =
+    &[("basics", basics::CASES), ("measuring", measuring::CASES), ("kills", kills::CASES), ("clients", clients::CASES)];
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 
