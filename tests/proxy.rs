@@ -573,16 +573,3 @@ fn a_stop_closes_everything() {
     // The port is free at once.
     TcpListener::bind(proxy.address).unwrap();
 }
-
-/// Not a test: serves the redis at `VIGIE_MASTER` on `VIGIE_LISTEN` until it is killed, to be measured from outside.
-#[test]
-#[ignore = "serves until it is killed"]
-fn serve() {
-    let get = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.into()).parse().unwrap();
-    let mut proxy = Proxy::start_on(get("VIGIE_LISTEN", "127.0.0.1:7000"), |_| {});
-    proxy.decide(get("VIGIE_MASTER", "127.0.0.1:6379"));
-    loop {
-        proxy.drain_posts();
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
