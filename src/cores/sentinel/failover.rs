@@ -665,7 +665,6 @@ impl Sentinel {
         self.say_hello(m, now);
         if held.is_some() {
             self.demote(m, old);
-            self.release_writes(m, old);
             self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
         if let Some(Cause::Ordered { by, .. }) = cause {
@@ -746,6 +745,8 @@ impl Sentinel {
 
     fn end(&mut self, m: usize, now: Instant) {
         self.master_event("+failover-end", m, "");
+        // From here on each is a replica like any other, as clients read in its flags.
+        self.masters[m].nodes.iter_mut().for_each(|node| node.reconf = Reconf::None);
         self.enter(m, Failover::Idle { not_before: now });
     }
 
@@ -757,16 +758,18 @@ impl Sentinel {
         self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
     }
 
-    /// Makes a master a replica and drops its clients, as one transaction: none of them may write in between.
+    /// Makes a master a replica, drops its clients and ends the hold on writes, as one transaction: none of them may write
+    /// in between, and a replica that went on holding writes would hold those of its master.
     pub(super) fn demote(&mut self, m: usize, n: usize) {
         let Some(link) = self.masters[m].nodes[n].command.up() else { return };
         let to = self.monitored(m);
         let (ip, port) = (to.ip().to_string(), to.port().to_string());
-        let commands: [&[&str]; 5] = [
+        let commands: [&[&str]; 6] = [
             &["MULTI"],
             &["REPLICAOF", &ip, &port],
             &["CLIENT", "KILL", "TYPE", "normal"],
             &["CLIENT", "KILL", "TYPE", "pubsub"],
+            &["CLIENT", "UNPAUSE"],
             &["EXEC"],
         ];
         for args in commands {
