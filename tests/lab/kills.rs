@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "killed_guards", needs: &["redis-server"], run: |sandbox| kills(sandbox, Kind::Guard) },
     Case { name: "killed_guards_and_workers", needs: &["redis-server"], run: |sandbox| kills(sandbox, Kind::Both) },
     Case { name: "killed_redis", needs: &["redis-server"], run: |sandbox| kills(sandbox, Kind::Redis) },
+    Case { name: "the_kernel_takes_the_vip_from_a_dead_owner", needs: &["redis-server"], run: dead_owner },
     Case { name: "everything_killed_comes_back", needs: &["redis-server"], run: everything },
     Case { name: "a_cold_start_without_the_old_master", needs: &["redis-server"], run: cold_start_without_master },
     Case { name: "a_stopped_master_hands_over", needs: &["redis-server"], run: stopped_master },
@@ -145,6 +146,28 @@ fn left_cleanly(world: &World, victim: &'static str, master: &'static str, owned
         }
     }
     Ok(())
+}
+
+/// Nobody is left on the owner's host to take the address off, and nobody starts anything there.
+fn dead_owner(sandbox: &Sandbox) -> Outcome {
+    let world = World::start(sandbox)?;
+    let owner = world.vip_holder()?;
+    world.mark()?;
+    let killed = Instant::now();
+    world.cluster.kill_vigie(owner).map_err(text)?;
+    world.cluster.wait_ended(owner, DEATH_TIME).map_err(text)?;
+    let moved = || {
+        let addresses = world.cluster.lab().addresses(owner).map_err(text)?;
+        let left = Err(format!("{owner} still has {addresses:?}"));
+        if addresses.len() == 1 { world.whole_among(&DATA) } else { left }
+    };
+    let (took, _) =
+        wait_ok("the virtual IP has not moved", killed, WHOLE_TIME, moved).map_err(|why| world.told(why))?;
+    print!("(moved after {} ms) ", took.as_millis());
+    world.marks_kept()?;
+    world.cluster.start_node(owner).map_err(text)?;
+    world.wait_healthy()?;
+    if world.vip_holder()? == owner { Err("who comes back does not preempt".to_owned()) } else { Ok(()) }
 }
 
 /// Ends everything on every node at once, without a word.

@@ -141,6 +141,7 @@ impl World {
 
     /// Every host has its processes, and everything is whole. Returns the master.
     pub(crate) fn whole(&self) -> Result<&'static str, String> {
+        self.cluster.alive().map_err(text)?;
         for node in self.cluster.names() {
             self.processes_complete(node)?;
         }
