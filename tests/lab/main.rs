@@ -2,12 +2,15 @@
 //! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
 mod basics;
+mod clients;
 mod failover;
+mod kills;
 mod measuring;
+mod whole;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
@@ -15,15 +18,20 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 /// What a case says: nothing if it passed, otherwise what went wrong. A panic is a failure too.
 type Outcome = Result<(), String>;
 
-/// A case, and the programs without which it is skipped.
+/// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
     run: fn(&Sandbox) -> Outcome,
 }
 
-const CASES: &[(&str, &[Case])] =
-    &[("basics", basics::CASES), ("measuring", measuring::CASES), ("failover", failover::CASES)];
+const CASES: &[(&str, &[Case])] = &[
+    ("basics", basics::CASES),
+    ("measuring", measuring::CASES),
+    ("failover", failover::CASES),
+    ("kills", kills::CASES),
+    ("clients", clients::CASES),
+];
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 
@@ -99,6 +107,11 @@ fn run(case: &Case) -> Verdict {
 }
 
 fn installed(program: &str) -> bool {
+    if let Some(module) = program.strip_prefix("python3-") {
+        let import = ["-c", &format!("import {module}")];
+        let tried = Command::new("/usr/bin/python3").args(import).stderr(Stdio::null()).status();
+        return tried.is_ok_and(|status| status.success());
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

@@ -481,6 +481,7 @@ impl Sentinel {
             info_age_max: Duration::from_secs(5),
             link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
             lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
+            epoch: self.durable.decision(m).map_or(0, |decision| decision.epoch),
         }
     }
 
@@ -513,7 +514,9 @@ impl Sentinel {
             | select::Rejection::NeverLinked
             | select::Rejection::LinkDownTooLong
             | select::Rejection::OtherLineage
-            | select::Rejection::NoHistory => false,
+            | select::Rejection::NoHistory
+            | select::Rejection::EarlierMaster
+            | select::Rejection::Changed => false,
         };
         let recorded = format!("{}: {own}; {}", all[at].address, select::explain(&reasons));
         if !given_up {

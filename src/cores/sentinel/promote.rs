@@ -218,6 +218,8 @@ impl Sentinel {
 
     pub(super) fn end(&mut self, m: usize, now: Instant) {
         self.master_event("+failover-end", m, "");
+        // From here on each is a replica like any other, as clients read in its flags.
+        self.masters[m].nodes.iter_mut().for_each(|node| node.reconf = Reconf::None);
         self.enter(m, Failover::Idle { not_before: now });
     }
 
