@@ -2,6 +2,7 @@
 //! independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
 mod basics;
+mod faults;
 mod measuring;
 
 use std::io::{Read, Write};
@@ -21,7 +22,8 @@ struct Case {
     run: fn(&Sandbox) -> Outcome,
 }
 
-const CASES: &[(&str, &[Case])] = &[("basics", basics::CASES), ("measuring", measuring::CASES)];
+const CASES: &[(&str, &[Case])] =
+    &[("basics", basics::CASES), ("faults", faults::CASES), ("measuring", measuring::CASES)];
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 

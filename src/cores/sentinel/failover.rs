@@ -255,6 +255,9 @@ impl Sentinel {
 
     /// What there is to do, if anything.
     fn needed(&mut self, m: usize, now: Instant) -> Option<Cause> {
+        if self.shut_out(m) {
+            return None;
+        }
         if self.durable.decision(m).is_none() {
             return self.bootstrap_node(m).map(|_| Cause::Bootstrap);
         }
@@ -444,10 +447,11 @@ impl Sentinel {
         let unknown = Info::default();
         let info = node.info.as_ref().unwrap_or(&unknown);
         let facts = node.fresh_facts();
+        let silent = node.silent_since.is_some_and(|since| now.since(since) >= self.masters[m].config.down_after);
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
-            down: node.down_since.is_some() && !(info.is_closed() && node.silent_since.is_none()),
+            down: node.down_since.is_some() && (silent || !info.is_closed()),
             info_age: node.info_at.map(|at| now.since(at)),
             priority: info.slave_priority.unwrap_or(100),
             offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),

@@ -109,7 +109,9 @@ pub(super) fn by_history(candidates: &[Candidate], ground: &Ground) -> Result<us
     let judge = |at: usize| {
         let one = &candidates[at];
         let unfit = reachable(one, ground)
-            .or_else(|| (!one.closed).then_some(Rejection::NoReplica))
+            // Pointed at the recorded master and never in touch with it, its data is what it came back with.
+            .or_else(|| (!one.closed && !one.replica).then_some(Rejection::NoReplica))
+            .or_else(|| (one.syncing || one.ever_linked).then_some(Rejection::Syncing))
             .or_else(|| one.loading.then_some(Rejection::Loading))
             .or_else(|| (one.priority == 0).then_some(Rejection::PriorityZero))
             .or_else(|| one.in_sync.is_none().then_some(Rejection::NoHistory));
