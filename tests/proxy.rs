@@ -486,6 +486,38 @@ fn a_master_that_cannot_be_connected_to_is_named_in_the_error() {
 }
 
 #[test]
+fn what_was_not_yet_sent_to_an_old_master_is_never_sent() {
+    // Says that it is a master, then takes nothing more from its client.
+    let address = own_address();
+    let listener = TcpListener::bind(address).unwrap();
+    let stuck = std::thread::spawn(move || {
+        loop {
+            let mut stream = listener.accept().unwrap().0;
+            let mut first = [0; 4];
+            stream.read_exact(&mut first).unwrap();
+            if first != *b"*2\r\n" {
+                return stream;
+            }
+            stream.write_all(b"+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n").unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    let new = Redis::start();
+    let mut proxy = Proxy::listening(|config| config.check_interval = Duration::from_secs(60));
+    let decision = proxy.decide(address);
+    proxy.until("the route stands", |facts| facts.route == Some(decision));
+    let mut client = Client::bare(proxy.address).0.into_inner();
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while client.write_all(&[b'x'; 1 << 16]).is_ok() {}
+    let mut old = stuck.join().unwrap();
+    proxy.route(&new);
+    wait_for("the session is cut", || (proxy.counters.totals().clients == 0).then_some(()));
+    // It gets what had arrived there before, and then a reset instead of the rest and an end.
+    let rest = old.read_to_end(&mut Vec::new());
+    assert_eq!(rest.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
+}
+
+#[test]
 fn a_client_too_many_gets_the_words_of_redis() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis, |config| config.max_clients = 2);
@@ -572,17 +604,4 @@ fn a_stop_closes_everything() {
     assert_eq!(proxy.counters.totals().clients, 0);
     // The port is free at once.
     TcpListener::bind(proxy.address).unwrap();
-}
-
-/// Not a test: serves the redis at `VIGIE_MASTER` on `VIGIE_LISTEN` until it is killed, to be measured from outside.
-#[test]
-#[ignore = "serves until it is killed"]
-fn serve() {
-    let get = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.into()).parse().unwrap();
-    let mut proxy = Proxy::start_on(get("VIGIE_LISTEN", "127.0.0.1:7000"), |_| {});
-    proxy.decide(get("VIGIE_MASTER", "127.0.0.1:6379"));
-    loop {
-        proxy.drain_posts();
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }

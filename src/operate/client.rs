@@ -69,8 +69,8 @@ pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
     }
 }
 
-/// A planned switchover, to the best replica or to a given node. Returns when it is done or aborted, at the latest after
-/// `limit`.
+/// A planned switchover, to the best replica or to a given node. Returns when it is done or aborted, at the latest
+/// after `limit`.
 pub fn failover(runtime_dir: &Path, to: Option<&str>, limit: Duration) -> Result<Switched, ClientError> {
     let mut answers = ask(runtime_dir, &Request::Failover { to: to.map(str::to_owned) }, Some(limit))?;
     let line = answers.line()?.ok_or_else(|| answers.silent(io::ErrorKind::UnexpectedEof.into()))?;

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod connection;
 pub mod control;
 pub mod drive;
+pub mod forward;
 pub mod guard;
 pub mod host;
 pub mod journal;

@@ -24,7 +24,7 @@ use super::control::{self, Switched};
 use super::journal::{Journal, Level};
 use super::peers::Peers;
 use super::status::Status;
-use super::{clock, guard, notify, proxy, redis, sentinel, store, vip};
+use super::{clock, forward, guard, notify, proxy, redis, sentinel, store, vip};
 use crate::base::{Instant, NodeName};
 use crate::config::{Config, Node, PEER_PORT};
 use crate::cores::{
@@ -422,7 +422,10 @@ impl control::Node for ControlNode {
             }
         }
         if !self.spec.roles.sentinel {
-            return Err("this node has no sentinel: ask on a node that has one".to_owned());
+            let sentinels = self.fresh_sentinels();
+            let cluster = &self.spec.config.cluster;
+            let done = forward::switchover(sentinels.into_iter(), &cluster.password, &cluster.name, to.as_ref());
+            return done.await.map(|report| self.switched(&report));
         }
         let (done, answer) = oneshot::channel();
         let gone = || "the sentinel of this node does not run".to_owned();
@@ -440,6 +443,13 @@ impl ControlNode {
             epoch: report.epoch,
             pause_us: report.pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)),
         }
+    }
+
+    /// Where the sentinels are that were heard of late.
+    fn fresh_sentinels(&self) -> Vec<SocketAddr> {
+        let view = self.view.borrow();
+        let heard = view.fresh().filter(|(_, state)| state.sentinel.is_some());
+        heard.map(|(node, _)| SocketAddr::new(node.address, self.spec.config.sentinel.port)).collect()
     }
 
     /// The node whose redis has that address, or the address itself.

@@ -199,7 +199,16 @@ fn kill_victim(marker: &str, signal: nix::sys::signal::Signal) -> Result<std::pr
     assert_eq!(traces(), before, "the lab can be seen from outside while it runs");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(victim.id()).unwrap_or(0));
     nix::sys::signal::kill(pid, signal).map_err(|error| error.to_string())?;
-    let status = victim.wait().map_err(fault)?;
+    let mut status = None;
+    let ended = wait_for(&format!("it ends by {signal}"), Duration::from_secs(10), || {
+        status = victim.try_wait().ok().flatten();
+        status.is_some()
+    });
+    if ended.is_err() {
+        let _ = victim.kill().and_then(|()| victim.wait());
+    }
+    ended?;
+    let status = status.ok_or("it ended without a status")?;
     wait_for("every process of the lab ends", Duration::from_secs(10), || marked(marker, 0).is_empty())?;
     assert_eq!(traces(), before, "something is left");
     Ok(status)

@@ -1,7 +1,8 @@
-//! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases are
-//! independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
+//! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases
+//! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
 mod basics;
+mod failover;
 mod faults;
 mod measuring;
 
@@ -22,8 +23,12 @@ struct Case {
     run: fn(&Sandbox) -> Outcome,
 }
 
-const CASES: &[(&str, &[Case])] =
-    &[("basics", basics::CASES), ("faults", faults::CASES), ("measuring", measuring::CASES)];
+const CASES: &[(&str, &[Case])] = &[
+    ("basics", basics::CASES),
+    ("measuring", measuring::CASES),
+    ("failover", failover::CASES),
+    ("faults", faults::CASES),
+];
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 

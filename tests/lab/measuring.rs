@@ -1,4 +1,5 @@
-//! The measuring client against one plain redis-server: its numbers must be right before they are believed of a cluster.
+//! The measuring client against one plain redis-server: its numbers must be right before they are believed of a
+//! cluster.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};

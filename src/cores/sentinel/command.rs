@@ -322,6 +322,20 @@ impl Sentinel {
                 Ok(m) => self.failover_command(m, now),
                 Err(refusal) => refusal,
             },
+            "switchover" => match rest {
+                [master] | [master, _] => {
+                    let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
+                    match found {
+                        None => error("ERR No such master with that name"),
+                        Some(_) if !self.trusted(client) => error("NOAUTH Authentication required."),
+                        Some(m) => {
+                            self.switchover_command(m, client, rest.get(1).map(AsRef::as_ref), now);
+                            Answer::Many(vec![])
+                        }
+                    }
+                }
+                _ => arity("sentinel|switchover"),
+            },
             "help" => {
                 let lines = render::HELP.iter().map(|line| Reply::Simple((*line).to_owned())).collect();
                 Answer::Reply(Reply::Array(lines))

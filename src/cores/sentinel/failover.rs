@@ -10,7 +10,7 @@ use crate::wire::resp::Reply;
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
 use super::select::{self, Candidate, Ground};
-use super::{Answer, FailoverReport, OrderId, Output, Sentinel};
+use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
 
 /// Between the candidates' attempts, so that one is elected before the next one stands.
 const STAGGER: Duration = Duration::from_millis(40);
@@ -44,11 +44,22 @@ pub(super) enum Cause {
     Bootstrap,
     /// A person ordered it.
     Ordered {
-        /// To whom to report; none: to nobody, as of SENTINEL FAILOVER.
-        order: Option<OrderId>,
+        /// To whom to report.
+        by: By,
         /// The place of the wanted master; none: the best.
         to: Option<usize>,
     },
+}
+
+/// Who ordered a switchover, and how it hears of the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The operator at this node.
+    Order(OrderId),
+    /// A client that waits for the end: SENTINEL SWITCHOVER.
+    Client(ClientId),
+    /// A client that was answered at once: SENTINEL FAILOVER.
+    Nobody,
 }
 
 /// States of a failover.
@@ -156,8 +167,8 @@ impl Sentinel {
         let cause = self.masters[m].cause().copied();
         self.master_event(event, m, "");
         self.idle_after(m, RETRY, now);
-        if let Some(Cause::Ordered { order: Some(order), .. }) = cause {
-            self.free.push(Output::OrderDone(order, Err(reason.to_owned())));
+        if let Some(Cause::Ordered { by, .. }) = cause {
+            self.free.extend(by.told(Err(reason.to_owned())));
         }
     }
 
@@ -658,12 +669,12 @@ impl Sentinel {
             self.release_writes(m, old);
             self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
-        if let Some(Cause::Ordered { order: Some(order), .. }) = cause {
+        if let Some(Cause::Ordered { by, .. }) = cause {
             let named = |n: usize| self.masters[m].nodes[n].node.clone();
             let pause = held.map(|since| now.since(since));
             let (from_node, to_node) = (named(old), named(target));
             let report = FailoverReport { from, from_node, to, to_node, epoch, pause };
-            self.fenced.push(Output::OrderDone(order, Ok(report)));
+            self.fenced.extend(by.told(Ok(report)));
         }
     }
 
@@ -767,7 +778,7 @@ impl Sentinel {
     /// `SENTINEL FAILOVER`: what is answered at once.
     pub(super) fn failover_command(&mut self, m: usize, now: Instant) -> Answer {
         let error = |text: &str| Answer::Reply(Reply::Error(text.to_owned()));
-        match self.begin_ordered(m, None, None, now) {
+        match self.begin_ordered(m, By::Nobody, None, now) {
             Ok(()) => Answer::Reply(Reply::Simple("OK".to_owned())),
             Err(super::switchover::Refused::InProgress) => error("INPROG Failover already in progress"),
             Err(super::switchover::Refused::NoGoodReplica(_)) => error("NOGOODSLAVE No suitable replica to promote"),

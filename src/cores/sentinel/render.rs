@@ -58,6 +58,8 @@ pub(super) const HELP: &[&str] = &[
     "    State of the replicas.",
     "SENTINELS <master-name>",
     "    State of the other sentinels.",
+    "SWITCHOVER <master-name> [<node>]",
+    "    Hand over to that node, or to the best replica, and answer when it is done: from, to, epoch, pause in us.",
     "HELP",
     "    Prints this help.",
 ];

@@ -9,11 +9,11 @@ use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
-use super::failover::{Cause, Failover};
+use super::failover::{By, Cause, Failover};
 use super::instance::Instance;
 use super::monitor::{Tag, words};
 use super::select::{self, Rejection};
-use super::{OrderId, Output, Sentinel};
+use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
 const HOLD_MS: &str = "3000";
@@ -34,34 +34,62 @@ pub(super) enum Refused {
     NoMaster,
 }
 
+impl By {
+    /// What tells it the end.
+    pub(super) fn told(self, result: Result<FailoverReport, String>) -> Option<Output> {
+        match self {
+            Self::Order(order) => Some(Output::OrderDone(order, result)),
+            Self::Client(client) => Some(Output::Respond(client, Answer::Reply(reply(result)))),
+            Self::Nobody => None,
+        }
+    }
+}
+
+/// From, to, epoch, microseconds of pause (null: none); or the reason why not.
+fn reply(result: Result<FailoverReport, String>) -> Reply {
+    let integer = |number: u128| Reply::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    match result {
+        Ok(report) => Reply::Array(vec![
+            Reply::Bulk(report.from.to_string().into()),
+            Reply::Bulk(report.to.to_string().into()),
+            integer(report.epoch.into()),
+            report.pause.map_or(Reply::Null, |pause| integer(pause.as_micros())),
+        ]),
+        Err(reason) => Reply::Error(format!("ERR {reason}")),
+    }
+}
+
 impl Sentinel {
     /// An order of the operator.
     pub(super) fn order(&mut self, order: OrderId, to: Option<&NodeName>, now: Instant) {
-        if let Err(refused) = self.place(order, to, now) {
-            self.free.push(Output::OrderDone(order, Err(refused.to_string())));
+        let begun =
+            if self.masters.is_empty() { Err(Refused::NoMaster) } else { self.place(0, By::Order(order), to, now) };
+        if let Err(refused) = begun {
+            self.free.extend(By::Order(order).told(Err(refused.to_string())));
         }
     }
 
-    fn place(&mut self, order: OrderId, to: Option<&NodeName>, now: Instant) -> Result<(), Refused> {
-        if self.masters.is_empty() {
-            return Err(Refused::NoMaster);
+    /// `SENTINEL SWITCHOVER <master-name> [<node>]`, from a node without a sentinel of its own: answered when it is done.
+    pub(super) fn switchover_command(&mut self, m: usize, client: ClientId, to: Option<&[u8]>, now: Instant) {
+        let name = to.map(|name| String::from_utf8_lossy(name).parse::<NodeName>().map_err(|error| error.to_string()));
+        let begun = name
+            .transpose()
+            .and_then(|to| self.place(m, By::Client(client), to.as_ref(), now).map_err(|refused| refused.to_string()));
+        if let Err(refused) = begun {
+            self.free.extend(By::Client(client).told(Err(refused)));
         }
-        let m = 0;
+    }
+
+    fn place(&mut self, m: usize, by: By, to: Option<&NodeName>, now: Instant) -> Result<(), Refused> {
         let place = |name: &NodeName| {
             let found = self.masters[m].nodes.iter().position(|node| node.node.as_ref() == Some(name));
             found.ok_or_else(|| Refused::NoGoodReplica(format!("node {name} has no redis")))
         };
         let to = to.map(place).transpose()?;
-        self.begin_ordered(m, Some(order), to, now)
+        self.begin_ordered(m, by, to, now)
     }
 
-    pub(super) fn begin_ordered(
-        &mut self,
-        m: usize,
-        order: Option<OrderId>,
-        to: Option<usize>,
-        now: Instant,
-    ) -> Result<(), Refused> {
+    pub(super) fn begin_ordered(&mut self, m: usize, by: By, to: Option<usize>, now: Instant) -> Result<(), Refused> {
         if self.durable.decision(m).is_none() {
             return Err(Refused::NoMaster);
         }
@@ -69,7 +97,7 @@ impl Sentinel {
             return Err(Refused::InProgress);
         }
         self.target(m, to, now).map_err(Refused::NoGoodReplica)?;
-        self.enter(m, Failover::Waiting { cause: Cause::Ordered { order, to }, start_at: now });
+        self.enter(m, Failover::Waiting { cause: Cause::Ordered { by, to }, start_at: now });
         Ok(())
     }
 

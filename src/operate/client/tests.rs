@@ -20,7 +20,8 @@ fn daemon(answer: &'static str) -> (tempfile::TempDir, thread::JoinHandle<String
 #[test]
 fn a_status_is_read_and_a_refusal_told_apart() {
     let whole = concat!(
-        r#"{"cluster":"mymaster","node":"a","version":"0","uptime_ms":1,"fencing":"not fenced","master":null,"nodes":[]}"#,
+        r#"{"cluster":"mymaster","node":"a","version":"0","uptime_ms":1,"#,
+        r#""fencing":"not fenced","master":null,"nodes":[]}"#,
         "\n"
     );
     let (directory, served) = daemon(whole);

@@ -36,6 +36,8 @@ const COLUMN: Duration = Duration::from_millis(250);
 const CHECK_AFTER: Duration = Duration::from_secs(3);
 /// Writes are read back in portions of so much time.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// What several nodes find of one node within so many milliseconds is one event.
+const SAME_MS: u64 = 1_000;
 /// So many events are kept.
 const EVENTS: usize = 200;
 
@@ -77,11 +79,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Shows the live view until `q`. Returns the exit code: 1 if a write was lost.
-pub(super) fn run(sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
+pub(super) fn run(clients: u16, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
     println!("starting five hosts, three redis and two proxies");
     let cluster = Cluster::start(sandbox, Layout::classic(), binary)?;
     cluster.wait_healthy(Duration::from_secs(60))?;
-    let plan = Plan { rate: WRITES_PER_SECOND, ..cluster.plan("demo") };
+    let plan = Plan { rate: WRITES_PER_SECOND, connections: clients, ..cluster.plan("demo") };
     let client = Client::start(cluster.lab(), CLIENT, plan.clone())?;
     let network = cluster.lab().network(CLIENT)?;
     let shared = Arc::new(Shared {
@@ -342,7 +344,11 @@ fn listen(shared: &Shared, name: &'static str) {
         if let Ok(records) = client::events(&shared.cluster.runtime_dir(name), true) {
             // The stream begins with what is kept: known records are skipped.
             for record in records.map_while(Result::ok).skip_while(|record| record.at_ms <= newest) {
-                tell(shared, record.at_ms, name, format!("{} {}: {}", record.source, record.name, record.text), false);
+                let text = format!("{} {}: {}", record.source, record.name, record.text);
+                // Every node says what it finds of the others: here one of them is enough.
+                if record.source != "cluster" || !told(shared, record.at_ms, &text) {
+                    tell(shared, record.at_ms, name, text, false);
+                }
             }
             newest = wall_ms();
         }
@@ -353,6 +359,12 @@ fn listen(shared: &Shared, name: &'static str) {
 fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether somebody has just said the same.
+fn told(shared: &Shared, at_ms: u64, text: &str) -> bool {
+    let recent = |event: &&Event| event.at_ms.abs_diff(at_ms) < SAME_MS;
+    lock(&shared.events).iter().filter(recent).any(|event| event.text == text)
 }
 
 fn tell(shared: &Shared, at_ms: u64, node: &str, text: String, own: bool) {
@@ -425,9 +437,9 @@ fn act(shared: &Shared, action: Action) -> Result<(), ClusterError> {
         Action::Switch => {
             let asked = {
                 let seen = lock(&shared.seen);
-                cluster.names().find(|name| !seen.cut.contains(name))
+                cluster.sentinels().find(|name| !seen.cut.contains(name))
             };
-            cluster.failover(asked.ok_or_else(|| missing("a node with a cable"))?, None).map(drop)
+            cluster.failover(asked.ok_or_else(|| missing("a sentinel that can be heard"))?, None).map(drop)
         }
     }
 }

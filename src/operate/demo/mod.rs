@@ -16,7 +16,7 @@ use crate::operate::lab::sandbox::{self, Sandbox, SandboxError};
 pub use scenario::Scenario;
 
 /// What to show.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Options {
     /// Inject this fault and print what the client saw, instead of the live view
     #[arg(long, value_enum, value_name = "FAULT")]
@@ -28,13 +28,16 @@ pub struct Options {
     /// Print one JSON object per run and one for all of them
     #[arg(long, requires = "scenario")]
     pub json: bool,
+    /// Clients that write at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub clients: u16,
 }
 
 /// Why there is no demo.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The live view needs a terminal.
-    #[error("the live view needs a terminal; without one say what to do: vigie demo --scenario {scenarios}", scenarios = Scenario::NAMES)]
+    #[error("the live view needs a terminal; without one: vigie demo --scenario {names}", names = Scenario::NAMES)]
     NoTerminal,
     /// Nothing to make highly available.
     #[error("no redis-server is installed; on Debian and Ubuntu: apt-get install redis-server")]
@@ -63,8 +66,8 @@ impl DemoError {
     }
 }
 
-/// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to be
-/// called before the process starts threads; an error inside the private world has been printed when this returns.
+/// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to
+/// be called before the process starts threads; an error inside the private world has been printed when this returns.
 pub fn run(options: &Options) -> Result<u8, DemoError> {
     let live = options.scenario.is_none();
     if live && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
@@ -84,8 +87,8 @@ pub fn run(options: &Options) -> Result<u8, DemoError> {
 
 fn inside(options: &Options, sandbox: &Sandbox, binary: &Path) -> u8 {
     let shown = match options.scenario {
-        Some(scenario) => scenario::run(scenario, options.runs, options.json, sandbox, binary),
-        None => live::run(sandbox, binary),
+        Some(scenario) => scenario::run(scenario, options, sandbox, binary),
+        None => live::run(options.clients, sandbox, binary),
     };
     shown.unwrap_or_else(|error| {
         eprintln!("vigie demo: {error}");

@@ -1,5 +1,6 @@
 //! The demo without a terminal: one fault, again and again, and the numbers of a client.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,9 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::DemoError;
+use super::{DemoError, Options};
 use crate::base::Instant;
-use crate::operate::lab::client::{Client, Tally, read_back};
+use crate::operate::lab::client::{Client, Plan, Tally, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::sandbox::Sandbox;
 use crate::runtime::clock;
@@ -78,7 +79,10 @@ impl Scenario {
                 let node = holder()?;
                 at(|| cluster.kill_worker(node))
             }
-            Self::Planned => at(|| cluster.failover(any, None).map(drop)),
+            Self::Planned => {
+                let node = cluster.sentinels().next().ok_or_else(unknown("a sentinel"))?;
+                at(|| cluster.failover(node, None).map(drop))
+            }
         }
     }
 }
@@ -118,6 +122,8 @@ struct Run {
     acked: usize,
     /// Those of them that are missing or wrong afterwards.
     lost: usize,
+    /// How often the client saw which failure.
+    failures: BTreeMap<String, u64>,
 }
 
 /// Least, middle and most of something.
@@ -177,21 +183,15 @@ fn round(millis: f64) -> f64 {
     (millis * 10.0).round() / 10.0
 }
 
-/// Brings the cluster up, injects the fault `runs` times, prints the numbers. Returns the exit code.
-pub(super) fn run(
-    scenario: Scenario,
-    runs: u32,
-    json: bool,
-    sandbox: &Sandbox,
-    binary: &Path,
-) -> Result<u8, DemoError> {
+/// Brings the cluster up, injects the fault as often as wanted, prints the numbers. Returns the exit code.
+pub(super) fn run(scenario: Scenario, options: &Options, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
     let cluster = Cluster::start(sandbox, Layout::classic(), binary)?;
-    let mut out = Printer { json, out: io::stdout().lock() };
+    let mut out = Printer { json: options.json, out: io::stdout().lock() };
     out.header()?;
     let mut done = Vec::new();
     let mut broken = None;
-    for number in 1..=runs {
-        match once(&cluster, scenario, number) {
+    for number in 1..=options.runs {
+        match once(&cluster, scenario, number, options.clients) {
             Ok(run) => {
                 out.run(&run)?;
                 done.push(run);
@@ -207,13 +207,13 @@ pub(super) fn run(
     out.summary(&summary)?;
     match broken {
         Some(error) => Err(error),
-        None => Ok(u8::from(!summary.passed(runs))),
+        None => Ok(u8::from(!summary.passed(options.runs))),
     }
 }
 
-fn once(cluster: &Cluster, scenario: Scenario, number: u32) -> Result<Run, DemoError> {
+fn once(cluster: &Cluster, scenario: Scenario, number: u32, clients: u16) -> Result<Run, DemoError> {
     cluster.wait_healthy(HEALTHY_TIME)?;
-    let plan = cluster.plan(format!("{scenario}-{number}"));
+    let plan = Plan { connections: clients, ..cluster.plan(format!("{scenario}-{number}")) };
     let started = clock::now();
     let client = Client::start(cluster.lab(), CLIENT, plan.clone())?;
     if !client.wait_steady(started, STEADY_TIME, RECOVERY_TIME) {
@@ -243,6 +243,7 @@ fn outcome(scenario: Scenario, run: u32, tally: &Tally, fault: Option<Instant>, 
         stall_ms: fault.and_then(|fault| tally.max_stall(fault)).map(millis),
         acked: tally.acks.len(),
         lost,
+        failures: tally.kinds.clone(),
     }
 }
 
@@ -295,7 +296,8 @@ mod tests {
     use super::*;
 
     fn run(run: u32, outage_ms: Option<f64>, lost: usize) -> Run {
-        Run { scenario: Scenario::Crash, run, outage_ms, errors: 2, connect_errors: 0, stall_ms: None, acked: 10, lost }
+        let (scenario, failures) = (Scenario::Crash, BTreeMap::new());
+        Run { scenario, run, outage_ms, errors: 2, connect_errors: 0, stall_ms: None, acked: 10, lost, failures }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The measuring client: writes at a steady pace, notes when each write was acknowledged, and reads all of them back.
 //!
 //! It behaves like an impatient application: several connections, one request at a time on each, short time-outs, and a
-//! new connection at once after any failure. A write whose reply did not come has an unknown outcome and is not repeated.
+//! new connection at once after any failure. A write whose reply did not come has an unknown outcome and is not
+//! repeated.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -91,8 +92,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// How long nobody was served because of a fault at `fault`: the longest time between two consecutive acknowledgements,
-    /// of whatever connections, that ends after it. None if there was no acknowledgement since.
+    /// How long nobody was served because of a fault at `fault`: the longest time between two consecutive
+    /// acknowledgements, of whatever connections, that ends after it. None if there was no acknowledgement since.
     pub fn outage(&self, fault: Instant) -> Option<Duration> {
         longest_gap(self.acks.iter().map(|ack| ack.at), fault)
     }
@@ -185,8 +186,8 @@ impl Client {
         lock(&self.tally)
     }
 
-    /// Waits until writes have flowed for `period` without a gap of 100 ms, beginning not before `since`. False: they have
-    /// not within `limit`.
+    /// Waits until writes have flowed for `period` without a gap of 100 ms, beginning not before `since`. False: they
+    /// have not within `limit`.
     pub fn wait_steady(&self, since: Instant, period: Duration, limit: Duration) -> bool {
         let deadline = clock::now() + limit;
         loop {

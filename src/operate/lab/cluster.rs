@@ -205,6 +205,11 @@ impl Cluster {
         self.layout.nodes.iter().map(|node| node.name)
     }
 
+    /// The names of the nodes that can be asked for a switchover.
+    pub fn sentinels(&self) -> impl Iterator<Item = &'static str> {
+        self.layout.nodes.iter().filter(|node| node.roles.contains(&"sentinel")).map(|node| node.name)
+    }
+
     /// A plan for the measuring client, to the VIP.
     pub fn plan(&self, run: impl Into<String>) -> Plan {
         Plan::new(SocketAddr::new(self.layout.vip, PORT), self.layout.password.clone(), run)
@@ -298,7 +303,7 @@ impl Cluster {
         Ok(signal(process.pid, Signal::SIGKILL)?)
     }
 
-    /// A planned switchover, asked of `node`.
+    /// A planned switchover, asked of `node`, which must have a sentinel.
     pub fn failover(&self, node: &str, to: Option<&str>) -> Result<Switched, ClusterError> {
         let answer = client::failover(&self.runtime_dir(node), to, SWITCHOVER_TIME);
         answer.map_err(|source| ClusterError::Control { node: node.to_owned(), source })

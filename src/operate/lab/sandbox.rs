@@ -76,9 +76,9 @@ pub struct Sandbox {
     pub scratch: PathBuf,
 }
 
-/// Runs `world` in a private world and waits until all of it is gone. Returns the exit code of `world`, or 128 + n after
-/// signal n. SIGINT, SIGTERM, SIGHUP and SIGQUIT to the caller end the world. `world` runs in a process of its own: what it
-/// changes in memory is not seen by the caller.
+/// Runs `world` in a private world and waits until all of it is gone. Returns the exit code of `world`, or 128 + n
+/// after signal n. SIGINT, SIGTERM, SIGHUP and SIGQUIT to the caller end the world. `world` runs in a process of its
+/// own: what it changes in memory is not seen by the caller.
 pub fn enter(world: impl FnOnce(&Sandbox) -> u8) -> Result<u8, SandboxError> {
     let system = |step: &str| {
         let step = step.to_owned();
@@ -141,8 +141,8 @@ fn remedy(uid: u32, root: &Path) -> String {
 
 #[expect(unsafe_code, reason = "fork has no safe form")]
 fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: `enter` has made sure that there is one thread, and the other callers are its single-threaded children, so
-    // the child inherits no lock that a vanished thread holds.
+    // SAFETY: `enter` has made sure that there is one thread, and the other callers are its single-threaded children,
+    // so the child inherits no lock that a vanished thread holds.
     unsafe { nix::unistd::fork() }
 }
 

@@ -5,7 +5,7 @@
 //!   view, checks, listeners ─► Route       │   accept (on the first) ─► Session ─► relay
 //!                                └─ Target ┼─► generation: an atomic; sessions of another one end
 //! ```
-//! The two sides share [`Shared`] only. The control plane never touches a client's bytes, and a worker never decides where
+//! The two sides share `Shared` only. The control plane never touches a client's bytes, and a worker never decides where
 //! writes go.
 
 mod check;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{JoinSet, LocalSet, spawn_local};
+use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::pool::Pool;
@@ -187,14 +187,42 @@ async fn serve(worker: Rc<Worker>, client: Client, mut target: watch::Receiver<T
     if !asks(&client).await {
         return;
     }
-    let Some((mut server, generation)) = connect(&worker, &mut client, &mut target).await else { return };
-    let end = relay(&worker, &mut client, &mut server, generation).await;
-    drop(server);
-    match end {
-        End::Cut => drop(worker.shared.setup.counters.cut.fetch_add(1, Ordering::Relaxed)),
-        End::ServerClosed => linger(client).await,
+    // Boxed, so that an idle session does not keep the room that connecting needed.
+    let Some(mut server) = Box::pin(connect(&worker, &mut client, &mut target)).await else { return };
+    drop(target);
+    let generation = server.generation;
+    match relay(&worker, &mut client, &mut server.stream, generation).await {
+        End::Cut => {
+            worker.shared.setup.counters.cut.fetch_add(1, Ordering::Relaxed);
+            // First all clients of this thread learn of it, then the old master.
+            drop(client);
+            yield_now().await;
+        }
+        End::ServerClosed => {
+            drop(server);
+            Box::pin(linger(client)).await;
+        }
         End::ServerBroken => worker.shared.suspect.notify_one(),
         End::ClientBroken => {}
+    }
+}
+
+/// A connection to a target.
+#[derive(Debug)]
+struct Server {
+    stream: TcpStream,
+    generation: u64,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Server {
+    /// What still waits in this kernel to be sent to a node that is no target any more must never arrive: a plain close would
+    /// go on delivering it, for minutes if the node cannot be reached now.
+    fn drop(&mut self) {
+        if !self.shared.is_current(self.generation) {
+            // A socket that is broken already has nothing to send.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 
@@ -204,11 +232,7 @@ async fn asks(client: &TcpStream) -> bool {
 }
 
 /// Follows the session's decisions until it is connected to a target; none: it is over.
-async fn connect(
-    worker: &Worker,
-    client: &mut TcpStream,
-    target: &mut watch::Receiver<Target>,
-) -> Option<(TcpStream, u64)> {
+async fn connect(worker: &Worker, client: &mut TcpStream, target: &mut watch::Receiver<Target>) -> Option<Server> {
     let setup = &worker.shared.setup;
     let mut session = Session::new(setup.config.hold_timeout, target.borrow_and_update().address.is_some());
     let mut dialed = None;
@@ -241,7 +265,7 @@ async fn connect(
 }
 
 /// Connects to the present target, unless it changes meanwhile.
-async fn dial(worker: &Worker, target: &mut watch::Receiver<Target>) -> (Input, Option<(TcpStream, u64)>) {
+async fn dial(worker: &Worker, target: &mut watch::Receiver<Target>) -> (Input, Option<Server>) {
     let Target { generation, address } = *target.borrow_and_update();
     let Some(address) = address else { return (Input::Moved(false), None) };
     let limit = worker.shared.setup.config.connect_timeout;
@@ -253,7 +277,7 @@ async fn dial(worker: &Worker, target: &mut watch::Receiver<Target>) -> (Input, 
     let server =
         connected.unwrap_or_else(|_| Err(io::Error::new(ErrorKind::TimedOut, format!("no answer in {limit:?}"))));
     match server.and_then(|server| listen::tune(&SockRef::from(&server)).map(|()| server)) {
-        Ok(server) => (Input::Dialed(Ok(())), Some((server, generation))),
+        Ok(stream) => (Input::Dialed(Ok(())), Some(Server { stream, generation, shared: Arc::clone(&worker.shared) })),
         Err(error) => {
             worker.shared.suspect.notify_one();
             (Input::Dialed(Err(format!("{address}: {error}"))), None)

@@ -1,0 +1,204 @@
+//! The classic cluster with the real binary, hurt in every way that the demo offers, as a client sees it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use vigie::base::Instant;
+use vigie::operate::lab::client::{Client, read_back};
+use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::clock;
+
+use super::{Case, Outcome, wait_for};
+
+const VIGIE: &str = env!("CARGO_BIN_EXE_vigie");
+const REDIS: &[&str] = &["redis-server"];
+/// A cluster is whole again after so long, on a machine that does much else.
+const HEALTHY_TIME: Duration = Duration::from_secs(60);
+const RECOVERY_TIME: Duration = Duration::from_secs(30);
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "a_killed_redis_is_replaced_and_no_write_lost", needs: REDIS, run: killed_redis },
+    Case { name: "a_killed_replica_is_not_noticed", needs: REDIS, run: killed_replica },
+    Case { name: "the_masters_host_is_lost_and_returns_as_replica", needs: REDIS, run: lost_master_host },
+    Case { name: "the_vip_leaves_a_lost_host_and_is_held_once_after_its_return", needs: REDIS, run: lost_vip_host },
+    Case { name: "a_killed_vigie_at_the_vip_is_survived", needs: REDIS, run: killed_vigie },
+    Case { name: "a_switchover_goes_where_it_is_told", needs: REDIS, run: switchover },
+    Case { name: "without_vigie_there_is_no_redis", needs: REDIS, run: no_vigie_no_redis },
+    Case { name: "the_demo_measures_for_scripts", needs: REDIS, run: demo_for_scripts },
+    Case { name: "the_live_demo_wants_a_terminal", needs: REDIS, run: demo_without_terminal },
+];
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// A healthy cluster with a client that writes.
+struct World {
+    cluster: Cluster,
+    client: Client,
+}
+
+impl World {
+    fn new(sandbox: &Sandbox) -> Result<Self, String> {
+        let cluster = Cluster::start(sandbox, Layout::classic(), Path::new(VIGIE)).map_err(text)?;
+        cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+        let started = clock::now();
+        let client = Client::start(cluster.lab(), CLIENT, cluster.plan("case")).map_err(text)?;
+        let world = Self { cluster, client };
+        world.flows_since(started)?;
+        Ok(world)
+    }
+
+    fn master(&self) -> Result<String, String> {
+        let master = self.cluster.healthy()?.master.and_then(|master| master.node);
+        master.ok_or_else(|| "a healthy cluster has a master".to_owned())
+    }
+
+    /// Waits until writes flow steadily.
+    fn flows_since(&self, since: Instant) -> Outcome {
+        if self.client.wait_steady(since, Duration::from_millis(500), RECOVERY_TIME) {
+            return Ok(());
+        }
+        Err(format!("writes do not flow: {:?}", self.client.tally().kinds))
+    }
+
+    /// Stops the client and returns how many acknowledged writes are missing.
+    fn lost(self) -> Result<usize, String> {
+        let plan = self.client.plan().clone();
+        let acks = self.client.stop().acks;
+        assert!(!acks.is_empty());
+        let network = self.cluster.lab().network(CLIENT).map_err(text)?;
+        Ok(read_back(&network, &plan, &acks, false).map_err(text)?.len())
+    }
+}
+
+fn killed_redis(sandbox: &Sandbox) -> Outcome {
+    let world = World::new(sandbox)?;
+    let before = world.master()?;
+    let fault = clock::now();
+    world.cluster.kill_redis(&before).map_err(text)?;
+    world.flows_since(fault)?;
+    world.cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+    assert!(world.client.tally().outage(fault).is_some());
+    assert_ne!(world.master()?, before, "a replica has taken over");
+    assert_eq!(world.lost()?, 0);
+    Ok(())
+}
+
+fn killed_replica(sandbox: &Sandbox) -> Outcome {
+    let world = World::new(sandbox)?;
+    let master = world.master()?;
+    let replica = world.cluster.sentinels().find(|name| *name != master).ok_or("there are replicas")?;
+    let fault = clock::now();
+    world.cluster.kill_redis(replica).map_err(text)?;
+    world.flows_since(fault)?;
+    world.cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+    assert_eq!(world.master()?, master, "the master stays");
+    assert_eq!(world.client.tally().errors, 0, "{:?}", world.client.tally().kinds);
+    assert_eq!(world.lost()?, 0);
+    Ok(())
+}
+
+fn lost_master_host(sandbox: &Sandbox) -> Outcome {
+    let world = World::new(sandbox)?;
+    let before = world.master()?;
+    let fault = clock::now();
+    world.cluster.lab().cut(&before).map_err(text)?;
+    world.flows_since(fault)?;
+    world.cluster.lab().heal(&before).map_err(text)?;
+    let healed = clock::now();
+    world.cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+    world.flows_since(healed)?;
+    assert_ne!(world.master()?, before, "who returns does not take the mastership back");
+    // Replication is asynchronous: what was under way to the replicas when the cable was pulled may be lost, no more.
+    let lost = world.lost()?;
+    assert!(lost <= 50, "{lost} acknowledged writes are lost");
+    Ok(())
+}
+
+fn lost_vip_host(sandbox: &Sandbox) -> Outcome {
+    let world = World::new(sandbox)?;
+    let holders = world.cluster.vip_holders().map_err(text)?;
+    let [holder] = holders.as_slice() else { return Err(format!("the VIP is on {holders:?}")) };
+    let fault = clock::now();
+    world.cluster.lab().cut(holder).map_err(text)?;
+    world.flows_since(fault)?;
+    world.cluster.lab().heal(holder).map_err(text)?;
+    // Healthy means that exactly one kernel has the address.
+    world.cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+    world.flows_since(clock::now())?;
+    assert_eq!(world.lost()?, 0);
+    Ok(())
+}
+
+fn killed_vigie(sandbox: &Sandbox) -> Outcome {
+    let world = World::new(sandbox)?;
+    let holders = world.cluster.vip_holders().map_err(text)?;
+    let [holder] = holders.as_slice() else { return Err(format!("the VIP is on {holders:?}")) };
+    let fault = clock::now();
+    world.cluster.kill_worker(holder).map_err(text)?;
+    world.flows_since(fault)?;
+    world.cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+    assert_eq!(world.lost()?, 0);
+    Ok(())
+}
+
+fn switchover(sandbox: &Sandbox) -> Outcome {
+    let world = World::new(sandbox)?;
+    let before = world.master()?;
+    let to = world.cluster.sentinels().filter(|name| *name != before).last().ok_or("there are replicas")?;
+    let fault = clock::now();
+    let switched = world.cluster.failover(to, Some(to)).map_err(text)?;
+    assert_eq!(switched.to, to, "{switched:?}");
+    world.flows_since(fault)?;
+    world.cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+    assert_eq!(world.master()?, to);
+    let nowhere = world.cluster.failover(to, Some("no-such-node")).map_err(|error| error.to_string());
+    assert!(nowhere.is_err(), "{nowhere:?}");
+    assert_eq!(world.lost()?, 0);
+    Ok(())
+}
+
+fn no_vigie_no_redis(sandbox: &Sandbox) -> Outcome {
+    let world = World::new(sandbox)?;
+    let master = world.master()?;
+    let lab = world.cluster.lab();
+    let vigies = lab.processes(&master).map_err(text)?;
+    let (redis, vigies): (Vec<_>, Vec<_>) = vigies.into_iter().partition(|process| process.command == "redis-server");
+    assert!(redis.len() == 1 && vigies.len() >= 2, "{redis:?} {vigies:?}");
+    let fault = clock::now();
+    for process in &vigies {
+        vigie::operate::lab::hosts::signal(process.pid, nix::sys::signal::Signal::SIGKILL).map_err(text)?;
+    }
+    wait_for("its redis ends with vigie", Duration::from_secs(5), || {
+        lab.processes(&master).is_ok_and(|left| left.iter().all(|process| process.command != "redis-server"))
+    })?;
+    world.flows_since(fault)?;
+    assert_eq!(world.lost()?, 0);
+    Ok(())
+}
+
+fn demo_for_scripts(_: &Sandbox) -> Outcome {
+    let mut demo = Command::new(VIGIE);
+    let output = demo.args(["demo", "--scenario", "crash", "--runs", "2", "--json"]).output().map_err(text)?;
+    let (said, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let [first, second, summary] = lines.as_slice() else { return Err(format!("{said}{faults}")) };
+    for (n, run) in [(1, first), (2, second)] {
+        assert_eq!((&run["scenario"], &run["run"], &run["lost"]), (&"crash".into(), &n.into(), &0.into()), "{said}");
+        assert!(run["outage_ms"].as_f64().is_some_and(|outage| outage > 0.0), "{said}");
+    }
+    assert_eq!((&summary["runs"], &summary["recovered"]), (&2.into(), &2.into()), "{said}");
+    assert_eq!(output.status.code(), Some(0), "{said}{faults}");
+    Ok(())
+}
+
+fn demo_without_terminal(_: &Sandbox) -> Outcome {
+    let output = Command::new(VIGIE).arg("demo").stdin(Stdio::null()).output().map_err(text)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--scenario"), "{said}");
+    Ok(())
+}
