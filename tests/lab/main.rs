@@ -4,6 +4,7 @@
 mod basics;
 mod clients;
 mod failover;
+mod faults;
 mod kills;
 mod measuring;
 mod whole;
@@ -31,6 +32,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("failover", failover::CASES),
     ("kills", kills::CASES),
     ("clients", clients::CASES),
+    ("faults", faults::CASES),
 ];
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;

@@ -259,6 +259,9 @@ impl Sentinel {
 
     /// What there is to do, if anything.
     fn needed(&mut self, m: usize, now: Instant) -> Option<Cause> {
+        if self.shut_out(m) {
+            return None;
+        }
         if self.durable.decision(m).is_none() {
             return self.bootstrap_node(m).map(|_| Cause::Bootstrap);
         }

@@ -150,6 +150,14 @@ impl Instance {
         }
     }
 
+    /// How people call it.
+    pub(super) fn label(&self) -> String {
+        match &self.node {
+            Some(node) => format!("{node} ({})", self.address),
+            None => self.address.to_string(),
+        }
+    }
+
     /// Facts that may be acted upon.
     pub(super) fn fresh_facts(&self) -> Option<&RedisFacts> {
         self.facts.as_ref().filter(|_| self.fresh)

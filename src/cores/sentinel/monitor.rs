@@ -320,7 +320,7 @@ impl Sentinel {
         }
     }
 
-    /// A wrong password is a fault of its own: whoever refuses it is alive, and no failover would help.
+    /// A wrong password is a fault of its own: whoever refuses it is alive.
     fn auth_answered(&mut self, m: usize, n: usize, reply: &Reply) {
         let refused = match reply {
             // A server without any password takes everybody.
@@ -338,7 +338,9 @@ impl Sentinel {
     }
 
     fn pong(&mut self, m: usize, n: usize, reply: &Reply, now: Instant) {
+        let agreed = self.hears_majority();
         let node = &mut self.masters[m].nodes[n];
+        let fresh = node.fresh || node.node.is_none();
         let sent = node.ping_sent.take();
         node.last_reply = now;
         let error = match reply {
@@ -352,7 +354,13 @@ impl Sentinel {
                 self.set_auth_failed(m, n, false);
             }
             "NOAUTH" | "WRONGPASS" | "NOPERM" => {
-                node.alive(now);
+                // Of a node that is shut out of the peer link too, the others can do without: it has another password,
+                // and its redis, started closed, serves nobody.
+                if fresh || !agreed {
+                    node.alive(now);
+                } else {
+                    node.silent_since = node.silent_since.or(sent);
+                }
                 self.set_auth_failed(m, n, true);
             }
             "BUSY" => {
