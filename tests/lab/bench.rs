@@ -59,7 +59,7 @@ fn idle(sandbox: &Sandbox) -> Outcome {
     println!("\n{:<12} {:<14} {:>10} {:>10} {:>12}", "NODE", "PROCESS", "CPU %", "RSS KiB", "WAKE-UPS/s");
     for (pid, (node, process)) in &processes {
         let (Some(old), Some(new)) = (before.get(pid), sample(*pid)) else { continue };
-        let is_guard = processes.values().any(|(_, child)| child.parent == *pid && child.command == process.command);
+        let is_guard = !processes.contains_key(&process.parent);
         let name = match (process.command.as_str(), is_guard) {
             ("redis-server", _) => "redis-server",
             (_, true) => "vigie guard",
