@@ -37,7 +37,8 @@ impl Surroundings for Servers {
             Output::Usable(Err(why)) => format!("usable for the VIP: no, {why}"),
             Output::Post(facts) => {
                 let listening = if facts.listening { "listening" } else { "not listening" };
-                let route = facts.route.map_or("none".to_owned(), |to| format!("{} (epoch {})", to.master, to.epoch));
+                let route =
+                    facts.route.map_or_else(|| "none".to_owned(), |to| format!("{} (epoch {})", to.master, to.epoch));
                 format!("post: {listening}, route {route}, {} clients", facts.clients)
             }
             Output::Fault(Some(why)) => format!("fault: {why}"),

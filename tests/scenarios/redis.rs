@@ -258,10 +258,13 @@ fn durable_text(durable: &Durable) -> String {
 }
 
 fn history_text(history: Option<History>) -> String {
-    history.map_or("no history".to_owned(), |history| {
-        let sync = if history.in_sync { "in sync" } else { "behind" };
-        format!("history epoch {} {sync} offset {}", history.epoch, history.offset)
-    })
+    history.map_or_else(
+        || "no history".to_owned(),
+        |history| {
+            let sync = if history.in_sync { "in sync" } else { "behind" };
+            format!("history epoch {} {sync} offset {}", history.epoch, history.offset)
+        },
+    )
 }
 
 fn role_text(role: RedisRole) -> String {
