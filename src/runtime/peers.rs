@@ -26,6 +26,13 @@ pub struct PeersError {
     source: io::Error,
 }
 
+impl PeersError {
+    /// Whether somebody else has the port: that may pass.
+    pub fn in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 /// A link that listens, and its ends for the roles of this node.
 #[derive(Debug)]
 pub struct Peers {
