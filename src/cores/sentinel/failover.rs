@@ -337,8 +337,10 @@ impl Sentinel {
     }
 
     fn step_waiting(&mut self, m: usize, cause: Cause, start_at: Instant, now: Instant) {
-        let ordered = matches!(cause, Cause::Ordered { .. });
-        if !ordered && (self.other_leads(m) || self.needed(m, now).is_none()) {
+        if let Cause::Ordered { to, .. } = cause {
+            return self.step_ordered(m, cause, to, start_at, now);
+        }
+        if self.other_leads(m) || self.needed(m, now).is_none() {
             self.enter(m, Failover::Idle { not_before: now });
         } else if now < start_at {
             self.wake_at(start_at);
@@ -348,7 +350,7 @@ impl Sentinel {
     }
 
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
-    fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
+    pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
         let epoch = self.durable.current_epoch + 1;
         self.raise_epoch(epoch);
         if self.durable.current_epoch != epoch {
