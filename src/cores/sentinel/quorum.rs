@@ -296,3 +296,6 @@ impl Sentinel {
         SentinelFacts { id: self.me(), current_epoch: self.durable.current_epoch, masters: masters.take(4).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

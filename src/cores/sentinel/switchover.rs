@@ -272,3 +272,6 @@ impl Sentinel {
         self.fenced.push(Output::Stopped);
     }
 }
+
+#[cfg(test)]
+mod tests;
