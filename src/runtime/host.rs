@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::SockaddrLike;
 use nix::unistd::gethostname;
 
@@ -27,4 +28,15 @@ pub fn addresses() -> Vec<IpAddr> {
         _ => None,
     });
     addresses.filter(|address| !address.is_loopback()).collect()
+}
+
+/// Lets this process have up to `wanted` files open at once, if the system does. Returns how many it may have. The usual
+/// 1,024 of a process are less than a crowd of clients takes, and then there is none for what matters.
+pub fn raise_file_limit(wanted: u64) -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    let raised = soft.max(wanted.min(hard));
+    match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
+        Ok(()) => raised,
+        Err(_) => soft,
+    }
 }

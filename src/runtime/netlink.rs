@@ -94,7 +94,7 @@ pub struct Address {
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// No interface of that name.
-    #[error("interface {name:?} does not exist; there are: {existing}")]
+    #[error("there is no interface {name:?} on this host; there are: {existing}")]
     NoInterface {
         /// The name asked for.
         name: String,

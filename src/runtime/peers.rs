@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
+use crate::base::NodeName;
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
 use crate::wire::frame::Health;
@@ -20,10 +21,23 @@ const DATAGRAM_MAX: usize = crate::wire::frame::FRAME_MAX + 1;
 
 /// The link cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("peer link: cannot listen on UDP {address}: {source} (the address must be this node's own, the port free)")]
+#[error("peer link of {node}: cannot listen on UDP {address}: {source}{hint}")]
 pub struct PeersError {
+    node: NodeName,
     address: SocketAddr,
     source: io::Error,
+    hint: &'static str,
+}
+
+/// What a person may have done.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; does another vigie run on this host?",
+        io::ErrorKind::AddrNotAvailable => {
+            "; this host does not have the node's address of the cluster file: is it that node, and its network up?"
+        }
+        _ => "",
+    }
 }
 
 impl PeersError {
@@ -49,8 +63,10 @@ pub struct Peers {
 impl Peers {
     /// Opens the link's socket. Needs a tokio runtime.
     pub fn open(config: Config) -> Result<Self, PeersError> {
-        let address = SocketAddr::new(config.peers[config.me].address, config.port);
-        let socket = bind(address).map_err(|source| PeersError { address, source })?;
+        let own = &config.peers[config.me];
+        let address = SocketAddr::new(own.address, config.port);
+        let fault = |source| PeersError { node: own.name.clone(), address, hint: hint(&source), source };
+        let socket = bind(address).map_err(fault)?;
         let machine = Cluster::new(config, env!("CARGO_PKG_VERSION"), clock::now());
         let (views, view) = watch::channel(Arc::new(machine.view().clone()));
         let (post, posted) = mpsc::channel(WAITING_MAX);

@@ -22,6 +22,8 @@ pub const VERSION: u8 = 1;
 /// A frame never exceeds this many bytes, so that it fits any Ethernet path unfragmented.
 pub const FRAME_MAX: usize = 1_200;
 const TAG_LEN: usize = 32;
+/// Longest reason of a bad health, bytes.
+pub const REASON_MAX: usize = 240;
 
 /// One datagram of the peer link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,13 +80,17 @@ pub enum Health {
     /// Everything it should do works.
     Good,
     /// Something does not, in words for a person.
-    Bad(String<120>),
+    Bad(String<REASON_MAX>),
 }
 
 impl Health {
-    /// A bad health with the reason cut to what a frame can carry.
+    /// A bad health with the reason cut to what a frame can carry; a cut one ends in "…".
     pub fn bad(reason: &str) -> Self {
-        Self::Bad(clipped(reason))
+        if reason.len() <= REASON_MAX {
+            return Self::Bad(clipped(reason));
+        }
+        let end = reason.floor_char_boundary(REASON_MAX - '…'.len_utf8());
+        Self::Bad(clipped(&format!("{}…", &reason[..end])))
     }
 }
 

@@ -2,8 +2,10 @@
 //! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
 mod basics;
+mod bench;
 mod clients;
 mod failover;
+mod faults;
 mod kills;
 mod measuring;
 mod whole;
@@ -31,7 +33,11 @@ const CASES: &[(&str, &[Case])] = &[
     ("failover", failover::CASES),
     ("kills", kills::CASES),
     ("clients", clients::CASES),
+    ("faults", faults::CASES),
+    (BENCH, bench::CASES),
 ];
+/// The group that measures: run only when it is asked for by name.
+const BENCH: &str = "bench";
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 
@@ -46,7 +52,8 @@ fn main() -> ExitCode {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (group, case) in CASES.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))) {
         let name = format!("{group}::{}", case.name);
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+        let asked_for = filters.iter().any(|filter| name.contains(filter.as_str()));
+        if !asked_for && (!filters.is_empty() || *group == BENCH) {
             continue;
         }
         print!("test {name} ... ");

@@ -309,13 +309,21 @@ impl Cluster {
     fn checked(&self, place: Option<usize>, bytes: &[u8]) -> Result<Frame, String> {
         let frame = frame::parse(bytes, &self.config.key).map_err(|error| error.to_string())?;
         if frame.cluster.as_str() != self.config.cluster {
-            return Err(format!("they are of cluster {:?}, not {:?}", frame.cluster.as_str(), self.config.cluster));
+            return Err(format!(
+                "its frames are of cluster {:?}, not {:?}",
+                frame.cluster.as_str(),
+                self.config.cluster
+            ));
         }
         let name = &frame.state.name;
-        let Some(place) = place else { return Err(format!("{name} has another address in the cluster file")) };
+        let Some(place) = place else {
+            return Err(format!("its frames say that it is {name}, which has another address in the cluster file"));
+        };
         let expected = &self.config.peers[place].name;
         if place == self.config.me || name != expected {
-            return Err(format!("they say to be of {name}, but that address is {expected}'s in the cluster file"));
+            return Err(format!(
+                "its frames say that it is {name}, but this address is {expected}'s in the cluster file"
+            ));
         }
         Ok(frame)
     }

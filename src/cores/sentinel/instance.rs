@@ -150,9 +150,22 @@ impl Instance {
         }
     }
 
+    /// How people call it.
+    pub(super) fn label(&self) -> String {
+        match &self.node {
+            Some(node) => format!("{node} ({})", self.address),
+            None => self.address.to_string(),
+        }
+    }
+
     /// Facts that may be acted upon.
     pub(super) fn fresh_facts(&self) -> Option<&RedisFacts> {
         self.facts.as_ref().filter(|_| self.fresh)
+    }
+
+    /// Whether it answers, or has only just been asked.
+    pub(super) fn answers(&self, now: Instant, down_after: Duration) -> bool {
+        self.silent_since.is_none_or(|since| now.since(since) < down_after)
     }
 
     pub(super) fn restart_silence(&mut self, now: Instant) {
@@ -213,6 +226,8 @@ pub(super) struct Peer {
     pub(super) opinions: Vec<Opinion>,
     pub(super) facts: Option<SentinelFacts>,
     pub(super) fresh: bool,
+    /// Whether it has ever spoken over the peer link: a stock sentinel does not.
+    pub(super) spoke: bool,
 }
 
 impl Peer {
@@ -231,6 +246,7 @@ impl Peer {
             opinions: vec![Opinion::default(); masters],
             facts: None,
             fresh: false,
+            spoke: false,
         }
     }
 

@@ -26,6 +26,7 @@ mod glob;
 mod heal;
 mod instance;
 mod monitor;
+mod promote;
 mod quorum;
 mod render;
 mod select;
@@ -273,13 +274,13 @@ struct Master {
     failover: Failover,
     /// Since when a quorum finds it down.
     odown_since: Option<Instant>,
+    /// When the decision became known to this process.
+    decided_at: Instant,
     /// When it was last asked of the peers whether it is down.
     asked_at: Option<Instant>,
     hello_due: Instant,
     /// Lineage of the data of the master at that address, as it last said while it was master.
     lineage: Option<(SocketAddr, RunId)>,
-    /// Whether that master was last seen holding data.
-    had_data: bool,
     /// Why nobody can be promoted, as last published.
     no_candidate: Option<String>,
 }
@@ -324,6 +325,18 @@ impl Sentinel {
     /// Sentinels that make a majority of the file's.
     fn majority(&self) -> usize {
         self.config.voters.len() / 2 + 1
+    }
+
+    /// Whether the authentic frames of a majority, this one included, come in: then this node's password is the cluster's.
+    fn hears_majority(&self) -> bool {
+        self.peers.iter().filter(|peer| peer.fresh_facts().is_some()).count() + 1 >= self.majority()
+    }
+
+    /// Whether this node has another password than the cluster: most redis refuse it, and most sentinels are not heard. It
+    /// must not lead: it could promote nobody but its own redis.
+    fn shut_out(&self, m: usize) -> bool {
+        let nodes = &self.masters[m].nodes;
+        !self.hears_majority() && nodes.iter().filter(|node| node.auth_failed).count() * 2 >= nodes.len()
     }
 
     fn me(&self) -> RunId {
@@ -457,17 +470,32 @@ impl Sentinel {
     }
 
     fn tell_fault(&mut self) {
-        let refused = self.masters.iter().flat_map(|master| &master.nodes).find(|node| node.auth_failed);
-        let fault = match (self.store_retry_at, refused) {
-            (Some(_), _) => Some("the sentinel cannot store its state: it gives no votes".to_owned()),
-            (None, Some(node)) => Some(format!("redis {} refuses the password of the cluster", node.address)),
-            (None, None) => None,
+        let fault = match self.store_retry_at {
+            Some(_) => Some("the sentinel cannot store its state: it gives no votes".to_owned()),
+            None => {
+                let agreed = self.hears_majority();
+                self.masters.iter().find_map(|master| password_fault(&master.nodes, agreed))
+            }
         };
         if fault != self.fault {
             self.fault.clone_from(&fault);
             self.free.push(Output::Fault(fault));
         }
     }
+}
+
+/// Whose password is the wrong one: this node's, unless most sentinels have the same (`agreed`). A node that the peer link
+/// shuts out for its password is shown to be at fault itself.
+fn password_fault(nodes: &[Instance], agreed: bool) -> Option<String> {
+    let refusing = || nodes.iter().filter(|node| node.auth_failed);
+    let names = |nodes: Vec<&Instance>| nodes.iter().map(|node| node.label()).collect::<Vec<_>>().join(", ");
+    if agreed {
+        let heard: Vec<_> = refusing().filter(|node| node.fresh || node.node.is_none()).collect();
+        return (!heard.is_empty()).then(|| format!("redis does not take the cluster's password: {}", names(heard)));
+    }
+    let all: Vec<_> = refusing().collect();
+    (!all.is_empty())
+        .then(|| format!("the password of this node is not that of others: refused by the redis of {}", names(all)))
 }
 
 /// How long a sentinel without a record listens to the others before it believes that there is none.
@@ -506,10 +534,10 @@ impl Master {
             nodes,
             failover: Failover::Idle { not_before: now },
             odown_since: None,
+            decided_at: now,
             asked_at: None,
             hello_due: now,
             lineage: None,
-            had_data: false,
             no_candidate: None,
         }
     }

@@ -321,7 +321,7 @@ impl Sentinel {
         }
     }
 
-    /// A wrong password is a fault of its own: whoever refuses it is alive, and no failover would help.
+    /// A wrong password is a fault of its own: whoever refuses it is alive.
     fn auth_answered(&mut self, m: usize, n: usize, reply: &Reply) {
         let refused = match reply {
             // A server without any password takes everybody.
@@ -339,7 +339,9 @@ impl Sentinel {
     }
 
     fn pong(&mut self, m: usize, n: usize, reply: &Reply, now: Instant) {
+        let agreed = self.hears_majority();
         let node = &mut self.masters[m].nodes[n];
+        let fresh = node.fresh || node.node.is_none();
         let sent = node.ping_sent.take();
         node.last_reply = now;
         let error = match reply {
@@ -353,7 +355,13 @@ impl Sentinel {
                 self.set_auth_failed(m, n, false);
             }
             "NOAUTH" | "WRONGPASS" | "NOPERM" => {
-                node.alive(now);
+                // Of a node that is shut out of the peer link too, the others can do without: it has another password,
+                // and its redis, started closed, serves nobody.
+                if fresh || !agreed {
+                    node.alive(now);
+                } else {
+                    node.silent_since = node.silent_since.or(sent);
+                }
                 self.set_auth_failed(m, n, true);
             }
             "BUSY" => {
@@ -371,7 +379,7 @@ impl Sentinel {
     }
 
     pub(super) fn info(&mut self, m: usize, n: usize, mut info: Info, now: Instant) {
-        let is_master = n == self.master_at(m);
+        let (is_master, address) = (n == self.master_at(m), self.monitored(m));
         let node = &mut self.masters[m].nodes[n];
         let old = node.info.take();
         let rebooted =
@@ -390,7 +398,9 @@ impl Sentinel {
         node.info_at = Some(now);
         let role = info.role;
         let replicas = std::mem::take(&mut info.replicas);
-        let (lineage, keys) = (info.master_replid, info.has_keys);
+        let lineage = info.master_replid;
+        let follows = info.master_link_up && !info.master_sync_in_progress && info.master() == Some(address);
+        let linked = if is_master { role == Some(Role::Master) } else { role == Some(Role::Replica) && follows };
         node.info = Some(info);
         if rebooted {
             self.node_event("+reboot", m, n, "");
@@ -399,14 +409,18 @@ impl Sentinel {
             let master_says_so = is_master == (role == Some(Role::Master));
             self.node_event(if master_says_so { "+role-change" } else { "-role-change" }, m, n, "");
         }
+        // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows.
+        if linked && let Some(lineage) = lineage {
+            self.masters[m].lineage = Some((address, lineage));
+        }
         if is_master && role == Some(Role::Master) {
-            let address = self.monitored(m);
-            let master = &mut self.masters[m];
-            master.lineage = lineage.map(|lineage| (address, lineage)).or(master.lineage);
-            master.had_data = keys.unwrap_or(master.had_data);
             for replica in replicas {
                 self.found(m, replica.address, now);
             }
+        }
+        if self.out_of_sync(m, n) {
+            let node = &mut self.masters[m].nodes[n];
+            node.info_due = node.info_due.min(now + INFO_PERIOD_FAILOVER);
         }
         self.info_for_failover(m, n, now);
     }
@@ -568,6 +582,11 @@ fn is_busy(facts: &RedisFacts, served: Option<u64>) -> bool {
 
 /// Why a redis is down beyond doubt, by its supervisor's word.
 fn proof(node: &Instance, is_master: bool) -> Option<&'static str> {
+    // A death stays true when the frames end: what may have been started since, unseen, is another incarnation.
+    let dead = node.facts.as_ref().is_some_and(|facts| facts.process == Process::Dead);
+    if dead && node.silent_since.is_some() {
+        return Some("its process is dead");
+    }
     let facts = node.fresh_facts()?;
     let newer = node.served.is_some_and(|served| facts.incarnation > served);
     let closed_by_info = node.info.as_ref().is_none_or(Info::is_closed);

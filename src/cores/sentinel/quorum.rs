@@ -203,6 +203,7 @@ impl Sentinel {
 
     /// Takes in what a peer says over the peer link.
     pub(super) fn peer_facts(&mut self, p: usize, facts: Option<SentinelFacts>, fresh: bool, now: Instant) {
+        self.peers[p].spoke |= facts.is_some();
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
@@ -246,6 +247,7 @@ impl Sentinel {
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
         master.odown_since = None;
+        master.decided_at = now;
         master.no_candidate = None;
         for node in &mut master.nodes {
             node.reconf = Reconf::None;

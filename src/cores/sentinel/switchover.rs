@@ -11,8 +11,9 @@ use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
 use super::failover::{By, Cause, Failover};
+use super::instance::Instance;
 use super::monitor::{Tag, words};
-use super::select;
+use super::select::{self, Rejection};
 use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
@@ -130,7 +131,7 @@ impl Sentinel {
     fn target(&self, m: usize, to: Option<usize>, now: Instant) -> Result<usize, String> {
         let at = self.master_at(m);
         if to == Some(at) {
-            return Err(format!("{} is the master already", self.monitored(m)));
+            return Err(format!("{} is the master already", self.masters[m].nodes[at].label()));
         }
         if self.masters[m].nodes[at].down_since.is_some() {
             return match (self.choose(m, now), to) {
@@ -151,8 +152,14 @@ impl Sentinel {
         let candidates: Vec<_> = linked.iter().map(|n| self.candidate(m, *n, now)).collect();
         let best = select::replica(&candidates, &self.ground(m, now)).map(|best| linked[best]);
         best.map_err(|reasons| {
-            let out_of_sync = unlinked.iter().map(|n| format!("{}: not in sync", self.masters[m].nodes[*n].address));
-            let judged = reasons.iter().map(|(address, why)| format!("{address}: {why}"));
+            let nodes = &self.masters[m].nodes;
+            let out_of_sync = unlinked.iter().map(|n| match nodes[*n].down_since {
+                Some(_) => format!("{}: {}", nodes[*n].label(), Rejection::Down),
+                None => format!("{}: not in sync", nodes[*n].label()),
+            });
+            let label =
+                |address| nodes.iter().find(|node| node.address == address).map_or_else(String::new, Instance::label);
+            let judged = reasons.iter().map(|(address, why)| format!("{}: {why}", label(*address)));
             let all: Vec<String> = judged.chain(out_of_sync).collect();
             format!(
                 "no replica can take over: {}",

@@ -142,7 +142,7 @@ impl fmt::Display for Why {
             Self::MasterSilent { for_ } => write!(f, "no advert of a master for {for_:?}"),
             Self::MasterLeft { peer } => write!(f, "{peer} gave up being master"),
             Self::Outranked { peer, priority } => write!(f, "{peer} is master with priority {priority}"),
-            Self::Link(reason) => write!(f, "interface: {reason}"),
+            Self::Link(reason) => f.write_str(reason),
             Self::Unusable(reason) => write!(f, "clients cannot be served: {reason}"),
             Self::Vip(reason) => write!(f, "the addresses cannot be set: {reason}"),
             Self::Stopped => f.write_str("told to stop"),

@@ -23,7 +23,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why an address cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("proxy: cannot listen on {address}: {source}")]
 pub(super) struct ListenError {
     address: SocketAddr,
     source: io::Error,
@@ -117,6 +117,6 @@ mod tests {
         let taken = bind("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
         let _holder = bind(taken).unwrap();
         let text = bind(taken).unwrap_err().to_string();
-        assert!(text.starts_with(&format!("cannot listen on {taken}: Address already in use")), "{text}");
+        assert!(text.starts_with(&format!("proxy: cannot listen on {taken}: Address already in use")), "{text}");
     }
 }

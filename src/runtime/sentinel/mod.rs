@@ -21,7 +21,7 @@ use crate::cores::sentinel::{Config, Durable, FailoverReport, Input, NodeFacts, 
 use crate::wire::frame::RedisFacts;
 
 use links::Links;
-use server::Clients;
+use server::{Admission, Clients};
 
 /// Kind of the state file.
 pub const KIND: Kind = Kind { name: *b"se", version: 1 };
@@ -54,13 +54,13 @@ pub struct Order {
 #[derive(Debug, thiserror::Error)]
 pub enum SentinelError {
     /// Somebody listens there already.
-    #[error("the sentinel's port {port} is in use: is another sentinel running on this node?")]
+    #[error("sentinel: cannot listen on [::]:{port} and 0.0.0.0:{port}: in use by another process; a redis-sentinel?")]
     PortInUse {
         /// The port.
         port: u16,
     },
     /// The port cannot be listened on.
-    #[error("cannot listen on the sentinel's port {port}: {source}")]
+    #[error("sentinel: cannot listen on [::]:{port} and 0.0.0.0:{port}: {source}")]
     Listen {
         /// The port.
         port: u16,
@@ -96,7 +96,8 @@ pub async fn run(
     let (stopped_tx, stopped) = oneshot::channel();
     // Everything spawned here ends with this set.
     let mut tasks = JoinSet::new();
-    tasks.spawn(server::accept(listener, clients.clone(), inputs.clone(), journal.clone()));
+    let admission = Admission::new(config.trusted.clone(), &journal);
+    tasks.spawn(server::accept(listener, admission, clients.clone(), inputs.clone(), journal.clone()));
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
@@ -124,16 +125,19 @@ fn random_id() -> io::Result<RunId> {
     Ok(RunId(id))
 }
 
+/// Who is told of the end of an order.
+type Done = oneshot::Sender<Result<FailoverReport, String>>;
+
 /// Orders that wait for their end.
 #[derive(Clone, Debug, Default)]
-struct Waiting(Arc<std::sync::Mutex<BTreeMap<OrderId, oneshot::Sender<Result<FailoverReport, String>>>>>);
+struct Waiting(Arc<std::sync::Mutex<BTreeMap<OrderId, Done>>>);
 
 impl Waiting {
-    fn put(&self, order: OrderId, done: oneshot::Sender<Result<FailoverReport, String>>) {
+    fn put(&self, order: OrderId, done: Done) {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(order, done);
     }
 
-    fn take(&self, order: OrderId) -> Option<oneshot::Sender<Result<FailoverReport, String>>> {
+    fn take(&self, order: OrderId) -> Option<Done> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&order)
     }
 }

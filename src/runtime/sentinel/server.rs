@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,12 +17,18 @@ use tokio::time::timeout;
 
 use super::SentinelError;
 use crate::cores::sentinel::{Answer, ClientId, Input};
+use crate::runtime::host;
 use crate::runtime::journal::{Journal, Level};
 use crate::wire::resp::{self, Decoder, Reply};
 use crate::wire::scan::Limits;
 
 /// Clients at once, as redis-sentinel.
 const CLIENTS_MAX: usize = 10_000;
+/// So many more if they are nodes of the cluster: a crowd of others must not keep the sentinels from each other.
+const NODES_EXTRA: usize = 64;
+/// Files that a sentinel wants to be allowed; clients get one of [`FILES_SHARE`] of them, the rest is for what matters more.
+const FILES_WANTED: u64 = 65_536;
+const FILES_SHARE: u64 = 6;
 /// What a command may be at most.
 const COMMANDS: Limits = Limits { bulk_max: 16 * 1024, elements_max: 1_024 };
 /// Longest inline command, bytes.
@@ -67,6 +73,30 @@ enum ToClient {
     Close,
 }
 
+/// How many clients are let in.
+pub(super) struct Admission {
+    max: usize,
+    nodes: Vec<IpAddr>,
+}
+
+impl Admission {
+    /// As many as there are descriptors for; a few more if they come from `nodes`.
+    pub(super) fn new(nodes: Vec<IpAddr>, journal: &Journal) -> Self {
+        let files = host::raise_file_limit(FILES_WANTED);
+        let max = usize::try_from(files / FILES_SHARE).unwrap_or(CLIENTS_MAX).min(CLIENTS_MAX);
+        if max < CLIENTS_MAX {
+            let text = format!("{files} open files are allowed: at most {max} clients of the sentinel are served");
+            journal.record("sentinel", Level::Warn, "file-limit", text);
+        }
+        Self { max, nodes }
+    }
+
+    fn admits(&self, address: IpAddr, present: usize) -> bool {
+        let extra = if self.nodes.contains(&address.to_canonical()) { NODES_EXTRA } else { 0 };
+        present < self.max + extra
+    }
+}
+
 /// The clients connected now.
 #[derive(Clone, Default)]
 pub(super) struct Clients(Arc<Mutex<HashMap<ClientId, mpsc::Sender<ToClient>>>>);
@@ -101,7 +131,13 @@ impl Clients {
 }
 
 /// Accepts clients for ever.
-pub(super) async fn accept(listener: TcpListener, clients: Clients, inputs: mpsc::Sender<Input>, journal: Journal) {
+pub(super) async fn accept(
+    listener: TcpListener,
+    admission: Admission,
+    clients: Clients,
+    inputs: mpsc::Sender<Input>,
+    journal: Journal,
+) {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let mut sessions = tokio::task::JoinSet::new();
     loop {
@@ -115,7 +151,7 @@ pub(super) async fn accept(listener: TcpListener, clients: Clients, inputs: mpsc
                 continue;
             }
         };
-        if clients.with(|clients| clients.len()) >= CLIENTS_MAX {
+        if !admission.admits(address.ip(), clients.with(|clients| clients.len())) {
             // Best effort: it will be closed anyway.
             let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
             let _ = timeout(Duration::from_millis(1), stream.shutdown()).await;
