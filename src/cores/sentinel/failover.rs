@@ -362,14 +362,15 @@ impl Sentinel {
 
     fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let votes = self.votes_for_me(m, epoch);
+        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority().max(quorum));
         if self.durable.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
-        } else if votes >= self.majority().max(quorum) {
+        } else if votes >= needed {
             self.master_event("+elected-leader", m, "");
             self.master_event("+failover-state-select-slave", m, "");
             self.elected(m, cause, epoch, now);
-        } else if now >= until {
+        } else if now >= until || votes + self.votes_open(m, epoch) < needed {
+            // A split vote is known to be one as soon as everybody alive has voted: no use in waiting.
             let reason = format!("not elected: {votes} of {} votes", self.config.voters.len());
             self.abort(m, "-failover-abort-not-elected", &reason, now);
         } else {

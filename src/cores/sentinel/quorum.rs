@@ -169,6 +169,16 @@ impl Sentinel {
         usize::from(self.durable.vote(m) == mine) + (0..self.peers.len()).filter(by_peer).count()
     }
 
+    /// Voters that may still give their vote in `epoch`: alive as far as can be seen, and not known to have given it.
+    pub(super) fn votes_open(&self, m: usize, epoch: Epoch) -> usize {
+        let given = |vote: Option<(RunId, Epoch)>| vote.is_some_and(|(_, voted)| voted >= epoch);
+        let open = |p: &usize| {
+            let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
+            self.peers[*p].looks_alive() && !given(facts) && !given(self.peers[*p].opinions[m].vote)
+        };
+        (0..self.peers.len()).filter(open).count()
+    }
+
     /// This sentinel's place among the voters that look alive, in the order of the file: the first stands first.
     pub(super) fn rank(&self) -> u32 {
         let before = self.config.voters.iter().take_while(|voter| voter.name != self.config.me);
