@@ -8,6 +8,7 @@ use vigie::base::Instant;
 use vigie::operate::lab::client::{Client, read_back};
 use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
 use vigie::operate::lab::sandbox::Sandbox;
+use vigie::operate::{client, commands};
 use vigie::runtime::clock;
 
 use super::{Case, Outcome, wait_for};
@@ -70,8 +71,23 @@ impl World {
         let acks = self.client.stop().acks;
         assert!(!acks.is_empty());
         let network = self.cluster.lab().network(CLIENT).map_err(text)?;
-        Ok(read_back(&network, &plan, &acks, false).map_err(text)?.len())
+        let lost = read_back(&network, &plan, &acks, false).map_err(text)?.len();
+        if lost > 0 {
+            tell_events(&self.cluster);
+        }
+        Ok(lost)
     }
+}
+
+/// What every node says of what has happened, for whoever has to find out why.
+fn tell_events(cluster: &Cluster) {
+    let records = cluster.names().flat_map(|name| {
+        let records = client::events(&cluster.runtime_dir(name), false).into_iter().flatten().flatten();
+        records.map(move |record| (record.at_ms, name, commands::line(&record))).collect::<Vec<_>>()
+    });
+    let mut records: Vec<_> = records.collect();
+    records.sort_by_key(|(at_ms, ..)| *at_ms);
+    records.iter().for_each(|(_, name, line)| println!("{name:<10} {line}"));
 }
 
 fn killed_redis(sandbox: &Sandbox) -> Outcome {

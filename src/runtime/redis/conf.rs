@@ -38,8 +38,8 @@ const OWNED: &[(&str, &str)] = &[
     ("slave-announce-ip", "the node's address in the cluster file"),
     ("replica-announce-port", "redis.port of the cluster file"),
     ("slave-announce-port", "redis.port of the cluster file"),
-    ("repl-diskless-sync", "replicas must be in sync again as soon as possible after a failover"),
-    ("repl-diskless-sync-delay", "replicas must be in sync again as soon as possible after a failover"),
+    ("repl-diskless-sync", "a replica that says it is in sync must already be sent every write"),
+    ("rdb-del-sync-files", "what a synchronisation leaves on disk must not be read at a later start"),
     ("repl-ping-replica-period", "a broken link must be noticed in time"),
     ("repl-ping-slave-period", "a broken link must be noticed in time"),
     ("daemonize", "its supervisor is its parent"),
@@ -265,11 +265,13 @@ client-output-buffer-limit replica 512mb 256mb 60
 always-show-logo no
 ";
 
+/// Without `repl-diskless-sync no` a master sends nothing to a new replica before that one's next acknowledgement, which may
+/// take a second, while the replica already says that its link is up: writes acknowledged meanwhile die with the master.
 const FIXED: &str = "\
 protected-mode yes
 replica-read-only yes
-repl-diskless-sync yes
-repl-diskless-sync-delay 0
+repl-diskless-sync no
+rdb-del-sync-files yes
 repl-ping-replica-period 1
 daemonize no
 supervised no
