@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
 
 const MAGIC: &[u8; 6] = b"vigie\0";
@@ -51,6 +53,36 @@ pub enum StoreError {
         /// What is wrong, and what was expected.
         fault: String,
     },
+}
+
+/// A state directory belongs to somebody else.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Two nodes with one record of votes would vote twice, and two redis with one directory destroy its data.
+    #[error("another vigie uses the state directory {dir}; give this one another --state-dir", dir = dir.display())]
+    Taken {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The lock cannot be made.
+    #[error("{path}: cannot make the lock: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Takes `dir` for this process alone, as long as the returned lock lives.
+pub fn lock(dir: &Path) -> Result<Flock<File>, LockError> {
+    let path = dir.join("lock");
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = open.map_err(|source| LockError::Io { path: path.clone(), source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => LockError::Taken { dir: dir.to_owned() },
+        errno => LockError::Io { path, source: errno.into() },
+    })
 }
 
 impl Store {
