@@ -241,7 +241,8 @@ async fn the_decision_is_followed_and_a_stale_master_steps_down() {
     assert!(facts.has_data);
     assert_eq!(second.client().ask("GET a"), "1");
 
-    // The other one is elected: the first steps down and cuts its clients off.
+    // The other one is elected: the first steps down and cuts its clients off, also the one that made it hold writes.
+    assert_eq!(client.say("CLIENT PAUSE 60000 WRITE"), "+OK");
     assert_eq!(second.client().say("REPLICAOF NO ONE"), "+OK");
     for node in [&first, &second] {
         node.decide(second.address, 2);
@@ -250,6 +251,8 @@ async fn the_decision_is_followed_and_a_stale_master_steps_down() {
     let facts = first.facts(|facts| facts.role == in_sync).await;
     assert_eq!(facts.history.map(|history| history.epoch), Some(2));
     assert_eq!(client.say("PING"), "", "the connection was closed");
+    assert_eq!(second.client().say("SET b 2"), "+OK");
+    eventually("a replica holds nothing", || first.client().ask("GET b") == "2").await;
     second.stop().await;
     first.stop().await;
 }

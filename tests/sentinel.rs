@@ -2,21 +2,24 @@
 //!
 //! Everything listens on 127.0.0.1 and on ports that were free a moment before.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use vigie::base::{Instant, NodeName, Secret};
-use vigie::cores::cluster::View;
+use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::cores::sentinel::{Config, DataNode, FailoverReport, MasterConfig, Voter};
 use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{KIND, Order, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
+use vigie::wire::frame::{Health, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 use vigie::wire::info::Info;
 use vigie::wire::resp::Reply;
 
@@ -79,8 +82,6 @@ struct Running {
     port: u16,
     orders: mpsc::Sender<Order>,
     journal: Journal,
-    _view: watch::Sender<Arc<View>>,
-    _posted: mpsc::Receiver<vigie::cores::cluster::Part>,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), SentinelError>>,
 }
@@ -104,12 +105,72 @@ struct World {
     redis: Vec<u16>,
     sentinels: Vec<u16>,
     password: bool,
+    link: Arc<PeerLink>,
+}
+
+/// A peer link within the process: nodes `s-N` with a sentinel, nodes `r-N` with a redis.
+#[derive(Default)]
+struct PeerLink {
+    nodes: Mutex<Vec<NodeView>>,
+    views: Mutex<Vec<watch::Sender<Arc<View>>>>,
+    /// Otherwise nothing is ever heard.
+    works: bool,
+}
+
+impl PeerLink {
+    fn say(&self, name: &str, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>) {
+        if !self.works {
+            return;
+        }
+        let name: NodeName = name.parse().unwrap();
+        let state = NodeState {
+            name: name.clone(),
+            version: "0".try_into().unwrap(),
+            roles: Roles::default(),
+            health: Health::Good,
+            redis,
+            sentinel,
+            proxy: None,
+            vips: heapless::Vec::new(),
+        };
+        let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
+        let node =
+            NodeView { name: name.clone(), address, roles, state: Some(state), fresh: true, heard_at: None, fault };
+        let mut nodes = self.nodes.lock().unwrap();
+        nodes.retain(|known| known.name != name);
+        nodes.push(node);
+        let view = Arc::new(View { at: Instant::START, me: 0, nodes: nodes.clone() });
+        self.views.lock().unwrap().iter().for_each(|to| drop(to.send(view.clone())));
+    }
+
+    /// What the supervisor of redis `n` says.
+    fn redis(&self, n: usize, port: u16, process: Process, role: RedisRole) {
+        let facts = RedisFacts {
+            address: at(port),
+            incarnation: 1,
+            process,
+            role,
+            run_id: None,
+            replication_id: None,
+            offset: 0,
+            priority: 100,
+            has_data: false,
+            history: None,
+        };
+        self.say(&format!("r-{n}"), Some(facts), None);
+    }
 }
 
 impl World {
     fn new(sentinels: usize, password: bool) -> Self {
         let ports = |count: usize| (0..count).map(|_| free_port()).collect();
-        Self { directory: tempfile::tempdir().unwrap(), redis: ports(3), sentinels: ports(sentinels), password }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            redis: ports(3),
+            sentinels: ports(sentinels),
+            password,
+            link: Arc::default(),
+        }
     }
 
     fn servers(&self) -> Vec<Option<Server>> {
@@ -150,14 +211,17 @@ impl World {
         let store = Store::new(self.directory.path().join(format!("s-{n}")), KIND);
         let setup = Setup { config: self.config(n), store, port: self.sentinels[n] };
         let task = tokio::spawn(run(setup, view_rx, orders_rx, post, journal.clone(), stop_rx));
-        // Nobody takes what is posted: a small channel would stop the sentinel.
-        let mut posted = posted;
-        let (keep, kept) = mpsc::channel(1);
+        let (link, mut posted) = (self.link.clone(), posted);
+        link.views.lock().unwrap().push(view);
+        // With every sentinel's end the sending end is dropped.
         tokio::spawn(async move {
-            let _keep = keep;
-            while posted.recv().await.is_some() {}
+            while let Some(part) = posted.recv().await {
+                if let Part::Sentinel(facts) = part {
+                    link.say(&format!("s-{n}"), None, Some(facts));
+                }
+            }
         });
-        Running { port: self.sentinels[n], orders, journal, _view: view, _posted: kept, stop, task }
+        Running { port: self.sentinels[n], orders, journal, stop, task }
     }
 
     async fn master(&self, sentinel: u16) -> Option<u16> {
@@ -174,11 +238,14 @@ impl World {
         until(Duration::from_secs(20), "the sentinels know everybody", || async {
             for port in &self.sentinels {
                 let Some(reply) = ask(*port, &["SENTINEL", "MASTER", "mymaster"], false).await else { return false };
-                let fields = fields(&reply);
-                let is = |field: &str, value: String| fields.iter().any(|(f, v)| f == field && *v == value);
+                let found = fields(&reply);
+                let is = |field: &str, value: String| found.iter().any(|(f, v)| f == field && *v == value);
                 let known = is("num-slaves", "2".into()) && is("num-other-sentinels", "2".into());
                 let recorded = self.master(*port).await == Some(master);
-                if !(known && recorded && is("flags", "master".into())) {
+                let Some(slaves) = ask(*port, &["SENTINEL", "SLAVES", "mymaster"], false).await else { return false };
+                let linked = |(field, value): &(String, String)| field == "master-link-status" && value == "ok";
+                let synced = slaves.array().unwrap_or(&[]).iter().filter(|one| fields(one).iter().any(linked)).count();
+                if !(known && recorded && synced == 2 && is("flags", "master".into())) {
                     return false;
                 }
             }
@@ -244,8 +311,46 @@ async fn a_killed_master_is_replaced_and_a_returning_one_converted() {
     // The old master comes back as one, and is made a replica.
     servers[0] = Some(redis(world.directory.path(), world.redis[0], None, true));
     until(Duration::from_secs(10), "the old master follows", || async { world.in_sync(master).await }).await;
+    let ended =
+        || async { sentinels.iter().any(|s| events(s).iter().any(|event| event.starts_with("+failover-end "))) };
+    until(Duration::from_secs(12), "the failover has ended", ended).await;
     for sentinel in sentinels {
         println!("{:#?}", events(&sentinel));
+        sentinel.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn closed_redis_are_opened_and_a_proved_death_needs_no_silence() {
+    let mut world = World::new(3, true);
+    world.link = Arc::new(PeerLink { works: true, ..PeerLink::default() });
+    let closed = |port: &u16| Some(redis(world.directory.path(), *port, Some(1), true));
+    let mut servers: Vec<_> = world.redis.iter().map(closed).collect();
+    for (n, port) in world.redis.iter().enumerate() {
+        world.link.redis(n, *port, Process::Alive, RedisRole::Closed);
+    }
+    let sentinels: Vec<_> = (0..3).map(|n| world.sentinel(n)).collect();
+    world.settled(world.redis[0]).await;
+    for (n, port) in world.redis.iter().enumerate() {
+        let replica = RedisRole::Replica { of: at(world.redis[0]), link_up: true };
+        let role = if n == 0 { RedisRole::Master { replicas: 2 } } else { replica };
+        world.link.redis(n, *port, Process::Alive, role);
+    }
+    assert!(ask(world.redis[0], &["SET", "a", "1"], true).await.unwrap().is_ok());
+    drop(servers[0].take());
+    world.link.redis(0, world.redis[0], Process::Dead, RedisRole::Master { replicas: 2 });
+    let replaced = || async {
+        let Some(master) = world.master(sentinels[1].port).await else { return false };
+        master != world.redis[0] && ask(master, &["SET", "b", "2"], true).await.is_some_and(|reply| reply.is_ok())
+    };
+    let start = Clock::now();
+    while !replaced().await {
+        let events: Vec<_> = sentinels.iter().map(events).collect();
+        assert!(start.elapsed() < Duration::from_secs(5), "no new master: {events:#?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("first write {:?} after the kill", start.elapsed());
+    for sentinel in sentinels {
         sentinel.leave().await;
     }
 }
@@ -363,4 +468,51 @@ async fn garbage_gets_an_error_and_a_close() {
     let said = said.await.unwrap();
     assert!(said.starts_with("+PONG\r\n-ERR Protocol error"), "{said:?}");
     sentinel.leave().await;
+}
+
+/// A stock sentinel: the same program as redis-server.
+fn stock(directory: &Path, port: u16, master: u16) -> Server {
+    let file = directory.join(format!("stock-{port}.conf"));
+    let config = format!(
+        "port {port}\nbind 127.0.0.1\nlogfile \"{}\"\nsentinel monitor mymaster 127.0.0.1 {master} 2\n\
+         sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n",
+        directory.join(format!("stock-{port}.log")).display()
+    );
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new("redis-server");
+    command.arg(&file).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
+    Server(command.spawn().expect("redis-server is installed"))
+}
+
+/// The others are stock; with two of them ours may only vote, with one it mostly leads. Either way they elect together.
+async fn elects_with_stock(ours: usize) {
+    let world = World::new(3, false);
+    let mut servers = world.servers();
+    let sentinels: Vec<_> = (0..ours).map(|n| world.sentinel(n)).collect();
+    let _stock: Vec<_> = (ours..3).map(|n| stock(world.directory.path(), world.sentinels[n], world.redis[0])).collect();
+    world.settled(world.redis[0]).await;
+    drop(servers[0].take());
+    for port in &world.sentinels {
+        let moved = || async { world.master(*port).await.is_some_and(|master| master != world.redis[0]) };
+        let took = until(Duration::from_secs(20), "every sentinel knows a new master", moved).await;
+        println!("{port} knew after {took:?}");
+    }
+    let master = world.master(world.sentinels[0]).await;
+    for port in &world.sentinels {
+        until(Duration::from_secs(10), "all agree", || async { world.master(*port).await == master }).await;
+    }
+    for sentinel in sentinels {
+        println!("{:#?}", events(&sentinel));
+        sentinel.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stock_sentinel_votes_with_two_of_ours() {
+    elects_with_stock(2).await;
+}
+
+#[tokio::test]
+async fn ours_votes_with_two_stock_sentinels() {
+    elects_with_stock(1).await;
 }

@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid, getppid};
 use tokio::sync::watch;
@@ -46,6 +46,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A worker that was asked to leave hands over its master and stops its redis in at most so long.
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// Between two tries for a lock that is about to be released: flock(2) knows no time-out.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Exit codes by which a worker refuses to start at all: the answer is "no", and wrong usage.
 const REFUSALS: [i32; 2] = [1, 2];
 /// Exit code for a worker that did not leave by itself.
@@ -317,26 +319,47 @@ impl Worker {
     }
 }
 
+/// Takes the lock. A guard that was killed leaves it to its worker, which is about to leave too: that one is waited for,
+/// since a service manager that starts the node again at once would be refused otherwise.
 fn lock(dir: &Path) -> Result<Flock<File>, GuardError> {
     let path = dir.join("lock");
     let fault = |source: io::Error| GuardError::Lock { path: path.clone(), source };
     fs::create_dir_all(dir).map_err(|source| GuardError::Lock { path: dir.to_owned(), source })?;
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path);
-    match Flock::lock(open.map_err(fault)?, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            lock.set_len(0).and_then(|()| lock.rewind()).map_err(fault)?;
-            writeln!(lock, "{}", getpid()).map_err(fault)?;
-            Ok(lock)
+    let mut file = open.map_err(fault)?;
+    let deadline = clock::now() + STOP_MAX;
+    loop {
+        let (held, errno) = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                lock.set_len(0).and_then(|()| lock.rewind()).map_err(fault)?;
+                writeln!(lock, "{}", getpid()).map_err(fault)?;
+                return Ok(lock);
+            }
+            Err(refused) => refused,
+        };
+        if errno != Errno::EWOULDBLOCK {
+            return Err(fault(errno.into()));
         }
-        Err((mut file, Errno::EWOULDBLOCK)) => {
-            let mut text = String::new();
-            // Only for the message.
-            let _ = Read::by_ref(&mut file).take(16).read_to_string(&mut text);
-            let by = text.trim().parse::<u32>().map_or_else(|_| String::new(), |pid| format!(" (process {pid})"));
-            Err(GuardError::Running { by, dir: dir.to_owned() })
+        file = held;
+        let by = guard_of(&mut file);
+        if !by.is_some_and(is_gone) || clock::now() >= deadline {
+            let by = by.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            return Err(GuardError::Running { by, dir: dir.to_owned() });
         }
-        Err((_, errno)) => Err(fault(errno.into())),
+        std::thread::sleep(LOCK_RETRY);
     }
+}
+
+/// The guard that took the lock, if the file says so: it is being written at the very moment when it is taken.
+fn guard_of(file: &mut File) -> Option<Pid> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(16).read_to_string(&mut text)).ok()?;
+    text.trim().parse().ok().map(Pid::from_raw)
+}
+
+/// Whether a guard of that number is no more. One of this process' own number was in another life of the machine.
+fn is_gone(guard: Pid) -> bool {
+    guard == getpid() || kill(guard, None) == Err(Errno::ESRCH)
 }
 
 /// Whether this process was started by a guard, as its worker.

@@ -113,6 +113,10 @@ impl WorkerError {
 
 /// Runs the worker until it is told to leave. Blocks.
 pub fn run(spec: &Spec) -> Result<(), WorkerError> {
+    // It was started as /proc/self/exe, which is not what people look for in a list of processes.
+    if let Err(error) = nix::sys::prctl::set_name(c"vigie") {
+        tracing::debug!("the process keeps its name: {error}");
+    }
     for path in [&spec.state_dir, &spec.runtime_dir] {
         let made = std::fs::create_dir_all(path);
         made.map_err(|source| WorkerError::Directory { path: path.clone(), source })?;

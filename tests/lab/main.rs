@@ -2,13 +2,17 @@
 //! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
 mod basics;
+mod bench;
+mod clients;
 mod failover;
 mod faults;
+mod kills;
 mod measuring;
+mod whole;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
@@ -16,7 +20,7 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 /// What a case says: nothing if it passed, otherwise what went wrong. A panic is a failure too.
 type Outcome = Result<(), String>;
 
-/// A case, and the programs without which it is skipped.
+/// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
@@ -27,8 +31,13 @@ const CASES: &[(&str, &[Case])] = &[
     ("basics", basics::CASES),
     ("measuring", measuring::CASES),
     ("failover", failover::CASES),
+    ("kills", kills::CASES),
+    ("clients", clients::CASES),
     ("faults", faults::CASES),
+    (BENCH, bench::CASES),
 ];
+/// The group that measures: run only when it is asked for by name.
+const BENCH: &str = "bench";
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 
@@ -43,7 +52,8 @@ fn main() -> ExitCode {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (group, case) in CASES.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))) {
         let name = format!("{group}::{}", case.name);
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+        let asked_for = filters.iter().any(|filter| name.contains(filter.as_str()));
+        if !asked_for && (!filters.is_empty() || *group == BENCH) {
             continue;
         }
         print!("test {name} ... ");
@@ -104,6 +114,11 @@ fn run(case: &Case) -> Verdict {
 }
 
 fn installed(program: &str) -> bool {
+    if let Some(module) = program.strip_prefix("python3-") {
+        let import = ["-c", &format!("import {module}")];
+        let tried = Command::new("/usr/bin/python3").args(import).stderr(Stdio::null()).status();
+        return tried.is_ok_and(|status| status.success());
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

@@ -121,7 +121,7 @@ impl Sentinel {
         self.say("+new-epoch", epoch.to_string());
     }
 
-    pub(super) fn publish_vote(&mut self, _m: usize, leader: RunId, epoch: Epoch) {
+    pub(super) fn publish_vote(&mut self, leader: RunId, epoch: Epoch) {
         self.say("+vote-for-leader", format!("{leader} {epoch}"));
     }
 

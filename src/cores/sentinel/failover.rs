@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use crate::base::{Epoch, Instant, RunId};
-use crate::wire::frame::{Decision, Process, RedisRole};
+use crate::wire::frame::{Process, RedisRole};
 use crate::wire::info::{Info, LinkDown, Role};
-use crate::wire::resp::Reply;
 
-use super::instance::Reconf;
-use super::monitor::{Tag, words};
 use super::select::{self, Candidate, Ground};
-use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
+use super::{ClientId, OrderId, Sentinel};
 
 /// Between the candidates' attempts, so that one is elected before the next one stands.
 const STAGGER: Duration = Duration::from_millis(40);
@@ -25,15 +22,11 @@ const DRAIN_MAX: Duration = Duration::from_millis(300);
 /// Replicas get so long to say what they have, after a silence.
 const REFRESH_MAX: Duration = Duration::from_millis(100);
 /// Between two questions of a replica whose answer is awaited.
-const REASK: Duration = Duration::from_millis(2);
+pub(super) const REASK: Duration = Duration::from_millis(2);
 /// A leader that was voted for and neither leads nor decides for so long is not waited for.
 const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// A recorded master whose host is unreachable is given up, beyond `down_after`, for one with a good history.
 const RECORDED_MASTER_WAIT: Duration = Duration::from_secs(5);
-/// As stock: a replica that was told and does not follow counts as done.
-const RECONF_SENT_MAX: Duration = Duration::from_secs(10);
-/// What was told and has no effect is told again.
-const RECONF_RETRY: Duration = Duration::from_secs(1);
 
 /// Why there is a failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +113,7 @@ impl Failover {
     }
 
     /// Since when writes are held at the master.
-    fn held(&self) -> Option<Instant> {
+    pub(super) fn held(&self) -> Option<Instant> {
         match self {
             Self::Pausing { since, .. } | Self::Catching { since, .. } => Some(*since),
             Self::Promoting { held, .. } => *held,
@@ -320,7 +313,7 @@ impl Sentinel {
         let peer = self.peers.iter().position(|peer| peer.id == Some(leader));
         let leads = peer.and_then(|p| self.peer_master(p, m)).map(|facts| facts.leads.is_some_and(|led| led >= epoch));
         // Whoever has ever spoken over the peer link is known by its frames; a stock sentinel only by what it decides.
-        let speaks = peer.is_some_and(|p| self.peers[p].facts.is_some());
+        let speaks = peer.is_some_and(|p| self.peers[p].spoke);
         let over = match leads {
             Some(true) => {
                 if !led || since != now {
@@ -351,7 +344,7 @@ impl Sentinel {
     }
 
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
-    fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
+    pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
         let epoch = self.durable.current_epoch + 1;
         self.raise_epoch(epoch);
         if self.durable.current_epoch != epoch {
@@ -367,14 +360,15 @@ impl Sentinel {
 
     fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let votes = self.votes_for_me(m, epoch);
+        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority().max(quorum));
         if self.durable.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
-        } else if votes >= self.majority().max(quorum) {
+        } else if votes >= needed {
             self.master_event("+elected-leader", m, "");
             self.master_event("+failover-state-select-slave", m, "");
             self.elected(m, cause, epoch, now);
-        } else if now >= until {
+        } else if now >= until || votes + self.votes_open(m, epoch) < needed {
+            // A split vote is known to be one as soon as everybody alive has voted: no use in waiting.
             let reason = format!("not elected: {votes} of {} votes", self.config.voters.len());
             self.abort(m, "-failover-abort-not-elected", &reason, now);
         } else {
@@ -458,11 +452,12 @@ impl Sentinel {
         let unknown = Info::default();
         let info = node.info.as_ref().unwrap_or(&unknown);
         let facts = node.fresh_facts();
-        let silent = node.silent_since.is_some_and(|since| now.since(since) >= self.masters[m].config.down_after);
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
-            down: node.down_since.is_some() && (silent || !info.is_closed()),
+            // A recorded master that came back closed counts as down, as a master, and yet answers.
+            down: node.down_since.is_some()
+                && !(info.is_closed() && node.answers(now, self.masters[m].config.down_after)),
             info_age: node.info_at.map(|at| now.since(at)),
             priority: info.slave_priority.unwrap_or(100),
             offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),
@@ -490,6 +485,7 @@ impl Sentinel {
             info_age_max: Duration::from_secs(5),
             link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
             lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
+            epoch: self.durable.decision(m).map_or(0, |decision| decision.epoch),
         }
     }
 
@@ -512,7 +508,7 @@ impl Sentinel {
         let given_up = match own {
             select::Rejection::Empty => true,
             select::Rejection::Down | select::Rejection::NotConnected | select::Rejection::StaleInfo => {
-                self.masters[m].nodes[at].down_since.is_some_and(|since| now.since(since) > wait)
+                now.since(self.masters[m].nodes[at].last_ok) > wait
             }
             select::Rejection::NoReplica
             | select::Rejection::PriorityZero
@@ -522,7 +518,9 @@ impl Sentinel {
             | select::Rejection::NeverLinked
             | select::Rejection::LinkDownTooLong
             | select::Rejection::OtherLineage
-            | select::Rejection::NoHistory => false,
+            | select::Rejection::NoHistory
+            | select::Rejection::EarlierMaster
+            | select::Rejection::Changed => false,
         };
         let recorded = format!("{}: {own}; {}", all[at].address, select::explain(&reasons));
         if !given_up {
@@ -545,244 +543,5 @@ impl Sentinel {
         });
         let ready = agreeing >= self.majority() && closed && alive && node.command.up().is_some();
         ready.then_some(n)
-    }
-
-    pub(super) fn begin_promoting(
-        &mut self,
-        m: usize,
-        cause: Cause,
-        epoch: Epoch,
-        target: usize,
-        held: Option<Instant>,
-        now: Instant,
-    ) {
-        self.node_event("+selected-slave", m, target, "");
-        self.node_event("+failover-state-send-slaveof-noone", m, target, "");
-        let until = now + self.masters[m].config.failover_timeout;
-        self.enter(m, Failover::Promoting { cause, epoch, target, held, step: Promotion::Unsent, until });
-    }
-
-    fn step_promoting(
-        &mut self,
-        m: usize,
-        epoch: Epoch,
-        (target, held): (usize, Option<Instant>),
-        step: Promotion,
-        until: Instant,
-        now: Instant,
-    ) {
-        let node = &self.masters[m].nodes[target];
-        let dead = node.fresh_facts().is_some_and(|facts| facts.process == Process::Dead);
-        let lost = dead || (node.down_since.is_some() && node.silent_since.is_some());
-        let link = node.command.up();
-        if now >= until || lost {
-            return self.abort(m, "-failover-abort-slave-timeout", "the new master does not answer", now);
-        }
-        self.wake_at(until);
-        match (step, link) {
-            (Promotion::Unsent, _) if self.durable.current_epoch > epoch => {
-                self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
-            }
-            (_, None) => {}
-            (Promotion::Unsent, Some(link)) => {
-                if held.is_some() {
-                    // The hold must outlast the promotion whatever its time until now.
-                    self.hold_writes(m, self.master_at(m));
-                }
-                for args in [&["MULTI"][..], &["REPLICAOF", "NO", "ONE"]] {
-                    self.query(link, Tag::Ignored, args);
-                }
-                self.query(link, Tag::Promote(epoch), &["EXEC"]);
-                self.query(link, Tag::Role(epoch), &["ROLE"]);
-                self.node_event("+failover-state-wait-promotion", m, target, "");
-                self.sent(m, now);
-            }
-            (Promotion::Sent { role_at }, Some(link)) => {
-                if now >= role_at {
-                    self.query(link, Tag::Role(epoch), &["ROLE"]);
-                    self.sent(m, now);
-                } else {
-                    self.wake_at(role_at);
-                }
-            }
-        }
-    }
-
-    fn sent(&mut self, m: usize, now: Instant) {
-        if let Failover::Promoting { step, .. } = &mut self.masters[m].failover {
-            *step = Promotion::Sent { role_at: now + Duration::from_millis(20) };
-        }
-    }
-
-    /// The target of the promotion under way in that epoch.
-    fn promoting(&self, m: usize, n: usize, epoch: Epoch) -> bool {
-        matches!(self.masters[m].failover, Failover::Promoting { epoch: now, target, .. } if now == epoch && target == n)
-    }
-
-    pub(super) fn promote_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        if !self.promoting(m, n, epoch) {
-            return;
-        }
-        let errors = reply.array().unwrap_or_else(|| std::slice::from_ref(reply));
-        let error = errors.iter().find_map(|reply| match reply {
-            Reply::Error(text) => Some(text.clone()),
-            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => None,
-        });
-        if let Some(error) = error {
-            let reason = format!("the new master refuses: {error}");
-            self.abort(m, "-failover-abort-slave-timeout", &reason, now);
-        }
-    }
-
-    pub(super) fn role_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        let master = reply.array().and_then(|role| role.first()?.text()) == Some("master");
-        if self.promoting(m, n, epoch) && master {
-            self.promoted(m, n, epoch, now);
-        }
-    }
-
-    /// The replica says that it is master. From here on there is no way back: decided, stored, told.
-    fn promoted(&mut self, m: usize, target: usize, epoch: Epoch, now: Instant) {
-        let (cause, held) = (self.masters[m].cause().copied(), self.masters[m].failover.held());
-        let (old, to) = (self.master_at(m), self.masters[m].nodes[target].address);
-        let from = self.monitored(m);
-        self.node_event("+promoted-slave", m, target, "");
-        self.node_event("+failover-state-reconf-slaves", m, target, "");
-        if self.durable.decision(m).is_some_and(|known| known.epoch >= epoch) {
-            // Too late: a higher decision stands, and healing will make this one a replica again.
-            return self.become_idle(m, now);
-        }
-        let until = now + self.masters[m].config.failover_timeout;
-        self.enter(m, Failover::Reconfiguring { epoch, until });
-        self.switch(m, Decision { master: to, epoch }, now);
-        let node = &mut self.masters[m].nodes[target];
-        if let Some(info) = &mut node.info {
-            info.role = Some(Role::Master);
-            info.master_host = None;
-        }
-        // The facts that still call it closed or a replica are of this incarnation: no proof against it.
-        node.served = node.facts.as_ref().map(|facts| facts.incarnation);
-        node.down_since = None;
-        self.say_hello(m, now);
-        if held.is_some() {
-            self.demote(m, old);
-            self.release_writes(m, old);
-            self.masters[m].nodes[old].reconf = Reconf::Sent(now);
-        }
-        if let Some(Cause::Ordered { by, .. }) = cause {
-            let named = |n: usize| self.masters[m].nodes[n].node.clone();
-            let pause = held.map(|since| now.since(since));
-            let (from_node, to_node) = (named(old), named(target));
-            let report = FailoverReport { from, from_node, to, to_node, epoch, pause };
-            self.fenced.extend(by.told(Ok(report)));
-        }
-    }
-
-    fn step_reconfiguring(&mut self, m: usize, until: Instant, now: Instant) {
-        let (at, to) = (self.master_at(m), self.monitored(m));
-        if self.masters[m].odown_since.is_some() {
-            return self.end(m, now);
-        }
-        let limit = usize::try_from(self.masters[m].config.parallel_syncs).unwrap_or(usize::MAX).max(1);
-        let syncing = |reconf| matches!(reconf, Reconf::Sent(_) | Reconf::InProgress(_));
-        let mut open = self.masters[m].nodes.iter().filter(|node| syncing(node.reconf)).count();
-        let mut pending = false;
-        for n in (0..self.masters[m].nodes.len()).filter(|n| *n != at) {
-            let node = &self.masters[m].nodes[n];
-            let Some(info) = node.info.as_ref().filter(|_| node.down_since.is_none() && node.command.up().is_some())
-            else {
-                continue;
-            };
-            let follows = info.role == Some(Role::Replica) && info.master() == Some(to);
-            let (master, up) = (info.role == Some(Role::Master), info.master_link_up);
-            match node.reconf {
-                Reconf::None if follows && up => self.masters[m].nodes[n].reconf = Reconf::Done,
-                Reconf::None if open >= limit && !master => {}
-                Reconf::None => {
-                    open += 1;
-                    if master {
-                        self.demote(m, n);
-                        self.node_event("+convert-to-slave", m, n, "");
-                    } else {
-                        self.point(m, n);
-                        self.node_event("+slave-reconf-sent", m, n, "");
-                    }
-                    self.masters[m].nodes[n].reconf = Reconf::Sent(now);
-                    self.masters[m].nodes[n].info_due = now + REASK;
-                }
-                Reconf::Sent(_) if follows => {
-                    self.node_event("+slave-reconf-inprog", m, n, "");
-                    self.masters[m].nodes[n].reconf = Reconf::InProgress(now);
-                    self.wake_at(now);
-                }
-                Reconf::Sent(since) if now >= since + RECONF_SENT_MAX => {
-                    self.node_event("-slave-reconf-sent-timeout", m, n, "");
-                    self.masters[m].nodes[n].reconf = Reconf::Done;
-                }
-                Reconf::Sent(since) => {
-                    let again = self.masters[m].nodes[n].heal_at.unwrap_or(since) + RECONF_RETRY;
-                    if now >= again {
-                        self.masters[m].nodes[n].heal_at = Some(now);
-                        if master { self.demote(m, n) } else { self.point(m, n) }
-                    }
-                    self.wake_at((since + RECONF_SENT_MAX).min(again.max(now + REASK)));
-                }
-                Reconf::InProgress(_) if up => {
-                    self.node_event("+slave-reconf-done", m, n, "");
-                    self.masters[m].nodes[n].reconf = Reconf::Done;
-                }
-                Reconf::InProgress(_) | Reconf::Done => {}
-            }
-            pending |= self.masters[m].nodes[n].reconf != Reconf::Done;
-        }
-        if !pending {
-            self.end(m, now);
-        } else if now >= until {
-            self.master_event("+failover-end-for-timeout", m, "");
-            self.end(m, now);
-        } else {
-            self.wake_at(until);
-        }
-    }
-
-    fn end(&mut self, m: usize, now: Instant) {
-        self.master_event("+failover-end", m, "");
-        self.enter(m, Failover::Idle { not_before: now });
-    }
-
-    /// Points a replica at the master of the decision; behind the fence, as the decision is.
-    pub(super) fn point(&mut self, m: usize, n: usize) {
-        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-        let to = self.monitored(m);
-        let args = words(&["REPLICAOF", &to.ip().to_string(), &to.port().to_string()]);
-        self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
-    }
-
-    /// Makes a master a replica and drops its clients, as one transaction: none of them may write in between.
-    pub(super) fn demote(&mut self, m: usize, n: usize) {
-        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-        let to = self.monitored(m);
-        let (ip, port) = (to.ip().to_string(), to.port().to_string());
-        let commands: [&[&str]; 5] = [
-            &["MULTI"],
-            &["REPLICAOF", &ip, &port],
-            &["CLIENT", "KILL", "TYPE", "normal"],
-            &["CLIENT", "KILL", "TYPE", "pubsub"],
-            &["EXEC"],
-        ];
-        for args in commands {
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: words(args) });
-        }
-    }
-
-    /// `SENTINEL FAILOVER`: what is answered at once.
-    pub(super) fn failover_command(&mut self, m: usize, now: Instant) -> Answer {
-        let error = |text: &str| Answer::Reply(Reply::Error(text.to_owned()));
-        match self.begin_ordered(m, By::Nobody, None, now) {
-            Ok(()) => Answer::Reply(Reply::Simple("OK".to_owned())),
-            Err(super::switchover::Refused::InProgress) => error("INPROG Failover already in progress"),
-            Err(super::switchover::Refused::NoGoodReplica(_)) => error("NOGOODSLAVE No suitable replica to promote"),
-            Err(super::switchover::Refused::NoMaster) => error("ERR there is no master yet"),
-        }
     }
 }

@@ -11,6 +11,8 @@ use super::{Sentinel, hello_wait};
 
 /// A redis that says something else than the decision is left alone for so long: a decision may be on its way.
 const STABLE: Duration = Duration::from_secs(1);
+/// Whoever led the failover demotes the old master itself, at once: the others only see to it that it happened.
+const LEADER_FIRST: Duration = Duration::from_millis(200);
 /// The sentinels act one after the other: the first one's act is enough.
 const STAGGER: Duration = Duration::from_millis(100);
 /// The word of the master by which others are judged must not be older.
@@ -59,10 +61,11 @@ impl Sentinel {
 
     fn heal_node(&mut self, m: usize, n: usize, now: Instant) {
         let (to, rank) = (self.monitored(m), self.rank());
+        let decided_at = self.masters[m].decided_at;
         let node = &self.masters[m].nodes[n];
-        let Some(info) = node.info.as_ref().filter(|_| node.command.up().is_some() && node.down_since.is_none()) else {
-            return;
-        };
+        // What it said before the decision is no disagreement with it.
+        let current = node.info_at.is_some_and(|at| at > decided_at) && node.down_since.is_none();
+        let Some(info) = node.info.as_ref().filter(|_| current && node.command.up().is_some()) else { return };
         let strays = match info.role {
             Some(Role::Master) => true,
             Some(Role::Replica) => info.master_host.is_some() && info.master() != Some(to),
@@ -73,8 +76,15 @@ impl Sentinel {
             return;
         }
         let is_master = info.role == Some(Role::Master);
-        // A closed redis waits for exactly this; a master that was replaced claims what is known to be over.
-        let wait = if info.is_closed() || (is_master && node.was_master) { Duration::ZERO } else { STABLE };
+        let wait = if info.is_closed() {
+            // It waits for exactly this.
+            Duration::ZERO
+        } else if is_master && node.was_master {
+            // It claims what is known to be over.
+            LEADER_FIRST
+        } else {
+            STABLE
+        };
         let due = node.heal_at.unwrap_or(now + wait + STAGGER * rank);
         if now < due {
             self.masters[m].nodes[n].heal_at = Some(due);

@@ -163,6 +163,11 @@ impl Instance {
         self.facts.as_ref().filter(|_| self.fresh)
     }
 
+    /// Whether it answers, or has only just been asked.
+    pub(super) fn answers(&self, now: Instant, down_after: Duration) -> bool {
+        self.silent_since.is_none_or(|since| now.since(since) < down_after)
+    }
+
     pub(super) fn restart_silence(&mut self, now: Instant) {
         if self.silent_since.is_some() {
             self.silent_since = Some(now);
@@ -221,6 +226,8 @@ pub(super) struct Peer {
     pub(super) opinions: Vec<Opinion>,
     pub(super) facts: Option<SentinelFacts>,
     pub(super) fresh: bool,
+    /// Whether it has ever spoken over the peer link: a stock sentinel does not.
+    pub(super) spoke: bool,
 }
 
 impl Peer {
@@ -239,6 +246,7 @@ impl Peer {
             opinions: vec![Opinion::default(); masters],
             facts: None,
             fresh: false,
+            spoke: false,
         }
     }
 

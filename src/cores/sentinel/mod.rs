@@ -26,6 +26,7 @@ mod glob;
 mod heal;
 mod instance;
 mod monitor;
+mod promote;
 mod quorum;
 mod render;
 mod select;
@@ -273,13 +274,13 @@ struct Master {
     failover: Failover,
     /// Since when a quorum finds it down.
     odown_since: Option<Instant>,
+    /// When the decision became known to this process.
+    decided_at: Instant,
     /// When it was last asked of the peers whether it is down.
     asked_at: Option<Instant>,
     hello_due: Instant,
     /// Lineage of the data of the master at that address, as it last said while it was master.
     lineage: Option<(SocketAddr, RunId)>,
-    /// Whether that master was last seen holding data.
-    had_data: bool,
     /// Why nobody can be promoted, as last published.
     no_candidate: Option<String>,
 }
@@ -533,10 +534,10 @@ impl Master {
             nodes,
             failover: Failover::Idle { not_before: now },
             odown_since: None,
+            decided_at: now,
             asked_at: None,
             hello_due: now,
             lineage: None,
-            had_data: false,
             no_candidate: None,
         }
     }

@@ -378,7 +378,7 @@ impl Sentinel {
     }
 
     pub(super) fn info(&mut self, m: usize, n: usize, mut info: Info, now: Instant) {
-        let is_master = n == self.master_at(m);
+        let (is_master, address) = (n == self.master_at(m), self.monitored(m));
         let node = &mut self.masters[m].nodes[n];
         let old = node.info.take();
         let rebooted =
@@ -397,7 +397,9 @@ impl Sentinel {
         node.info_at = Some(now);
         let role = info.role;
         let replicas = std::mem::take(&mut info.replicas);
-        let (lineage, keys) = (info.master_replid, info.has_keys);
+        let lineage = info.master_replid;
+        let follows = info.master_link_up && !info.master_sync_in_progress && info.master() == Some(address);
+        let linked = if is_master { role == Some(Role::Master) } else { role == Some(Role::Replica) && follows };
         node.info = Some(info);
         if rebooted {
             self.node_event("+reboot", m, n, "");
@@ -406,14 +408,18 @@ impl Sentinel {
             let master_says_so = is_master == (role == Some(Role::Master));
             self.node_event(if master_says_so { "+role-change" } else { "-role-change" }, m, n, "");
         }
+        // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows.
+        if linked && let Some(lineage) = lineage {
+            self.masters[m].lineage = Some((address, lineage));
+        }
         if is_master && role == Some(Role::Master) {
-            let address = self.monitored(m);
-            let master = &mut self.masters[m];
-            master.lineage = lineage.map(|lineage| (address, lineage)).or(master.lineage);
-            master.had_data = keys.unwrap_or(master.had_data);
             for replica in replicas {
                 self.found(m, replica.address, now);
             }
+        }
+        if self.out_of_sync(m, n) {
+            let node = &mut self.masters[m].nodes[n];
+            node.info_due = node.info_due.min(now + INFO_PERIOD_FAILOVER);
         }
         self.info_for_failover(m, n, now);
     }
@@ -575,6 +581,11 @@ fn is_busy(facts: &RedisFacts, served: Option<u64>) -> bool {
 
 /// Why a redis is down beyond doubt, by its supervisor's word.
 fn proof(node: &Instance, is_master: bool) -> Option<&'static str> {
+    // A death stays true when the frames end: what may have been started since, unseen, is another incarnation.
+    let dead = node.facts.as_ref().is_some_and(|facts| facts.process == Process::Dead);
+    if dead && node.silent_since.is_some() {
+        return Some("its process is dead");
+    }
     let facts = node.fresh_facts()?;
     let newer = node.served.is_some_and(|served| facts.incarnation > served);
     let closed_by_info = node.info.as_ref().is_none_or(Info::is_closed);

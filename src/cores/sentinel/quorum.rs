@@ -165,6 +165,16 @@ impl Sentinel {
         usize::from(self.durable.vote(m) == mine) + (0..self.peers.len()).filter(by_peer).count()
     }
 
+    /// Voters that may still give their vote in `epoch`: alive as far as can be seen, and not known to have given it.
+    pub(super) fn votes_open(&self, m: usize, epoch: Epoch) -> usize {
+        let given = |vote: Option<(RunId, Epoch)>| vote.is_some_and(|(_, voted)| voted >= epoch);
+        let open = |p: &usize| {
+            let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
+            self.peers[*p].looks_alive() && !given(facts) && !given(self.peers[*p].opinions[m].vote)
+        };
+        (0..self.peers.len()).filter(open).count()
+    }
+
     /// This sentinel's place among the voters that look alive, in the order of the file: the first stands first.
     pub(super) fn rank(&self) -> u32 {
         let before = self.config.voters.iter().take_while(|voter| voter.name != self.config.me);
@@ -199,6 +209,7 @@ impl Sentinel {
 
     /// Takes in what a peer says over the peer link.
     pub(super) fn peer_facts(&mut self, p: usize, facts: Option<SentinelFacts>, fresh: bool, now: Instant) {
+        self.peers[p].spoke |= facts.is_some();
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
@@ -242,6 +253,7 @@ impl Sentinel {
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
         master.odown_since = None;
+        master.decided_at = now;
         master.no_candidate = None;
         for node in &mut master.nodes {
             node.reconf = Reconf::None;

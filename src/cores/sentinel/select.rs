@@ -52,6 +52,8 @@ pub(super) struct Ground {
     pub(super) link_down_max: Duration,
     /// Lineage of the master's data, if it is known.
     pub(super) lineage: Option<RunId>,
+    /// The epoch since which the master is master.
+    pub(super) epoch: Epoch,
 }
 
 /// Why a redis is passed over.
@@ -96,6 +98,12 @@ pub enum Rejection {
     /// Nothing says that its data was in sync when it stopped.
     #[error("no record of having been in sync")]
     NoHistory,
+    /// It was in sync with an earlier master, and knows nothing of what the last one acknowledged.
+    #[error("its data is that of an earlier master")]
+    EarlierMaster,
+    /// It has synchronised since its start: what it holds is not what its record tells of.
+    #[error("its data has changed since its start")]
+    Changed,
 }
 
 /// The best replica: lowest priority, then most data, then smallest run id. All others with the reason why not.
@@ -104,20 +112,30 @@ pub(super) fn replica(candidates: &[Candidate], ground: &Ground) -> Result<usize
     best(candidates, judge, |one| (one.priority, Reverse(one.offset), one.run_id.is_none(), one.run_id))
 }
 
-/// The best of the redis that came back closed, by the history of their data.
+/// The best of the redis that hold what they read from disk, by the history of that data.
 pub(super) fn by_history(candidates: &[Candidate], ground: &Ground) -> Result<usize, Vec<(SocketAddr, Rejection)>> {
     let judge = |at: usize| {
         let one = &candidates[at];
+        // Its supervisor points a closed redis at the master of the record, whether that one is there or not: without a
+        // link nothing has come of it.
+        let untouched = one.closed || (one.replica && !one.ever_linked);
         let unfit = reachable(one, ground)
-            // Pointed at the recorded master and never in touch with it, its data is what it came back with.
-            .or_else(|| (!one.closed && !one.replica).then_some(Rejection::NoReplica))
-            .or_else(|| (one.syncing || one.ever_linked).then_some(Rejection::Syncing))
+            .or_else(|| (!one.replica).then_some(Rejection::NoReplica))
+            .or_else(|| one.syncing.then_some(Rejection::Syncing))
+            .or_else(|| (!untouched).then_some(Rejection::Changed))
             .or_else(|| one.loading.then_some(Rejection::Loading))
-            .or_else(|| (one.priority == 0).then_some(Rejection::PriorityZero))
-            .or_else(|| one.in_sync.is_none().then_some(Rejection::NoHistory));
-        unfit.or_else(|| empty(candidates, at))
+            .or_else(|| (one.priority == 0).then_some(Rejection::PriorityZero));
+        unfit.or_else(|| unrecorded(one, ground)).or_else(|| empty(candidates, at))
     };
     best(candidates, judge, |one| (Reverse(one.in_sync), one.priority, one.run_id.is_none(), one.run_id))
+}
+
+fn unrecorded(one: &Candidate, ground: &Ground) -> Option<Rejection> {
+    match one.in_sync {
+        None => Some(Rejection::NoHistory),
+        Some((epoch, _)) if epoch < ground.epoch => Some(Rejection::EarlierMaster),
+        Some(_) => None,
+    }
 }
 
 /// Whether the master itself, which came back closed, may go on where it stopped.
@@ -193,3 +211,6 @@ pub(super) fn explain(reasons: &[(SocketAddr, Rejection)]) -> String {
     }
     reasons.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ use crate::runtime::status::Status;
 pub const CLIENT: &str = "client";
 /// The port of the VIP.
 const PORT: u16 = 6379;
+/// Name of the cluster file in the scratch directory.
+const FILE: &str = "vigie.toml";
 /// A switchover has either happened or been aborted after so long.
 const SWITCHOVER_TIME: Duration = Duration::from_secs(30);
 
@@ -144,6 +146,16 @@ pub enum ClusterError {
         /// Which process.
         what: &'static str,
     },
+    /// Processes that should have ended did not.
+    #[error("still on {node} after {limit:?}: {what}")]
+    Left {
+        /// The host.
+        node: String,
+        /// How long was waited.
+        limit: Duration,
+        /// Which processes.
+        what: String,
+    },
     /// A node could not be asked, or refused.
     #[error("{node}: {source}")]
     Control {
@@ -159,7 +171,9 @@ pub enum ClusterError {
 pub struct Cluster {
     lab: Lab,
     layout: Layout,
-    guards: Mutex<Vec<(&'static str, Child)>>,
+    binary: PathBuf,
+    /// By node; none where vigie was ended on purpose.
+    guards: Mutex<Vec<(&'static str, Option<Child>)>>,
 }
 
 impl Cluster {
@@ -168,25 +182,38 @@ impl Cluster {
         let lab = Lab::new(&sandbox.scratch, &layout.hosts())?;
         let password_file = sandbox.scratch.join("password");
         write(&password_file, &format!("{}\n", layout.password.reveal()), 0o600)?;
-        let file = sandbox.scratch.join("vigie.toml");
-        write(&file, &layout.file(&password_file), 0o644)?;
-        let cluster = Self { lab, layout, guards: Mutex::default() };
-        for node in &cluster.layout.nodes {
-            let directory = sandbox.scratch.join(node.name);
-            for part in ["state", "run"] {
-                let path = directory.join(part);
+        write(&sandbox.scratch.join(FILE), &layout.file(&password_file), 0o644)?;
+        let guards = layout.nodes.iter().map(|node| (node.name, None)).collect();
+        let cluster = Self { lab, layout, binary: binary.to_owned(), guards: Mutex::new(guards) };
+        for node in cluster.names() {
+            for path in [cluster.state_dir(node), cluster.runtime_dir(node)] {
                 fs::create_dir_all(&path).map_err(|source| ClusterError::File { path: path.clone(), source })?;
             }
-            let mut command = Command::new(binary);
-            command.arg("run").arg("--config").arg(&file).args(["--node", node.name]);
-            command.arg("--state-dir").arg(directory.join("state")).arg("--runtime-dir").arg(directory.join("run"));
-            let guard = cluster.lab.spawn(node.name, &mut command, node.name)?;
-            cluster.guards().push((node.name, guard));
+            cluster.start_node(node)?;
         }
         Ok(cluster)
     }
 
-    fn guards(&self) -> MutexGuard<'_, Vec<(&'static str, Child)>> {
+    /// Starts `vigie run` on a node where it was ended, as a service manager does.
+    pub fn start_node(&self, node: &str) -> Result<(), ClusterError> {
+        let mut guards = self.guards();
+        let known = guards.iter_mut().find(|(name, _)| *name == node);
+        let (name, guard) = known.ok_or_else(|| LabError::UnknownHost(node.to_owned()))?;
+        let mut command = self.vigie(node);
+        command.arg("run");
+        *guard = Some(self.lab.spawn(name, &mut command, name)?);
+        Ok(())
+    }
+
+    /// The binary with the options by which it is, or asks, the vigie of a node.
+    pub fn vigie(&self, node: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--config").arg(self.lab.scratch().join(FILE)).args(["--node", node]);
+        command.arg("--state-dir").arg(self.state_dir(node)).arg("--runtime-dir").arg(self.runtime_dir(node));
+        command
+    }
+
+    fn guards(&self) -> MutexGuard<'_, Vec<(&'static str, Option<Child>)>> {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -215,6 +242,10 @@ impl Cluster {
         Plan::new(SocketAddr::new(self.layout.vip, PORT), self.layout.password.clone(), run)
     }
 
+    fn state_dir(&self, node: &str) -> PathBuf {
+        self.lab.scratch().join(node).join("state")
+    }
+
     /// The runtime directory of a node.
     pub fn runtime_dir(&self, node: &str) -> PathBuf {
         self.lab.scratch().join(node).join("run")
@@ -239,10 +270,10 @@ impl Cluster {
         }
     }
 
-    /// Whether vigie still runs on every node.
+    /// Whether vigie still runs on every node where it was not ended on purpose.
     pub fn alive(&self) -> Result<(), ClusterError> {
         for (node, guard) in self.guards().iter_mut() {
-            if let Ok(Some(status)) = guard.try_wait() {
+            if let Some(Ok(Some(status))) = guard.as_mut().map(Child::try_wait) {
                 let log = tail(&self.lab.scratch().join(format!("{node}.log")));
                 return Err(ClusterError::Ended { node: (*node).to_owned(), status, log });
             }
@@ -292,9 +323,57 @@ impl Cluster {
 
     /// Kills the worker of a node's vigie, not its guard.
     pub fn kill_worker(&self, node: &str) -> Result<(), ClusterError> {
+        let guard = self.guard(node)?;
+        self.kill(node, "a worker of vigie", |process| process.parent == guard)
+    }
+
+    /// Sends a signal to the guard of a node's vigie and to nobody else.
+    pub fn signal_guard(&self, node: &str, number: Signal) -> Result<(), ClusterError> {
+        Ok(signal(self.guard(node)?, number)?)
+    }
+
+    /// Kills guard and worker at the same time, as the end of a whole control group does: nobody is left to clean up.
+    pub fn kill_vigie(&self, node: &str) -> Result<(), ClusterError> {
+        let guard = self.guard(node)?;
+        let worker = self.lab.processes(node)?.into_iter().find(|process| process.parent == guard);
+        for pid in [Some(guard), worker.map(|worker| worker.pid)].into_iter().flatten() {
+            signal(pid, Signal::SIGKILL)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing runs on a node, and returns how its guard ended. From then on nothing is expected to run there
+    /// until [`start_node`](Self::start_node).
+    pub fn wait_ended(&self, node: &str, limit: Duration) -> Result<ExitStatus, ClusterError> {
+        let deadline = clock::now() + limit;
+        let missing = || ClusterError::NoProcess { node: node.to_owned(), what: "vigie" };
+        loop {
+            let ended = {
+                let mut guards = self.guards();
+                let guard = guards.iter_mut().find(|(name, _)| *name == node).and_then(|(_, guard)| guard.as_mut());
+                guard.ok_or_else(missing)?.try_wait().map_err(system(format!("wait for vigie on {node}")))?
+            };
+            let left = self.lab.processes(node)?;
+            if let (Some(status), true) = (ended, left.is_empty()) {
+                self.guards().iter_mut().filter(|(name, _)| *name == node).for_each(|(_, guard)| *guard = None);
+                return Ok(status);
+            }
+            if clock::now() > deadline {
+                let left: Vec<_> =
+                    left.iter().map(|process| format!("{} ({})", process.command, process.pid)).collect();
+                let what = if left.is_empty() { "vigie".to_owned() } else { left.join(", ") };
+                return Err(ClusterError::Left { node: node.to_owned(), limit, what });
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The process id of a node's guard.
+    fn guard(&self, node: &str) -> Result<i32, ClusterError> {
         let guards = self.guards();
-        let guard = guards.iter().find(|(name, _)| *name == node).and_then(|(_, guard)| i32::try_from(guard.id()).ok());
-        self.kill(node, "a worker of vigie", |process| Some(process.parent) == guard)
+        let guard = guards.iter().find(|(name, _)| *name == node).and_then(|(_, guard)| guard.as_ref());
+        let pid = guard.and_then(|guard| i32::try_from(guard.id()).ok());
+        pid.ok_or_else(|| ClusterError::NoProcess { node: node.to_owned(), what: "vigie" })
     }
 
     fn kill(&self, node: &str, what: &'static str, wanted: impl Fn(&Process) -> bool) -> Result<(), ClusterError> {

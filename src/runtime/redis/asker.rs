@@ -123,7 +123,10 @@ impl Link {
                 let kill = |kind: &'static str| ["CLIENT", "KILL", "TYPE", kind];
                 if demote {
                     let (normal, pubsub) = (kill("normal"), kill("pubsub"));
-                    self.send(token, Kind::Order, &[&["MULTI"], replicaof, &normal, &pubsub, &["EXEC"]]).await
+                    // Whoever held writes for a switchover may lose its connection here before it has released them; a
+                    // replica that holds writes holds its master's, too.
+                    let release: &[&str] = &["CLIENT", "UNPAUSE"];
+                    self.send(token, Kind::Order, &[&["MULTI"], replicaof, &normal, &pubsub, release, &["EXEC"]]).await
                 } else {
                     self.send(token, Kind::Order, &[replicaof]).await
                 }

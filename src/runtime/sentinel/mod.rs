@@ -125,16 +125,19 @@ fn random_id() -> io::Result<RunId> {
     Ok(RunId(id))
 }
 
+/// Who is told of the end of an order.
+type Done = oneshot::Sender<Result<FailoverReport, String>>;
+
 /// Orders that wait for their end.
 #[derive(Clone, Debug, Default)]
-struct Waiting(Arc<std::sync::Mutex<BTreeMap<OrderId, oneshot::Sender<Result<FailoverReport, String>>>>>);
+struct Waiting(Arc<std::sync::Mutex<BTreeMap<OrderId, Done>>>);
 
 impl Waiting {
-    fn put(&self, order: OrderId, done: oneshot::Sender<Result<FailoverReport, String>>) {
+    fn put(&self, order: OrderId, done: Done) {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(order, done);
     }
 
-    fn take(&self, order: OrderId) -> Option<oneshot::Sender<Result<FailoverReport, String>>> {
+    fn take(&self, order: OrderId) -> Option<Done> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&order)
     }
 }

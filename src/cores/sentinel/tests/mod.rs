@@ -1,1 +1,390 @@
+//! Whole failovers in virtual time.
 
+mod commands;
+mod model;
+mod world;
+
+use crate::wire::frame::History;
+
+use super::*;
+use world::{DOWN_AFTER, World, ms, name, redis_at};
+
+#[test]
+fn a_new_cluster_elects_its_first_master_and_opens_the_replicas() {
+    let mut world = World::new();
+    let took = world.run_until(ms(1_000), "a first master", |world| world.master() == Some(0));
+    assert!(took < ms(200), "{took:?}");
+    assert_eq!((world.epoch(0), world.said("+elected-leader")), (1, 1));
+    let open = |world: &World| world.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up);
+    world.run_until(ms(2_000), "replicas follow", open);
+}
+
+#[test]
+fn nobody_becomes_the_first_master_without_a_majority() {
+    let mut world = World::new();
+    world.crash_sentinel(1);
+    world.crash_sentinel(2);
+    world.run(ms(10_000));
+    assert_eq!(world.master(), None);
+    assert_eq!(world.epoch(0), 0);
+    assert!(world.redis[0].log.is_empty());
+    world.start(2);
+    world.run_until(ms(3_000), "with a majority", |world| world.redis[0].master.is_none());
+}
+
+#[test]
+fn a_dead_process_is_replaced_at_once_and_loses_nothing_acknowledged() {
+    let mut world = World::settled();
+    world.redis[1].undrained = 10;
+    world.redis[2].undrained = 300;
+    world.run(ms(5));
+    world.kill_redis(0);
+    let took = world.run_until(ms(1_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+    assert!(took < ms(60), "{took:?}");
+    let master = world.master().unwrap();
+    assert_eq!(world.redis[master].offset, 1_000, "it has taken what the dead master had sent");
+    assert_eq!(world.said("+try-failover"), 1, "{:#?}", world.told_events());
+    // Every sentinel tells its clients at once.
+    assert_eq!(world.said("+switch-master"), 3);
+    world.restart_redis(0);
+    let follows = |world: &World| world.redis[0].master == Some(redis_at(master)) && world.redis[0].link_up;
+    world.run_until(ms(2_000), "the old master follows", follows);
+}
+
+#[test]
+fn a_lost_host_is_replaced_after_down_after_and_not_before() {
+    let mut world = World::settled();
+    world.run(ms(17));
+    world.cut(0, true);
+    let start = world.now;
+    let took = world.run_until(ms(2_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+    let first = world.events.iter().find(|(_, n, event)| *n != 0 && event.name == "+sdown").unwrap().0.since(start);
+    assert!((DOWN_AFTER - ms(1)..DOWN_AFTER + ms(55)).contains(&first), "{first:?}");
+    assert!(took < DOWN_AFTER + ms(150), "{took:?}");
+    // When the host is back its master is made a replica.
+    world.run(ms(5_000));
+    assert!(world.redis[0].master.is_none());
+    world.cut(0, false);
+    let one = |world: &World| world.redis.iter().filter(|redis| redis.master.is_none()).count() == 1;
+    world.run_until(ms(2_500), "the old master is converted", one);
+    assert!(world.said("+convert-to-slave") >= 1);
+    world.run_until(ms(2_000), "all agree", |world| world.master().is_some());
+}
+
+#[test]
+fn silence_alone_is_enough_without_a_peer_link() {
+    let mut world = World::new();
+    world.supervised = false;
+    world.redis[0].master = None;
+    (1..3).for_each(|n| world.redis[n].master = Some(redis_at(0)));
+    (0..3).for_each(|n| world.crash_sentinel(n));
+    (0..3).for_each(|n| world.start(n));
+    world.run(ms(3_000));
+    assert_eq!(world.master(), Some(0), "taken over as stock does; {:#?}", world.told_events());
+    world.kill_redis(0);
+    let took = world.run_until(ms(2_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+    assert!(took >= DOWN_AFTER, "never before down_after without proof: {took:?}");
+    assert!(took < DOWN_AFTER + ms(300), "{took:?}");
+}
+
+#[test]
+fn a_busy_redis_is_left_alone_for_its_grace() {
+    let mut world = World::settled();
+    world.redis[0].busy = true;
+    world.run(ms(4_000));
+    assert_eq!(world.said("+sdown"), 0, "{:#?}", world.told_events());
+    world.redis[0].busy = false;
+    world.run(ms(3_000));
+    assert_eq!((world.said("+sdown"), world.master()), (0, Some(0)));
+    world.redis[0].busy = true;
+    world.run_until(ms(6_000), "busy for too long", |world| world.master().is_some_and(|n| n != 0));
+}
+
+#[test]
+fn a_split_vote_ends_in_one_leader() {
+    let mut world = World::settled();
+    // All three stand at the very same moment.
+    world.kill_redis(0);
+    for n in 0..3 {
+        let now = world.now;
+        let sentinel = world.sentinels[n].as_mut().unwrap();
+        sentinel.enter(0, Failover::Waiting { cause: Cause::Down, start_at: now });
+        let master = sentinel.master_at(0);
+        sentinel.masters[0].nodes[master].down_since = Some(now);
+        sentinel.masters[0].odown_since = Some(now);
+        sentinel.stand(0, Cause::Down, now);
+        world.feed(n, Input::Tick);
+    }
+    let took = world.run_until(ms(5_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+    assert!(world.said("-failover-abort-not-elected") > 0, "the first election must fail: {took:?}");
+    assert!(took < ms(500), "nobody waits for votes that cannot come: {took:?}");
+    world.run(ms(3_000));
+    assert_eq!(world.redis.iter().filter(|redis| redis.alive && redis.master.is_none()).count(), 1);
+}
+
+#[test]
+fn a_leader_that_dies_is_followed_by_another_one() {
+    let mut world = World::settled();
+    world.kill_redis(0);
+    world.run_until(ms(1_000), "a leader", |world| world.said("+elected-leader") == 1);
+    let leader = world.events.iter().find(|(_, _, event)| event.name == "+elected-leader").unwrap().1;
+    world.crash_sentinel(leader);
+    let took = world.run_until(ms(5_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+    assert!(took < ms(2_000), "{took:?}");
+    assert!(world.epoch((leader + 1) % 3) >= 3);
+}
+
+#[test]
+fn a_switchover_holds_writes_until_the_target_has_everything() {
+    let mut world = World::settled();
+    world.feed(1, Input::Order(OrderId(1), Some(name(2))));
+    let took = world.run_until(ms(1_000), "done", |world| !world.done.is_empty());
+    let report = world.done[0].clone().expect("works");
+    assert_eq!((report.from, report.to, report.epoch), (redis_at(0), redis_at(2), 2));
+    assert!(report.pause.is_some_and(|pause| pause < ms(10)), "{report:?} {took:?}");
+    let log = &world.redis[0].log;
+    assert_eq!(log[..2], ["PAUSE", "PAUSE"], "held again before the promotion: {log:?}");
+    world.run(ms(1_000));
+    assert_eq!(world.master(), Some(2));
+    assert_eq!(world.redis[0].paused_until, None);
+    assert_eq!(world.redis[0].master, Some(redis_at(2)));
+    assert_eq!(world.redis[1].master, Some(redis_at(2)));
+    assert_eq!(world.said("+try-failover"), 1, "nobody else begins one: {:#?}", world.told_events());
+}
+
+#[test]
+fn a_switchover_to_a_lagging_replica_is_undone() {
+    let mut world = World::settled();
+    world.redis[2].stuck = true;
+    world.redis[0].offset += 500;
+    world.run(ms(50));
+    world.feed(0, Input::Order(OrderId(1), Some(name(2))));
+    let took = world.run_until(ms(5_000), "undone", |world| !world.done.is_empty());
+    let why = world.done[0].clone().unwrap_err();
+    assert!(why.contains("did not catch up") && why.contains("1000 of 1500"), "{why}");
+    assert!(took < ms(2_100), "{took:?}");
+    world.run(ms(500));
+    assert_eq!((world.master(), world.redis[0].paused_until), (Some(0), None));
+    assert_eq!(world.redis[0].log.last().map(String::as_str), Some("UNPAUSE"));
+    assert!(world.redis[2].log.iter().all(|said| said != "REPLICAOF NO ONE"));
+    assert_eq!(world.said("+sdown"), 0);
+}
+
+#[test]
+fn a_master_that_dies_while_it_holds_writes_is_failed_over() {
+    let mut world = World::settled();
+    world.redis[2].stuck = true;
+    world.redis[0].offset += 500;
+    world.run(ms(50));
+    world.feed(0, Input::Order(OrderId(1), Some(name(2))));
+    world.run(ms(100));
+    world.kill_redis(0);
+    world.run_until(ms(3_000), "a new master", |world| world.master() == Some(1));
+    assert!(world.done[0].is_err());
+}
+
+#[test]
+fn orders_that_cannot_be_met_are_refused_with_the_reason() {
+    let mut world = World::settled();
+    let mut refused = |to: Option<&str>| {
+        world.done.clear();
+        world.feed(0, Input::Order(OrderId(1), to.map(|name| name.parse().unwrap())));
+        world.done[0].clone().unwrap_err()
+    };
+    assert!(refused(Some("n-0")).contains("is the master already"));
+    assert!(refused(Some("n-9")).contains("has no redis"));
+    world.kill_redis(1);
+    world.kill_redis(2);
+    world.run(ms(1_500));
+    world.done.clear();
+    world.feed(0, Input::Order(OrderId(2), None));
+    assert!(world.done[0].clone().unwrap_err().contains("no replica can take over"), "{:?}", world.done);
+}
+
+#[test]
+fn a_restarted_cluster_goes_on_with_its_recorded_master() {
+    let mut world = World::settled();
+    (0..3).for_each(|n| world.crash_sentinel(n));
+    (0..3).for_each(|n| world.restart_redis(n));
+    world.redis[0].loading = true;
+    world.run(ms(500));
+    (0..3).for_each(|n| world.start(n));
+    // Longer than an unreachable master would be waited for, and others have good histories.
+    world.redis[1].history = Some(History { epoch: 1, in_sync: true, offset: 900 });
+    world.run(ms(12_000));
+    assert_eq!(world.master(), None, "not before its data is loaded");
+    world.redis[0].loading = false;
+    world.run_until(ms(3_000), "the recorded master", |world| world.master() == Some(0));
+    let synced = |world: &World| world.redis[1..].iter().all(|redis| redis.link_up && redis.keys);
+    world.run_until(ms(3_000), "replicas follow", synced);
+    assert!(world.epoch(0) > 1);
+}
+
+#[test]
+fn a_master_that_restarts_faster_than_anybody_looks_is_replaced() {
+    let mut world = World::settled();
+    world.restart_redis(0);
+    world.redis[0].keys = false;
+    world.redis[0].offset = 0;
+    world.run_until(ms(1_000), "a replica takes over", |world| world.master().is_some_and(|n| n != 0));
+    world.run(ms(2_000));
+    assert!(world.redis.iter().all(|redis| redis.keys), "the empty one has synchronised");
+}
+
+#[test]
+fn an_empty_recorded_master_does_not_win_over_data() {
+    let mut world = World::settled();
+    (0..3).for_each(|n| world.crash_sentinel(n));
+    (0..3).for_each(|n| world.restart_redis(n));
+    world.redis[0].keys = false;
+    world.redis[1].history = Some(History { epoch: 1, in_sync: true, offset: 900 });
+    world.redis[2].history = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
+    world.run(ms(10));
+    (0..3).for_each(|n| world.start(n));
+    world.run_until(ms(5_000), "the best history", |world| world.master() == Some(2));
+    world.run(ms(2_000));
+    assert!(world.redis.iter().all(|redis| redis.keys));
+}
+
+#[test]
+fn a_recorded_master_that_stays_away_is_given_up_for_the_best_history() {
+    let mut world = World::settled();
+    (0..3).for_each(|n| world.crash_sentinel(n));
+    (0..3).for_each(|n| world.restart_redis(n));
+    world.redis[1].history = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
+    world.redis[2].history = Some(History { epoch: 1, in_sync: false, offset: 2_000 });
+    world.cut(0, true);
+    world.run(ms(10));
+    world.start(1);
+    world.start(2);
+    world.run(ms(5_000));
+    assert_eq!(world.master(), None, "it is waited for");
+    assert!(world.said("no-candidate") >= 1);
+    world.run_until(ms(4_000), "the best history", |world| world.master() == Some(1));
+}
+
+#[test]
+fn without_any_history_an_operator_has_to_decide() {
+    let mut world = World::settled();
+    (0..3).for_each(|n| world.crash_sentinel(n));
+    (0..3).for_each(|n| world.restart_redis(n));
+    world.cut(0, true);
+    world.run(ms(10));
+    world.start(1);
+    world.start(2);
+    world.run(ms(20_000));
+    assert_eq!(world.master(), None);
+    let says = |(_, _, event): &(Instant, usize, Event)| event.payload.contains("an operator must decide");
+    assert!(world.events.iter().any(says), "{:#?}", world.told_events());
+    assert_eq!(world.said("+try-failover"), 0, "epochs are not burnt");
+}
+
+#[test]
+fn a_vote_that_cannot_be_stored_is_refused() {
+    let mut world = World::settled();
+    world.broken = vec![true, true, true];
+    let candidate = "00112233445566778899aabbccddeeff00112233";
+    let ask = ["SENTINEL", "is-master-down-by-addr", "10.0.0.1", "6379", "7", candidate];
+    let answers = world.ask(2, redis_at(1).ip(), &ask);
+    assert!(
+        matches!(&answers[..], [Answer::Reply(Reply::Error(text))] if text.contains("cannot be stored")),
+        "{answers:?}"
+    );
+    assert!(world.faults[2].is_some());
+    // Nobody leads without a disk either.
+    world.kill_redis(0);
+    world.run(ms(3_000));
+    assert!(world.redis[1..].iter().all(|redis| redis.master.is_some()));
+    world.broken = vec![false; 3];
+    world.run_until(ms(3_000), "with disks again", |world| world.master().is_some_and(|n| n != 0));
+    assert_eq!(world.faults[2], None);
+}
+
+#[test]
+fn a_vote_is_on_disk_before_it_is_given_and_never_given_twice() {
+    let mut world = World::settled();
+    let ask = |world: &mut World, epoch: &str, candidate: &str| {
+        let args = ["SENTINEL", "is-master-down-by-addr", "10.0.0.1", "6379", epoch, candidate];
+        let answers = world.ask(2, redis_at(1).ip(), &args);
+        let [Answer::Reply(Reply::Array(reply))] = &answers[..] else { panic!("{answers:?}") };
+        (reply[1].text().unwrap().to_owned(), reply[2].integer().unwrap())
+    };
+    let (one, other) = ("11".repeat(20), "22".repeat(20));
+    assert_eq!(ask(&mut world, "7", &one), (one.clone(), 7));
+    assert_eq!(world.disks[2].as_ref().unwrap().masters[0].vote, Some((one.parse().unwrap(), 7)));
+    assert_eq!(ask(&mut world, "7", &other), (one.clone(), 7));
+    assert_eq!(ask(&mut world, "6", &other), (one.clone(), 7));
+    world.crash_sentinel(2);
+    world.start(2);
+    assert_eq!(ask(&mut world, "7", &other), (one, 7), "also after a crash");
+    assert_eq!(ask(&mut world, "8", &other), (other, 8));
+}
+
+#[test]
+fn a_wrong_password_is_no_reason_for_a_failover() {
+    let mut world = World::settled();
+    world.redis[0].password = Some("other".into());
+    world.run(ms(5_000));
+    assert!(world.said("+auth-failed") >= 3, "{:#?}", world.told_events());
+    assert_eq!((world.said("+sdown"), world.said("+try-failover")), (0, 0));
+    assert!(world.faults.iter().all(|fault| fault.as_deref().is_some_and(|text| text.contains("password"))));
+    world.redis[0].password = None;
+    world.run(ms(2_000));
+    assert_eq!(world.faults, [None, None, None]);
+}
+
+#[test]
+fn hello_garbage_changes_nothing() {
+    let mut world = World::settled();
+    let before: Vec<Option<Durable>> = world.disks.clone();
+    let evil = "33".repeat(20);
+    for payload in [
+        String::new(),
+        "a,b,c,d,e,f,g,h".to_owned(),
+        format!("10.0.0.2,26379,{evil},18446744073709551615,mymaster,10.0.0.3,6379,18446744073709551615"),
+        format!("10.0.0.2,26379,{evil},9,other,10.0.0.3,6379,9"),
+        format!("10.9.9.9,26379,{evil},9,mymaster,10.0.0.3,6379,9"),
+        "x".repeat(10_000),
+    ] {
+        world.ask(0, redis_at(1).ip(), &["PUBLISH", "__sentinel__:hello", &payload]);
+    }
+    world.run(ms(3_000));
+    assert_eq!(world.disks, before);
+    assert_eq!(world.master(), Some(0));
+}
+
+#[test]
+fn a_paused_machine_does_not_take_its_own_silence_for_that_of_others() {
+    let mut world = World::settled();
+    // Nothing ran for ten seconds: all deadlines are long over.
+    world.now = world.now + ms(10_000);
+    world.run(ms(3_000));
+    assert_eq!((world.said("+sdown"), world.master()), (0, Some(0)), "{:#?}", world.told_events());
+    assert!(world.said("paused") >= 3);
+}
+
+#[test]
+fn a_sentinel_that_was_away_learns_the_decision() {
+    let mut world = World::settled();
+    world.crash_sentinel(2);
+    world.kill_redis(0);
+    world.run_until(ms(3_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+    world.start(2);
+    world.run_until(ms(500), "it knows", |world| world.epoch(2) == world.epoch(1));
+    assert!(world.said("+config-update-from") >= 1);
+}
+
+#[test]
+fn a_minority_replaces_nobody() {
+    let mut world = World::settled();
+    world.cut(2, true);
+    world.run(ms(10_000));
+    assert_eq!(world.epoch(2), 1);
+    assert!(world.redis[2].master.is_some());
+    let alone: Vec<_> = world.events.iter().filter(|(_, n, event)| *n == 2 && event.name == "+odown").collect();
+    assert!(alone.is_empty(), "{alone:?}");
+    world.cut(2, false);
+    world.run(ms(3_000));
+    assert_eq!(world.master(), Some(0));
+    assert_eq!(world.said("+switch-master"), 0);
+}

@@ -1,0 +1,629 @@
+//! A small cluster in virtual time: real sentinel cores, scripted redis models, a peer link, a network that can be cut.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::wire::frame::{History, Process, RedisFacts, RedisRole, SentinelFacts};
+use crate::wire::info::CLOSED;
+
+use super::super::*;
+
+pub(super) const DOWN_AFTER: Duration = Duration::from_millis(500);
+const LATENCY: Duration = Duration::from_micros(200);
+/// Without a frame for so long a node is not fresh any more.
+const FRESH: Duration = Duration::from_millis(300);
+
+pub(super) fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(super) fn redis_at(n: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap() + 1], 6379))
+}
+
+fn sentinel_at(n: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap() + 1], 26379))
+}
+
+pub(super) fn name(n: usize) -> NodeName {
+    format!("n-{n}").parse().unwrap()
+}
+
+pub(super) fn id(kind: u8, n: usize, count: u64) -> RunId {
+    let mut id = [kind; 20];
+    id[1] = u8::try_from(n).unwrap();
+    id[12..].copy_from_slice(&count.to_be_bytes());
+    RunId(id)
+}
+
+/// A redis-server with its supervisor.
+#[derive(Clone, Debug)]
+pub(super) struct Redis {
+    pub(super) alive: bool,
+    pub(super) incarnation: u64,
+    /// None: a master.
+    pub(super) master: Option<SocketAddr>,
+    pub(super) link_up: bool,
+    pub(super) link_down_at: Option<Instant>,
+    pub(super) offset: u64,
+    pub(super) lineage: RunId,
+    pub(super) keys: bool,
+    pub(super) history: Option<History>,
+    pub(super) busy: bool,
+    pub(super) loading: bool,
+    /// Does not take what its master sends.
+    pub(super) stuck: bool,
+    /// So many bytes are still in its socket when its master dies; taken a little later.
+    pub(super) undrained: u64,
+    pub(super) drain_at: Option<Instant>,
+    pub(super) priority: u32,
+    pub(super) password: Option<String>,
+    pub(super) paused_until: Option<Instant>,
+    pub(super) log: Vec<String>,
+}
+
+/// One end of a connection of a sentinel.
+pub(super) struct Wire {
+    sentinel: usize,
+    pub(super) address: SocketAddr,
+    up: bool,
+    /// Commands queued by MULTI.
+    pub(super) multi: Option<Vec<Vec<String>>>,
+    pub(super) authenticated: bool,
+    pub(super) subscribed: bool,
+    tags: VecDeque<Tag>,
+    client: ClientId,
+    born: u64,
+}
+
+enum Happening {
+    Input(usize, u64, Input),
+    /// A query arrives at the far end of a link.
+    Arrive(usize, LinkId, Tag, Vec<String>),
+    Connected(usize, LinkId),
+    /// A fact of a node reaches a sentinel.
+    Facts(usize, usize),
+    Stale(usize, usize, u64),
+}
+
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) sentinels: Vec<Option<Sentinel>>,
+    boots: Vec<u64>,
+    pub(super) disks: Vec<Option<Durable>>,
+    pub(super) broken: Vec<bool>,
+    pub(super) redis: Vec<Redis>,
+    pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
+    told: Vec<Vec<Option<NodeFacts>>>,
+    /// Hosts cut from all others.
+    pub(super) cut: Vec<bool>,
+    cuts: Vec<u64>,
+    pub(super) supervised: bool,
+    pub(super) wires: BTreeMap<(usize, LinkId), Wire>,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    pub(super) count: u64,
+    pub(super) events: Vec<(Instant, usize, Event)>,
+    pub(super) done: Vec<Result<FailoverReport, String>>,
+    pub(super) answers: BTreeMap<ClientId, Vec<Answer>>,
+    pub(super) faults: Vec<Option<String>>,
+    votes: BTreeMap<(usize, Epoch), RunId>,
+    pub(super) password: Option<String>,
+}
+
+pub(super) fn closed(n: usize) -> Redis {
+    Redis {
+        alive: true,
+        incarnation: 1,
+        master: Some(CLOSED),
+        link_up: false,
+        link_down_at: None,
+        offset: 0,
+        lineage: id(9, n, 0),
+        keys: false,
+        history: None,
+        busy: false,
+        loading: false,
+        stuck: false,
+        undrained: 0,
+        drain_at: None,
+        priority: 100,
+        password: None,
+        paused_until: None,
+        log: vec![],
+    }
+}
+
+impl World {
+    /// Three nodes with a sentinel and a closed redis each; the first one is to become master.
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            now: Instant::from_millis(1_000),
+            sentinels: Vec::new(),
+            boots: vec![0; 3],
+            disks: vec![None, None, None],
+            broken: vec![false; 3],
+            redis: (0..3).map(closed).collect(),
+            facts: vec![],
+            told: vec![vec![None; 3]; 3],
+            cut: vec![false; 3],
+            cuts: vec![0; 3],
+            supervised: true,
+            wires: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            count: 0,
+            events: vec![],
+            done: vec![],
+            answers: BTreeMap::new(),
+            faults: vec![None; 3],
+            votes: BTreeMap::new(),
+            password: None,
+        };
+        world.facts = (0..3).map(|n| (world.facts_of(n), None)).collect();
+        world.sentinels.resize_with(3, || None);
+        (0..3).for_each(|n| world.start(n));
+        world
+    }
+
+    /// The same, settled with node 0 as the master and some data.
+    pub(super) fn settled() -> Self {
+        let mut world = Self::new();
+        world.run(ms(3_000));
+        world.redis[0].keys = true;
+        world.redis[0].offset = 1_000;
+        world.run(ms(3_000));
+        assert_eq!(world.master(), Some(0), "{:#?}", world.events);
+        assert!(world.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up));
+        world.events.clear();
+        world.redis.iter_mut().for_each(|redis| redis.log.clear());
+        world
+    }
+
+    pub(super) fn config(&self, n: usize) -> Config {
+        let nodes = (0..3).map(|n| DataNode { name: name(n), address: redis_at(n), bootstrap: n == 0 }).collect();
+        Config {
+            me: name(n),
+            voters: (0..3).map(|n| Voter { name: name(n), address: sentinel_at(n) }).collect(),
+            masters: vec![MasterConfig {
+                name: "mymaster".into(),
+                quorum: 2,
+                down_after: DOWN_AFTER,
+                busy_grace: ms(5_000),
+                failover_timeout: ms(10_000),
+                parallel_syncs: 1,
+                nodes,
+            }],
+            password: self.password.clone().map(Secret::new),
+            trusted: (0..3).map(|n| redis_at(n).ip()).collect(),
+            seed: n as u64,
+        }
+    }
+
+    pub(super) fn start(&mut self, n: usize) {
+        self.boots[n] += 1;
+        let durable = self.disks[n].clone().unwrap_or_else(|| Durable::new(id(5, n, 1)));
+        self.sentinels[n] = Some(Sentinel::new(self.config(n), durable, self.now));
+        self.told[n] = vec![None; 3];
+        if self.supervised {
+            self.announce_all(n);
+        }
+        self.feed(n, Input::Tick);
+    }
+
+    fn announce_all(&mut self, to: usize) {
+        for node in 0..3 {
+            self.later(LATENCY, Happening::Facts(node, to));
+        }
+    }
+
+    /// The process of a sentinel dies; its node's frames end.
+    pub(super) fn crash_sentinel(&mut self, n: usize) {
+        self.sentinels[n] = None;
+        self.boots[n] += 1;
+        self.facts[n].1 = None;
+        self.wires.retain(|(sentinel, _), _| *sentinel != n);
+        self.drop_links(sentinel_at(n));
+        for to in 0..3 {
+            self.later(LATENCY, Happening::Facts(n, to));
+        }
+    }
+
+    fn drop_links(&mut self, address: SocketAddr) {
+        let lost: Vec<_> = self.wires.iter().filter(|(_, wire)| wire.address == address).map(|(key, _)| *key).collect();
+        for (sentinel, link) in lost {
+            self.wires.remove(&(sentinel, link));
+            self.give(sentinel, Input::LinkDown(link, "connection reset".into()));
+        }
+    }
+
+    pub(super) fn kill_redis(&mut self, n: usize) {
+        self.redis[n].alive = false;
+        self.redis[n].link_up = false;
+        for replica in 0..3 {
+            let now = self.now;
+            let redis = &mut self.redis[replica];
+            if redis.master == Some(redis_at(n)) && redis.alive {
+                redis.drain_at = Some(now + ms(20));
+            }
+        }
+        self.drop_links(redis_at(n));
+        self.replicate();
+    }
+
+    /// As its supervisor does: closed.
+    pub(super) fn restart_redis(&mut self, n: usize) {
+        let old = self.redis[n].clone();
+        if old.alive {
+            self.kill_redis(n);
+        }
+        let lineage = id(9, n, old.incarnation + 10);
+        let incarnation = old.incarnation + 1;
+        self.redis[n] = Redis { alive: true, incarnation, master: Some(CLOSED), link_up: false, lineage, ..old };
+        self.redis[n].link_down_at = None;
+        self.replicate();
+    }
+
+    pub(super) fn cut(&mut self, n: usize, cut: bool) {
+        self.cut[n] = cut;
+        self.cuts[n] += 1;
+        for other in (0..3).filter(|other| *other != n) {
+            if cut {
+                self.later(FRESH, Happening::Stale(n, other, self.cuts[n]));
+                self.later(FRESH, Happening::Stale(other, n, self.cuts[n]));
+            } else {
+                self.later(LATENCY, Happening::Facts(n, other));
+                self.later(LATENCY, Happening::Facts(other, n));
+            }
+        }
+        self.replicate();
+    }
+
+    pub(super) fn reach(&self, a: usize, b: usize) -> bool {
+        a == b || !(self.cut[a] || self.cut[b])
+    }
+
+    fn later(&mut self, delay: Duration, what: Happening) {
+        self.count += 1;
+        self.queue.insert((self.now + delay, self.count), what);
+    }
+
+    pub(super) fn give(&mut self, sentinel: usize, input: Input) {
+        let boot = self.boots[sentinel];
+        self.later(LATENCY, Happening::Input(sentinel, boot, input));
+    }
+
+    fn host(address: SocketAddr) -> usize {
+        match address {
+            SocketAddr::V4(address) => usize::from(address.ip().octets()[3]) - 1,
+            SocketAddr::V6(_) => panic!("no such host"),
+        }
+    }
+
+    fn facts_of(&self, n: usize) -> RedisFacts {
+        let redis = &self.redis[n];
+        let process = match (redis.alive, redis.busy, redis.loading) {
+            (false, _, _) => Process::Dead,
+            (true, true, _) => Process::Busy,
+            (true, false, true) => Process::Loading,
+            (true, false, false) => Process::Alive,
+        };
+        let role = match redis.master {
+            None => RedisRole::Master { replicas: 0 },
+            Some(CLOSED) => RedisRole::Closed,
+            Some(of) => RedisRole::Replica { of, link_up: redis.link_up },
+        };
+        RedisFacts {
+            address: redis_at(n),
+            incarnation: redis.incarnation,
+            process,
+            role,
+            run_id: Some(id(7, n, redis.incarnation)),
+            replication_id: Some(redis.lineage),
+            offset: 0,
+            priority: redis.priority,
+            has_data: redis.keys,
+            history: redis.history,
+        }
+    }
+
+    /// Moves the data, and tells everybody what has changed.
+    fn replicate(&mut self) {
+        for n in 0..3 {
+            if self.redis[n].drain_at.is_some_and(|at| self.now >= at) {
+                self.redis[n].drain_at = None;
+                self.redis[n].offset += self.redis[n].undrained;
+                self.redis[n].undrained = 0;
+            }
+            let Some(master) = self.redis[n].master.filter(|master| *master != CLOSED) else { continue };
+            let from = Self::host(master);
+            let source = self.redis[from].clone();
+            let fed = source.alive && source.master.is_none() && self.reach(n, from) && self.redis[n].alive;
+            let now = self.now;
+            let redis = &mut self.redis[n];
+            if fed {
+                (redis.link_up, redis.link_down_at, redis.lineage) = (true, None, source.lineage);
+                redis.keys = source.keys;
+                if !redis.stuck {
+                    redis.offset = source.offset - redis.undrained;
+                }
+            } else if redis.link_up && redis.drain_at.is_none() {
+                (redis.link_up, redis.link_down_at) = (false, Some(now));
+            }
+        }
+        for n in 0..3 {
+            let facts = self.facts_of(n);
+            if self.facts[n].0 != facts {
+                self.facts[n].0 = facts;
+                self.announce(n);
+            }
+        }
+    }
+
+    fn announce(&mut self, n: usize) {
+        if self.supervised {
+            for to in 0..3 {
+                self.later(LATENCY, Happening::Facts(n, to));
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let (mut at, mut steps) = (self.now, 0);
+        while self.step(end) {
+            steps = if self.now == at { steps + 1 } else { 0 };
+            at = self.now;
+            assert!(steps < 1_000, "time stands still at {at}; {:#?}", self.told_events());
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until something holds; how long it took.
+    pub(super) fn run_until(&mut self, limit: Duration, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
+        let (start, end) = (self.now, self.now + limit);
+        while !holds(self) {
+            assert!(self.step(end), "not within {limit:?}: {what}; {:#?}", self.told_events());
+        }
+        self.now.since(start)
+    }
+
+    pub(super) fn told_events(&self) -> Vec<String> {
+        let line = |(at, n, event): &(Instant, usize, Event)| format!("{at} s{n} {} {}", event.name, event.payload);
+        self.events.iter().map(line).collect()
+    }
+
+    fn step(&mut self, end: Instant) -> bool {
+        let deadlines = self.sentinels.iter().enumerate();
+        let tick = deadlines.filter_map(|(n, s)| Some((s.as_ref()?.deadline()?, n))).min();
+        let queued = self.queue.keys().next().copied();
+        // Replication moves each millisecond.
+        let flow = Instant::from_micros((self.now.as_micros() / 1_000 + 1) * 1_000);
+        let next =
+            [tick.map(|(at, _)| at), queued.map(|(at, _)| at)].into_iter().flatten().min().unwrap_or(end).min(flow);
+        if next > end
+            || self.now >= end
+                && next >= end
+                && queued.is_none_or(|(at, _)| at > end)
+                && tick.is_none_or(|(at, _)| at > end)
+        {
+            return false;
+        }
+        self.now = self.now.max(next);
+        self.replicate();
+        match (queued, tick) {
+            (Some(key), _) if key.0 <= self.now => {
+                if let Some(what) = self.queue.remove(&key) {
+                    self.happen(what);
+                }
+            }
+            (_, Some((at, n))) if at <= self.now => {
+                self.feed(n, Input::Tick);
+                let deadline = self.sentinels[n].as_ref().and_then(Sentinel::deadline_for_test);
+                assert!(deadline.is_none_or(|next| next > self.now), "a tick must move the deadline");
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Input(n, boot, input) => {
+                if self.boots[n] == boot {
+                    self.feed(n, input);
+                }
+            }
+            Happening::Connected(sentinel, link) => self.connected(sentinel, link),
+            Happening::Arrive(sentinel, link, tag, words) => self.arrive(sentinel, link, tag, words),
+            Happening::Facts(node, to) => {
+                let down = self.sentinels[node].is_none();
+                if self.reach(node, to) && self.supervised {
+                    self.tell(node, to, !down);
+                }
+            }
+            Happening::Stale(node, to, cuts) => {
+                if self.cuts[node].max(self.cuts[to]) == cuts && !self.reach(node, to) {
+                    self.tell(node, to, false);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, node: usize, to: usize, fresh: bool) {
+        let (redis, sentinel) = self.facts[node].clone();
+        let facts = NodeFacts { node: name(node), redis: Some(redis), sentinel, fresh };
+        if self.told[to][node].as_ref() != Some(&facts) {
+            self.told[to][node] = Some(facts.clone());
+            self.feed(to, Input::Facts(Box::new(facts)));
+        }
+    }
+
+    pub(super) fn feed(&mut self, n: usize, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let Some(sentinel) = self.sentinels[n].as_mut() else { return };
+            let mut out = vec![];
+            sentinel.handle(self.now, input, &mut out);
+            for output in out {
+                if let Output::Store(durable) = output {
+                    if self.broken[n] {
+                        inputs.push_back(Input::Stored(Err("disk on fire".into())));
+                        break;
+                    }
+                    self.disks[n] = Some(durable);
+                    inputs.push_back(Input::Stored(Ok(())));
+                } else {
+                    self.carry_out(n, output);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, n: usize, output: Output) {
+        match output {
+            Output::Store(_) | Output::Stopped => {}
+            Output::Connect { link, address, limit } => self.connect(n, link, address, limit),
+            Output::Hangup(link) => drop(self.wires.remove(&(n, link))),
+            Output::Query { link, tag, args } => {
+                let words: Vec<String> = args.iter().map(|arg| String::from_utf8(arg.to_vec()).unwrap()).collect();
+                self.later(LATENCY, Happening::Arrive(n, link, tag, words));
+            }
+            Output::Respond(client, answer) => self.respond(n, client, answer),
+            Output::Dismiss(_) => {}
+            Output::Post(facts) => {
+                let disk = self.disks[n].clone().expect("stored before it is posted");
+                assert_eq!(facts.masters[0].decision, disk.masters[0].decision, "posted what is not stored");
+                assert_eq!(facts.masters[0].vote, disk.masters[0].vote, "posted what is not stored");
+                if let Some((leader, epoch)) = facts.masters[0].vote {
+                    let first = *self.votes.entry((n, epoch)).or_insert(leader);
+                    assert_eq!(first, leader, "sentinel {n} voted twice in epoch {epoch}");
+                }
+                self.facts[n].1 = Some(*facts);
+                self.announce(n);
+            }
+            Output::Fault(fault) => self.faults[n] = fault,
+            Output::Publish(event) => self.events.push((self.now, n, event)),
+            Output::OrderDone(_, result) => self.done.push(result),
+        }
+    }
+
+    fn connect(&mut self, sentinel: usize, link: LinkId, address: SocketAddr, limit: Duration) {
+        let host = Self::host(address);
+        if !self.reach(sentinel, host) {
+            let boot = self.boots[sentinel];
+            let input = Input::LinkDown(link, "timed out".into());
+            return self.later(limit, Happening::Input(sentinel, boot, input));
+        }
+        let listens = match address.port() {
+            6379 => self.redis[host].alive,
+            _ => self.sentinels[host].is_some(),
+        };
+        if !listens {
+            return self.give(sentinel, Input::LinkDown(link, "connection refused".into()));
+        }
+        self.count += 1;
+        let wire = Wire {
+            sentinel,
+            address,
+            up: false,
+            multi: None,
+            authenticated: false,
+            subscribed: false,
+            tags: VecDeque::new(),
+            client: ClientId(self.count),
+            born: self.boots[host],
+        };
+        self.wires.insert((sentinel, link), wire);
+        self.later(LATENCY, Happening::Connected(sentinel, link));
+    }
+
+    fn connected(&mut self, sentinel: usize, link: LinkId) {
+        let Some(wire) = self.wires.get_mut(&(sentinel, link)) else { return };
+        wire.up = true;
+        let (host, client, address) = (Self::host(wire.address), wire.client, wire.address);
+        if address.port() == 26379 {
+            self.feed(host, Input::ClientCame(client, redis_at(sentinel).ip()));
+        }
+        self.feed(sentinel, Input::LinkUp(link));
+    }
+
+    fn arrive(&mut self, sentinel: usize, link: LinkId, tag: Tag, words: Vec<String>) {
+        let Some(wire) = self.wires.get_mut(&(sentinel, link)) else { return };
+        let (address, born, client) = (wire.address, wire.born, wire.client);
+        let host = Self::host(address);
+        if !self.reach(sentinel, host) {
+            return;
+        }
+        if address.port() == 26379 {
+            if self.boots[host] == born {
+                if let Some(wire) = self.wires.get_mut(&(sentinel, link)) {
+                    wire.tags.push_back(tag);
+                }
+                self.feed(host, Input::Command(client, words.into_iter().map(Bytes::from).collect()));
+            }
+            return;
+        }
+        if self.redis[host].busy {
+            return;
+        }
+        let reply = self.redis_command(host, (sentinel, link), &words);
+        self.give(sentinel, Input::Reply(link, tag, reply));
+    }
+
+    fn respond(&mut self, n: usize, client: ClientId, answer: Answer) {
+        let wire = self.wires.iter_mut().find(|(_, wire)| wire.client == client && Self::host(wire.address) == n);
+        let Some(((sentinel, link), wire)) = wire else {
+            self.answers.entry(client).or_default().push(answer);
+            return;
+        };
+        let (sentinel, link) = (*sentinel, *link);
+        let Some(tag) = wire.tags.pop_front() else { return };
+        assert_eq!(sentinel, wire.sentinel);
+        if let Answer::Reply(reply) = answer
+            && self.reach(sentinel, n)
+        {
+            self.give(sentinel, Input::Reply(link, tag, reply));
+        }
+    }
+
+    /// The master that all running sentinels agree on, if it serves as one.
+    pub(super) fn master(&self) -> Option<usize> {
+        let mut known = self.sentinels.iter().zip(&self.cut).filter(|(_, cut)| !**cut).filter_map(|(s, _)| s.as_ref());
+        let first = known.next()?.durable.decision(0)?;
+        if known.any(|sentinel| sentinel.durable.decision(0) != Some(first)) {
+            return None;
+        }
+        let n = Self::host(first.master);
+        (self.redis[n].alive && self.redis[n].master.is_none()).then_some(n)
+    }
+
+    pub(super) fn epoch(&self, n: usize) -> Epoch {
+        self.sentinels[n]
+            .as_ref()
+            .and_then(|sentinel| sentinel.durable.decision(0))
+            .map_or(0, |decision| decision.epoch)
+    }
+
+    pub(super) fn said(&self, event: &str) -> usize {
+        self.events.iter().filter(|(_, _, one)| one.name == event).count()
+    }
+
+    /// A client's command; its answers so far.
+    pub(super) fn ask(&mut self, n: usize, from: IpAddr, args: &[&str]) -> Vec<Answer> {
+        self.count += 1;
+        let client = ClientId(self.count);
+        self.feed(n, Input::ClientCame(client, from));
+        self.ask_again(n, client, args)
+    }
+
+    pub(super) fn ask_again(&mut self, n: usize, client: ClientId, args: &[&str]) -> Vec<Answer> {
+        let args = args.iter().map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
+        self.feed(n, Input::Command(client, args));
+        self.answers.remove(&client).unwrap_or_default()
+    }
+}
+
+impl Sentinel {
+    fn deadline_for_test(&self) -> Option<Instant> {
+        self.deadline
+    }
+}

@@ -1,0 +1,231 @@
+//! A cluster of real processes, and whether it is whole by the word of those who must know: each redis itself, the kernels
+//! about the virtual IP, and a client that writes through it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::connection::Connection;
+use vigie::wire::info::{Info, Role};
+use vigie::wire::resp::Reply;
+
+use super::Outcome;
+
+/// The nodes of the classic layout that hold data.
+pub(crate) const DATA: [&str; 3] = ["redis-01", "redis-02", "redis-03"];
+/// Its proxies.
+pub(crate) const PROXIES: [&str; 2] = ["haproxy-01", "haproxy-02"];
+/// Port of redis, and of the proxy on the virtual IP.
+const REDIS: u16 = 6379;
+/// A machine whose cores are shared brings a cluster up in so long.
+pub(crate) const START_TIME: Duration = Duration::from_secs(30);
+/// Who does not answer within this time does not serve.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// The cluster under test, and the writes that it must not lose.
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    /// Keys that were acknowledged through the virtual IP and replicated: `marker:1` up to this number.
+    markers: Cell<u32>,
+    probes: Cell<u32>,
+}
+
+/// What one redis says of itself.
+struct Spoken {
+    node: &'static str,
+    address: SocketAddr,
+    role: Vec<String>,
+    info: Info,
+}
+
+impl World {
+    /// The classic five hosts, up and whole.
+    pub(crate) fn start(sandbox: &Sandbox) -> Result<Self, String> {
+        let binary = std::env::var_os("VIGIE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vigie").into(), PathBuf::from);
+        let cluster = Cluster::start(sandbox, Layout::classic(), &binary).map_err(text)?;
+        let world = Self { cluster, markers: Cell::new(0), probes: Cell::new(0) };
+        world.wait_whole(Instant::now(), START_TIME)?;
+        world.wait_healthy()?;
+        Ok(world)
+    }
+
+    pub(crate) fn address(&self, node: &str) -> SocketAddr {
+        let node = self.cluster.layout().nodes.iter().find(|spec| spec.name == node);
+        SocketAddr::new(node.expect("a node of the layout").address, REDIS)
+    }
+
+    fn vip(&self) -> SocketAddr {
+        SocketAddr::new(self.cluster.layout().vip, REDIS)
+    }
+
+    /// Asks whoever listens at `address`, seen from `host`, with the password of the cluster.
+    pub(crate) fn ask(&self, host: &str, address: SocketAddr, commands: &[Vec<&str>]) -> Result<Vec<Reply>, String> {
+        let password = self.cluster.layout().password.reveal();
+        let asked = self.cluster.lab().exec(host, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+            runtime.block_on(async {
+                let mut connection = Connection::open(address, ANSWER_TIME).await.map_err(text)?;
+                let mut replies = Vec::new();
+                for command in [vec!["AUTH", password]].iter().chain(commands) {
+                    let reply = connection.ask(command, 2 * ANSWER_TIME).await.map_err(text)?;
+                    if let Reply::Error(error) = reply {
+                        return Err(format!("{address} answers {} with {error}", command[0]));
+                    }
+                    replies.push(reply);
+                }
+                replies.remove(0);
+                Ok(replies)
+            })
+        });
+        asked.map_err(text)?
+    }
+
+    /// The same through the virtual IP, from the client's host.
+    pub(crate) fn ask_vip(&self, commands: &[Vec<&str>]) -> Result<Vec<Reply>, String> {
+        self.ask(CLIENT, self.vip(), commands)
+    }
+
+    /// The redis of a node, asked on its own host.
+    fn spoken(&self, node: &'static str) -> Result<Spoken, String> {
+        let address = self.address(node);
+        let replies = self.ask(node, address, &[vec!["ROLE"], vec!["INFO"]])?;
+        let word = |reply: &Reply| reply.text().map(str::to_owned).or_else(|| Some(reply.integer()?.to_string()));
+        let role = replies[0].array().unwrap_or_default().iter().map(|reply| word(reply).unwrap_or_default());
+        let info = Info::parse(replies[1].text().unwrap_or_default());
+        Ok(Spoken { node, address, role: role.collect(), info })
+    }
+
+    /// The node of the only master among `nodes`, all others being in sync with it, by their own words.
+    fn only_master(&self, nodes: &[&'static str]) -> Result<&'static str, String> {
+        let spoken = nodes.iter().map(|node| self.spoken(node)).collect::<Result<Vec<_>, _>>()?;
+        let masters: Vec<_> =
+            spoken.iter().filter(|one| one.role.first().is_some_and(|role| role == "master")).collect();
+        let [master] = masters.as_slice() else {
+            return Err(format!("masters: {:?}", masters.iter().map(|one| one.node).collect::<Vec<_>>()));
+        };
+        for one in spoken.iter().filter(|one| one.node != master.node) {
+            let follows = [master.address.ip().to_string(), master.address.port().to_string(), "connected".to_owned()];
+            let says = one.info.role == Some(Role::Replica) && one.info.master() == Some(master.address);
+            if one.role.get(1..4) != Some(&follows) || !says || !one.info.master_link_up {
+                return Err(format!("{} is not in sync with {}: {:?}", one.node, master.node, one.role));
+            }
+        }
+        Ok(master.node)
+    }
+
+    /// One master among `nodes`, the others in sync with it, one holder of the virtual IP, and a write through that which
+    /// arrives at that master. Returns the master.
+    pub(crate) fn whole_among(&self, nodes: &[&'static str]) -> Result<&'static str, String> {
+        let master = self.only_master(nodes)?;
+        let holders = self.cluster.vip_holders().map_err(text)?;
+        if holders.len() != 1 {
+            return Err(format!("the virtual IP is on {holders:?}"));
+        }
+        let number = self.probes.get() + 1;
+        self.probes.set(number);
+        let value = number.to_string();
+        let written = self.ask_vip(&[vec!["SET", "probe", &value]])?;
+        let found = self.ask(master, self.address(master), &[vec!["GET", "probe"]])?;
+        if !written[0].is_ok() || found[0].text() != Some(&value) {
+            return Err(format!("a write through the virtual IP ({written:?}) is on {master} as {found:?}"));
+        }
+        Ok(master)
+    }
+
+    /// Every host has its processes, and everything is whole. Returns the master.
+    pub(crate) fn whole(&self) -> Result<&'static str, String> {
+        self.cluster.alive().map_err(text)?;
+        for node in self.cluster.names() {
+            self.processes_complete(node)?;
+        }
+        self.whole_among(&DATA)
+    }
+
+    /// Guard and worker, and a redis where one belongs; nothing else.
+    pub(crate) fn processes_complete(&self, node: &str) -> Result<(), String> {
+        let expected = if DATA.contains(&node) { 3 } else { 2 };
+        let found = self.cluster.lab().processes(node).map_err(text)?;
+        if found.len() == expected { Ok(()) } else { Err(format!("{node} runs {found:?}")) }
+    }
+
+    /// Waits until everything is whole, at most `limit` since `since`. Returns how long that was, and the master.
+    pub(crate) fn wait_whole(&self, since: Instant, limit: Duration) -> Result<(Duration, &'static str), String> {
+        wait_ok("the cluster is not whole", since, limit, || self.whole())
+    }
+
+    /// Waits until every node finds every node good, which ends later than being whole.
+    pub(crate) fn wait_healthy(&self) -> Outcome {
+        self.cluster.wait_healthy(START_TIME).map(drop).map_err(|error| self.told(text(error)))
+    }
+
+    /// The holder of the virtual IP.
+    pub(crate) fn vip_holder(&self) -> Result<&'static str, String> {
+        let holders = self.cluster.vip_holders().map_err(text)?;
+        holders.first().copied().ok_or_else(|| "nobody holds the virtual IP".to_owned())
+    }
+
+    /// Writes one more key that must never be lost: acknowledged through the virtual IP, and on a replica.
+    pub(crate) fn mark(&self) -> Outcome {
+        let number = self.markers.get() + 1;
+        let (key, value) = (format!("marker:{number}"), number.to_string());
+        let replies = self.ask_vip(&[vec!["SET", &key, &value], vec!["WAIT", "1", "1000"]])?;
+        if !replies[0].is_ok() || replies[1].integer().is_none_or(|replicas| replicas < 1) {
+            return Err(format!("{key} is not written and replicated: {replies:?}"));
+        }
+        self.markers.set(number);
+        Ok(())
+    }
+
+    /// All of those keys are still there.
+    pub(crate) fn marks_kept(&self) -> Outcome {
+        let keys: Vec<_> = (1..=self.markers.get()).map(|number| format!("marker:{number}")).collect();
+        let mut command = vec!["MGET"];
+        command.extend(keys.iter().map(String::as_str));
+        let found = self.ask_vip(&[command])?;
+        let found = found[0].array().unwrap_or_default();
+        let lost = |(at, key): (usize, &String)| {
+            let kept = found.get(at).and_then(Reply::integer) == i64::try_from(at + 1).ok();
+            (!kept).then(|| key.clone())
+        };
+        let lost: Vec<_> = keys.iter().enumerate().filter_map(lost).collect();
+        if lost.is_empty() { Ok(()) } else { Err(self.told(format!("lost: {lost:?}"))) }
+    }
+
+    /// A failure, with what every node has to say of the time before it.
+    pub(crate) fn told(&self, failure: String) -> String {
+        let log = |node: &'static str| {
+            let log = std::fs::read_to_string(self.cluster.lab().scratch().join(format!("{node}.log")));
+            let log = log.unwrap_or_else(text);
+            let lines: Vec<_> = log.lines().collect();
+            format!("-- {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+        };
+        let logs: Vec<_> = self.cluster.names().map(log).collect();
+        format!("{failure}\n{}", logs.join("\n"))
+    }
+}
+
+/// Waits until `condition` says yes, at most `limit` since `since`. Returns how long that was; in vain, its last no.
+pub(crate) fn wait_ok<T>(
+    what: &str,
+    since: Instant,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<T, String>,
+) -> Result<(Duration, T), String> {
+    loop {
+        let why = match condition() {
+            Ok(value) => return Ok((since.elapsed(), value)),
+            Err(why) => why,
+        };
+        if since.elapsed() > limit {
+            return Err(format!("{what} after {limit:?}: {why}"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
