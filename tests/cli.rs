@@ -81,7 +81,7 @@ fn run_and_check_refuse_the_same_files_in_the_same_words_and_nothing_is_started(
         }),
         ("v.toml:7: node.roles = \"reddis\"", &|text| text.replacen("\"redis\"", "\"reddis\"", 1)),
         ("password_file", &|text| text.replace("/password\"", "/nowhere\"")),
-        ("not TOML in 10 more lines; is it the right file?", &|_| "root:x:0:0\n".repeat(15)),
+        ("v.toml:6: not TOML, as 10 lines from here on; is it", &|_| "root:x:0:0\n".repeat(15)),
     ];
     let directory = tempfile::tempdir().unwrap();
     let sub = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();

@@ -110,10 +110,12 @@ fn read(
         // What is left of a broken file would only give faults that are none. The parser finds several in one line, and
         // something in every line of what was never meant to be TOML.
         errors.iter().for_each(|error| syntax(&mut reader, error));
-        reader.faults.dedup_by(|next, first| next.line == first.line);
-        if let Some(more) = reader.faults.len().checked_sub(SYNTAX_FAULTS_MAX).filter(|more| *more > 0) {
+        reader.faults.sort_by_key(|fault| fault.line);
+        reader.faults.dedup_by_key(|fault| fault.line);
+        if let Some(next) = reader.faults.get(SYNTAX_FAULTS_MAX).map(|fault| fault.line) {
+            let more = reader.faults.len() - SYNTAX_FAULTS_MAX;
             reader.faults.truncate(SYNTAX_FAULTS_MAX);
-            reader.fault(None, "", None, format!("not TOML in {more} more lines; is it the right file?"));
+            reader.fault(next, "", None, format!("not TOML, as {more} lines from here on; is it the right file?"));
         }
         return Err(Faults::sorted(reader.faults));
     }

@@ -38,6 +38,11 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "wrong_orders_are_refused_with_the_reason", needs: NEEDS, run: orders },
 ];
 
+/// Epoch and address of the master, the sentinels' epochs, who holds the VIP.
+type Standing = (u64, String, Vec<u64>, Vec<&'static str>);
+/// What is done to a state file.
+type Damage = fn(&mut Vec<u8>);
+
 /// Three hosts with every role, and a client.
 struct World {
     lab: Lab,
@@ -167,7 +172,6 @@ impl World {
         self.status(seen_from).ok()?.nodes.into_iter().find(|found| found.name == node)
     }
 
-
     /// Waits until each of the nodes says of `node` all of the words.
     fn said(&self, seen_from: &[&str], node: &str, words: &[&str]) -> Outcome {
         for seer in seen_from {
@@ -242,7 +246,7 @@ impl World {
     }
 
     /// Epoch and master, and who holds the VIP: what must stand still.
-    fn standing(&self) -> Result<(u64, String, Vec<u64>, Vec<&'static str>), String> {
+    fn standing(&self) -> Result<Standing, String> {
         let status = self.status("box-1")?;
         let master = status.master.ok_or("no master")?;
         let epochs = status.nodes.iter().filter_map(|node| Some(node.sentinel.as_ref()?.current_epoch)).collect();
@@ -403,17 +407,22 @@ fn password(sandbox: &Sandbox) -> Outcome {
     let after = world.standing()?;
     assert_eq!((after.0, after.1), (before.0, before.1));
 
-    // Everything was off, and the last master comes back with it: each handed over to those that were left.
+    // The power fails everywhere, and the last master comes back with it.
     for node in BOXES {
-        world.stop(node)?;
+        for process in world.lab.processes(node).map_err(text)? {
+            signal(process.pid, Signal::SIGKILL).map_err(text)?;
+        }
     }
-    world.write_password("box-3", "quite-another-password")?;
+    for (_, mut guard) in world.guards.drain(..) {
+        guard.wait().map_err(text)?;
+    }
+    world.write_password("box-1", "quite-another-password")?;
     world.start_all()?;
-    world.said(&["box-1", "box-2"], "box-3", &["another password"])?;
+    world.said(&["box-2", "box-3"], "box-1", &["another password"])?;
     wait_for("the others go on without it", LIMIT, || world.set("without"))?;
-    world.stop("box-3")?;
-    world.write_password("box-3", PASSWORD)?;
-    world.start("box-3")?;
+    world.stop("box-1")?;
+    world.write_password("box-1", PASSWORD)?;
+    world.start("box-1")?;
     world.healthy()
 }
 
@@ -548,7 +557,7 @@ fn state(sandbox: &Sandbox) -> Outcome {
     world.stop("box-3")?;
     let file = |node: &str, name: &str| world.directory(node).join("state").join(name);
     let (votes, record) = (file("box-2", "sentinel.state"), file("box-3", "redis.record"));
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("torn", |bytes| bytes.truncate(20)),
         ("version 99", |bytes| bytes[8] = 99),
         ("kind \"zz\"", |bytes| bytes[6..8].copy_from_slice(b"zz")),
@@ -613,9 +622,10 @@ fn identity(sandbox: &Sandbox) -> Outcome {
     // The same node on a host that does not have its address.
     let before = world.standing()?;
     let mut arguments = world.arguments("box-1", &["run", "--node", "box-1"]);
-    arguments.extend(["--runtime-dir".to_owned(), "/run/lab/other".to_owned()]);
-    let position = arguments.iter().position(|argument| argument == "--runtime-dir").unwrap_or(0);
-    arguments.drain(position..position + 2);
+    for option in ["--runtime-dir", "--state-dir"] {
+        let own = arguments.iter().position(|argument| argument == option).ok_or("no such option")?;
+        arguments[own + 1] = format!("/run/lab/other{option}");
+    }
     let output = world.run(CLIENT, VIGIE, &arguments)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
