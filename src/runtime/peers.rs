@@ -40,6 +40,13 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+impl PeersError {
+    /// Whether somebody else has the port: that may pass.
+    pub fn in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 /// A link that listens, and its ends for the roles of this node.
 #[derive(Debug)]
 pub struct Peers {

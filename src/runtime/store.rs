@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -15,6 +16,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 const MAGIC: &[u8; 6] = b"vigie\0";
 const HEADER: usize = 17;
+/// A directory in use is tried again for so long.
+pub const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// What kind of state a file holds, and in which version of its layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +78,22 @@ pub enum LockError {
     },
 }
 
-/// Takes `dir` for this process alone, as long as the returned lock lives.
+/// Takes `dir` for this process alone, as long as the returned lock lives. Blocks for at most [`LOCK_WAIT`]: what a worker
+/// that was killed had just forked may hold it for a moment longer.
 pub fn lock(dir: &Path) -> Result<Flock<File>, LockError> {
     let path = dir.join("lock");
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = open.map_err(|source| LockError::Io { path: path.clone(), source })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => LockError::Taken { dir: dir.to_owned() },
-        errno => LockError::Io { path, source: errno.into() },
-    })
+    let mut file = open.map_err(|source| LockError::Io { path: path.clone(), source })?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(LockError::Taken { dir: dir.to_owned() }),
+            Err((_, errno)) => return Err(LockError::Io { path, source: errno.into() }),
+        };
+        std::thread::sleep(LOCK_RETRY);
+    }
 }
 
 impl Store {

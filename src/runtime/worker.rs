@@ -37,6 +37,10 @@ use crate::wire::frame::{Key, RedisRole, Roles};
 const HANDOVER_TIME: Duration = Duration::from_secs(5);
 /// What a role could not get (a port, an interface) is tried again so often.
 const RETRY: Duration = Duration::from_secs(1);
+/// The kernel closes the sockets of a process that was killed within this time.
+const PORT_WAIT: Duration = Duration::from_secs(2);
+/// Between two tries for them.
+const PORT_RETRY: Duration = Duration::from_millis(20);
 /// A role that runs for so long has got what it needs.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Orders to the sentinel that may wait.
@@ -140,7 +144,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
 
     // The link outlives the roles, so that their last words still reach the other nodes.
     let (end_link, link_ends) = watch::channel(false);
-    let peers = Peers::open(link_config(spec))?;
+    let peers = open_link(spec).await?;
     // Before any role begins: whatever refuses the start has started nothing.
     let control = control::open(&spec.runtime_dir)?;
     let (view, post) = (peers.view.clone(), peers.post.clone());
@@ -193,6 +197,17 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     end_link.send_replace(true);
     drop(link.await);
     Ok(())
+}
+
+/// Opens the peer link. A worker that was killed may still be giving its port back; whoever else has it keeps it longer.
+async fn open_link(spec: &Spec) -> Result<Peers, super::peers::PeersError> {
+    let deadline = clock::now() + PORT_WAIT;
+    loop {
+        match Peers::open(link_config(spec)) {
+            Err(error) if error.in_use() && clock::now() < deadline => tokio::time::sleep(PORT_RETRY).await,
+            opened => return opened,
+        }
+    }
 }
 
 fn link_config(spec: &Spec) -> cluster::Config {

@@ -30,6 +30,8 @@ const DOUBT: Duration = Duration::from_millis(200);
 const STRIKES_MAX: u8 = 3;
 /// A check is bounded by who carries it out; this only keeps the machine alive if that promise is broken.
 const CHECK_LOST: Duration = Duration::from_secs(2);
+/// What keeps a named master from being believed at all.
+const DISPUTED: &str = "sentinels name different masters in one epoch";
 /// How long a peer may have a route before lacking one costs this node the VIP. At a failover both proxies prove the new
 /// master within milliseconds of each other; one lost SYN or reply costs one check limit (at most 250 ms).
 const BEHIND_GRACE: Duration = Duration::from_millis(500);
@@ -383,6 +385,12 @@ impl Route {
         }
     }
 
+    /// Whether the sentinels name another master in the epoch of the decision known here. Which of them was heard first
+    /// says nothing: two proxies could prove one each. A route that stood before stays.
+    fn is_disputed(&self) -> bool {
+        self.known().is_some_and(|known| self.conflict == Some(known.epoch))
+    }
+
     fn server(&self, address: SocketAddr) -> Option<Server> {
         self.facts.servers.iter().find(|server| server.address == address).copied()
     }
@@ -397,12 +405,21 @@ impl Route {
             && self.forgotten(known.epoch)
         {
             out.push(Output::Publish(Event::HistoryReset(known.epoch)));
+            self.conflict = None;
             self.become_(State::Undecided, Some(Loss::HistoryReset), out);
         }
+        let disputed = self.is_disputed();
         if let Some(best) = self.best(out)
             && self.known().is_none_or(|known| best.epoch > known.epoch)
         {
             self.on_decision(now, best, out);
+        }
+        if disputed
+            && !self.is_disputed()
+            && let State::Proving { since, probe, .. } = &mut self.state
+        {
+            *since = now;
+            probe.hurry(now);
         }
         if let Some(known) = self.known() {
             let before = old.servers.iter().find(|server| server.address == known.master).copied();
@@ -520,8 +537,9 @@ impl Route {
         let State::Proving { decision, .. } = &self.state else { return };
         let decision = *decision;
         let dead = self.is_dead(decision.master);
+        let disputed = self.is_disputed();
         let server = self.server(decision.master);
-        if let (Ok(()), false) = (&result, dead) {
+        if let (Ok(()), false, false) = (&result, dead, disputed) {
             let routed = State::Routed {
                 decision,
                 probe: Probe::Due(now + self.check_interval),
@@ -533,8 +551,9 @@ impl Route {
             return;
         }
         let State::Proving { since, probe, fault, told, .. } = &mut self.state else { return };
-        // A proof that is older than the word of death counts as none.
-        *fault = Some(result.err().unwrap_or_else(|| CheckFault::Unclear("its process is dead".to_owned())));
+        // A proof that is older than the word of death, or than the dispute, counts as none.
+        let void = if dead { "its process is dead" } else { DISPUTED };
+        *fault = Some(result.err().unwrap_or_else(|| CheckFault::Unclear(void.to_owned())));
         let failing = now.since(*since);
         let wait = if failing < EAGER { RETRY } else { (failing / 8).clamp(RETRY, self.check_interval) };
         *probe = Probe::Due(now + wait);
@@ -598,15 +617,17 @@ impl Route {
             self.on_checked(now, *serial, Err(CheckFault::Unclear("the check did not end".to_owned())), out);
         }
         let dead = self.known().is_some_and(|known| self.is_dead(known.master));
-        let (decision, probe) = match &mut self.state {
+        let disputed = self.is_disputed();
+        let (decision, probe, in_vain) = match &mut self.state {
             State::Undecided | State::Stopped => return,
-            State::Proving { decision, probe, .. } | State::Routed { decision, probe, .. } => (*decision, probe),
+            State::Proving { decision, probe, .. } => (*decision, probe, dead || disputed),
+            State::Routed { decision, probe, .. } => (*decision, probe, dead),
         };
         if !matches!(probe, Probe::Due(at) if *at <= now) {
             return;
         }
-        if dead {
-            // The first word of a new process, or silence of its supervisor, brings this forward.
+        if in_vain {
+            // The first word of a new process, silence of its supervisor, or the end of the dispute brings this forward.
             *probe = Probe::Due(now + self.check_interval);
             return;
         }
@@ -659,7 +680,9 @@ impl Route {
             return Some(why.clone());
         }
         match &self.state {
+            State::Undecided if self.conflict.is_some() => Some(DISPUTED.to_owned()),
             State::Undecided => Some("no sentinel has named a master yet".to_owned()),
+            State::Proving { .. } if self.is_disputed() => Some(DISPUTED.to_owned()),
             State::Proving { decision, since, fault, .. } if now.since(*since) >= EAGER => {
                 let why = fault.as_ref().map_or_else(|| "its process is dead".to_owned(), ToString::to_string);
                 Some(format!("no route to the master {}: {why}", decision.master))

@@ -37,8 +37,8 @@ pub struct Supervisor {
     config: Config,
     durable: Durable,
     state: State,
-    /// Starts in a row that ended before [`RUN_MIN`].
-    short_runs: u32,
+    /// Starts in a row that came to nothing; the last one may have served, for less than [`RUN_MIN`].
+    failed_runs: u32,
     decision: Option<Decision>,
     leading: Option<Epoch>,
     /// A master that is told of another one in an epoch up to this was promoted later than that: it must not step down.
@@ -70,6 +70,8 @@ enum State {
 struct Up {
     pid: u32,
     since: Instant,
+    /// Whether it has been of use: a master, or a replica in sync.
+    served: bool,
     probe: Probe,
     /// The order to follow somebody that is not answered yet.
     order: Option<(Token, Decision)>,
@@ -87,6 +89,17 @@ impl Up {
             out.push(Output::Publish(event(reason)));
         }
     }
+}
+
+/// What became of a start.
+#[derive(Clone, Copy, Debug)]
+enum Run {
+    /// The process lived for [`RUN_MIN`].
+    Long,
+    /// It had become a master, or a replica in sync: what ended it was not its start, however often that happens.
+    Served,
+    /// It was never of use.
+    Failed,
 }
 
 /// Whether a redis that was started from a snapshot logs its writes.
@@ -176,7 +189,7 @@ impl Supervisor {
             config,
             durable,
             state: State::Down { until: Instant::START },
-            short_runs: 0,
+            failed_runs: 0,
             decision: None,
             leading: None,
             floor: 0,
@@ -245,7 +258,7 @@ impl Supervisor {
             out.push(Output::Publish(Event::NotStarted(reason.clone())));
         }
         self.fault(Some(reason), out);
-        if then_stop { self.state = State::Left } else { self.pause(now, false, out) }
+        if then_stop { self.state = State::Left } else { self.pause(now, Run::Failed, out) }
     }
 
     fn on_spawned(&mut self, now: Instant, pid: u32, log_later: bool, out: &mut Vec<Output>) {
@@ -271,6 +284,7 @@ impl Supervisor {
             self.state = State::Up(Up {
                 pid,
                 since: now,
+                served: false,
                 probe,
                 order: None,
                 log,
@@ -286,8 +300,9 @@ impl Supervisor {
     }
 
     fn on_exited(&mut self, now: Instant, exit: Exit, out: &mut Vec<Output>) {
-        let since = match &self.state {
-            State::Up(up) => Some(up.since),
+        let run = match &self.state {
+            State::Up(up) if now.since(up.since) >= RUN_MIN => Some(Run::Long),
+            State::Up(up) => Some(if up.served { Run::Served } else { Run::Failed }),
             State::Stopping { .. } => None,
             State::Down { .. } | State::Spawning { .. } | State::Left => return,
         };
@@ -295,23 +310,27 @@ impl Supervisor {
         self.facts.process = Process::Dead;
         self.facts.role = RedisRole::Unknown;
         self.post(now, out);
-        match since {
+        match run {
             None => {
                 out.push(Output::Publish(Event::Stopped(exit)));
                 self.state = State::Left;
             }
-            Some(since) => {
+            Some(run) => {
                 out.push(Output::Publish(Event::Died(exit)));
                 self.fault(Some(format!("redis {exit}")), out);
-                self.pause(now, now.since(since) >= RUN_MIN, out);
+                self.pause(now, run, out);
             }
         }
     }
 
-    /// Waits before the next start, not at all after a long run.
-    fn pause(&mut self, now: Instant, long_run: bool, out: &mut Vec<Output>) {
-        self.short_runs = if long_run { 0 } else { self.short_runs.saturating_add(1) };
-        let pause = match self.short_runs {
+    /// Waits before the next start: not at all after a long run, longer and longer after starts that came to nothing.
+    fn pause(&mut self, now: Instant, run: Run, out: &mut Vec<Output>) {
+        self.failed_runs = match run {
+            Run::Long => 0,
+            Run::Served => 1,
+            Run::Failed => self.failed_runs.saturating_add(1),
+        };
+        let pause = match self.failed_runs {
             0 => Duration::ZERO,
             n => PAUSE_MIN.saturating_mul(1 << (n - 1).min(16)).min(PAUSE_MAX),
         };
@@ -445,6 +464,10 @@ impl Supervisor {
     fn on_info(&mut self, now: Instant, info: &Info, decision: Option<Decision>, out: &mut Vec<Output>) {
         self.alive(if info.loading { Process::Loading } else { Process::Alive }, out);
         self.fault(None, out);
+        let serves = matches!(info.role, RedisRole::Master { .. } | RedisRole::Replica { link_up: true, .. });
+        if let State::Up(up) = &mut self.state {
+            up.served |= serves;
+        }
         match info.role {
             RedisRole::Master { .. } => {}
             // A promotion that is seen later was ordered in a later epoch than what was decided by then.

@@ -182,7 +182,20 @@ fn death_is_posted_before_anything_else() {
 }
 
 #[test]
-fn short_runs_are_paused_longer_and_longer() {
+fn a_redis_that_served_is_started_again_soon_however_often_it_is_killed() {
+    let mut scene = Scene::new();
+    for _ in 0..8 {
+        scene.start();
+        scene.look(RedisRole::Replica { of: node(5), link_up: true });
+        scene.pass(ms(400));
+        scene.give(Input::Exited(Exit::Signal(9)));
+        assert_eq!(scene.machine.deadline(), Some(scene.now + ms(100)));
+        scene.now = scene.now + ms(100);
+    }
+}
+
+#[test]
+fn starts_that_come_to_nothing_are_paused_longer_and_longer() {
     let mut scene = Scene::new();
     let mut pauses = Vec::new();
     for _ in 0..8 {

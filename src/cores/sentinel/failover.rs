@@ -333,8 +333,10 @@ impl Sentinel {
     }
 
     fn step_waiting(&mut self, m: usize, cause: Cause, start_at: Instant, now: Instant) {
-        let ordered = matches!(cause, Cause::Ordered { .. });
-        if !ordered && (self.other_leads(m) || self.needed(m, now).is_none()) {
+        if let Cause::Ordered { to, .. } = cause {
+            return self.step_ordered(m, cause, to, start_at, now);
+        }
+        if self.other_leads(m) || self.needed(m, now).is_none() {
             self.enter(m, Failover::Idle { not_before: now });
         } else if now < start_at {
             self.wake_at(start_at);

@@ -1,5 +1,6 @@
 //! Links, PING, INFO and hello; what the answers say; and when an instance is found down.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,8 +27,8 @@ pub enum Tag {
     Info,
     /// SUBSCRIBE
     Subscribe,
-    /// SENTINEL IS-MASTER-DOWN-BY-ADDR about the master at that place.
-    Ask(usize),
+    /// SENTINEL IS-MASTER-DOWN-BY-ADDR about the master at that place, by the address it had when that was asked.
+    Ask(usize, SocketAddr),
     /// The EXEC that makes a replica the master, in the failover of that epoch.
     Promote(Epoch),
     /// ROLE of the replica to promote.
@@ -145,7 +146,7 @@ impl Sentinel {
     }
 
     /// Opens a link that should be open.
-    fn open(&mut self, link: &Link, address: std::net::SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
+    fn open(&mut self, link: &Link, address: SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
         let Link::Down { retry_at, backoff } = *link else { return None };
         if now < retry_at {
             self.wake_at(retry_at);
@@ -295,7 +296,7 @@ impl Sentinel {
             Tag::Role(epoch) => self.role_answered(m, n, epoch, reply, now),
             Tag::Pause(epoch) => self.pause_answered(m, epoch, reply, now),
             Tag::PausedInfo(epoch) => self.paused_info(m, n, epoch, reply, now),
-            Tag::Ignored | Tag::Subscribe | Tag::Ask(_) => {}
+            Tag::Ignored | Tag::Subscribe | Tag::Ask(..) => {}
         }
     }
 
@@ -308,7 +309,7 @@ impl Sentinel {
                 peer.last_ok = now;
                 peer.silent_since = None;
             }
-            Tag::Ask(m) => self.opinion(p, m, reply, now),
+            Tag::Ask(m, about) => self.opinion(p, m, about, reply, now),
             Tag::Auth
             | Tag::Ignored
             | Tag::Info
@@ -425,7 +426,7 @@ impl Sentinel {
     }
 
     /// A replica that the master knows of.
-    fn found(&mut self, m: usize, address: std::net::SocketAddr, now: Instant) {
+    fn found(&mut self, m: usize, address: SocketAddr, now: Instant) {
         let master = &mut self.masters[m];
         let known = master.nodes.iter().any(|node| node.address == address);
         if !known && master.nodes.len() < master.config.nodes.len() + EXTRA_NODES_MAX {

@@ -88,7 +88,7 @@ impl Sentinel {
         let master = self.monitored(m);
         let (ip, port, epoch) = (master.ip().to_string(), master.port().to_string(), epoch.to_string());
         let args = words(&["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, &candidate]);
-        self.fenced.push(Output::Query { link, tag: Tag::Ask(m), args });
+        self.fenced.push(Output::Query { link, tag: Tag::Ask(m, master), args });
         self.peers[p].opinions[m].asked = Some(now);
     }
 
@@ -100,13 +100,17 @@ impl Sentinel {
         }
     }
 
-    /// A peer's answer: down or not, its vote, the epoch of that.
-    pub(super) fn opinion(&mut self, p: usize, m: usize, reply: &Reply, now: Instant) {
+    /// A peer's answer: down or not, its vote, the epoch of that. What it says of a master that was replaced meanwhile is
+    /// not said of the new one.
+    pub(super) fn opinion(&mut self, p: usize, m: usize, about: std::net::SocketAddr, reply: &Reply, now: Instant) {
+        let current = self.masters.get(m).is_some() && self.monitored(m) == about;
         let Some(opinion) = self.peers[p].opinions.get_mut(m) else { return };
         opinion.asked = None;
         let Some([down, leader, epoch]) = reply.array() else { return };
         let (Some(down), Some(epoch)) = (down.integer(), epoch.integer()) else { return };
-        opinion.down = Some((now, down == 1));
+        if current {
+            opinion.down = Some((now, down == 1));
+        }
         let epoch = Epoch::try_from(epoch).unwrap_or(0);
         if let Some(leader) = leader.text().and_then(|leader| leader.parse::<RunId>().ok()) {
             opinion.vote = Some((leader, epoch));
@@ -304,3 +308,6 @@ impl Sentinel {
         SentinelFacts { id: self.me(), current_epoch: self.durable.current_epoch, masters: masters.take(4).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

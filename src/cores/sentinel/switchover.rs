@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::base::{Epoch, Instant, NodeName};
+use crate::wire::frame::RedisRole;
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
@@ -19,6 +20,9 @@ use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
 const HOLD_MS: &str = "3000";
 /// How long the target may take to catch up; well within the hold.
 const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+
+/// A replica that is in sync by its supervisor's word says so to this sentinel within this time.
+const INFO_WAIT: Duration = Duration::from_secs(1);
 
 /// Why an order cannot even begin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,9 +100,31 @@ impl Sentinel {
         if !matches!(self.masters[m].failover, Failover::Idle { .. }) || self.other_leads(m) {
             return Err(Refused::InProgress);
         }
-        self.target(m, to, now).map_err(Refused::NoGoodReplica)?;
-        self.enter(m, Failover::Waiting { cause: Cause::Ordered { by, to }, start_at: now });
+        let start_at = match self.target(m, to, now) {
+            Ok(_) => now,
+            Err(why) if !self.said_in_sync(m, to) => return Err(Refused::NoGoodReplica(why)),
+            Err(_) => now + INFO_WAIT,
+        };
+        self.enter(m, Failover::Waiting { cause: Cause::Ordered { by, to }, start_at });
         Ok(())
+    }
+
+    /// Whether the supervisor of the wanted node, or of any, says what its INFO will say when it is next read here: that it
+    /// is in sync.
+    fn said_in_sync(&self, m: usize, to: Option<usize>) -> bool {
+        let master = self.monitored(m);
+        let nodes = self.masters[m].nodes.iter().enumerate().filter(|(n, _)| to.is_none_or(|wanted| wanted == *n));
+        let mut facts = nodes.filter_map(|(_, node)| node.fresh_facts());
+        facts.any(|facts| facts.role == RedisRole::Replica { of: master, link_up: true })
+    }
+
+    /// Stands for an ordered switchover as soon as there is somebody to hand over to, at the latest at `until`.
+    pub(super) fn step_ordered(&mut self, m: usize, cause: Cause, to: Option<usize>, until: Instant, now: Instant) {
+        match self.target(m, to, now) {
+            Ok(_) => self.stand(m, cause, now),
+            Err(_) if now < until => self.wake_at(until),
+            Err(why) => self.abort(m, "-failover-abort-no-good-slave", &why, now),
+        }
     }
 
     /// The node to promote by order: the wanted one, or the best replica. Its link to the master has to be up.
@@ -253,3 +279,6 @@ impl Sentinel {
         self.fenced.push(Output::Stopped);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,6 +187,22 @@ fn two_masters_in_one_epoch_are_not_believed() {
 }
 
 #[test]
+fn a_check_answered_after_a_second_name_for_its_epoch_proves_nothing() {
+    let mut bench = Bench::new();
+    let voice = |node| Voice { current_epoch: 5, decision: Some(decision(node, 5)) };
+    bench.facts.sentinels = vec![voice(4)];
+    bench.view();
+    bench.facts.sentinels = vec![voice(4), voice(6)];
+    bench.view();
+    bench.checked(Ok(()));
+    bench.pass(10_000);
+    assert_eq!((bench.route.target(), bench.route.serial), (None, 1));
+    bench.decide(4, 5);
+    bench.checked(Ok(()));
+    assert_eq!(bench.route.target(), Some(decision(4, 5)));
+}
+
+#[test]
 fn reset_sentinels_are_believed_when_a_majority_has_forgotten() {
     let mut bench = Bench::routed();
     let young = Voice { current_epoch: 1, decision: Some(decision(6, 1)) };

@@ -1,0 +1,78 @@
+use super::*;
+use crate::base::{Machine, RunId};
+use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Voter};
+use crate::wire::frame::{Decision, Process, RedisFacts};
+
+fn node(last: u8) -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([192, 168, 0, last], 6379))
+}
+
+fn name(last: u8) -> NodeName {
+    format!("redis-{last}").parse().unwrap()
+}
+
+/// A sentinel that knows a master, and of a second redis only what its supervisor says.
+fn sentinel(now: Instant, said: RedisRole) -> Sentinel {
+    let data = |last| DataNode { name: name(last), address: node(last), bootstrap: false };
+    let master = MasterConfig {
+        name: "mymaster".to_owned(),
+        quorum: 1,
+        down_after: Duration::from_secs(60),
+        busy_grace: Duration::from_secs(60),
+        failover_timeout: Duration::from_secs(10),
+        parallel_syncs: 1,
+        nodes: [4, 5].map(data).to_vec(),
+    };
+    let config = Config {
+        me: name(4),
+        voters: vec![Voter { name: name(4), address: node(4) }],
+        masters: vec![master],
+        password: None,
+        trusted: Vec::new(),
+        seed: 1,
+    };
+    let mut sentinel = Sentinel::new(config, Durable::new(RunId([7; 20])), now);
+    sentinel.switch(0, Decision { master: node(4), epoch: 1 }, now);
+    let replica = &mut sentinel.masters[0].nodes[1];
+    replica.fresh = true;
+    replica.facts = Some(RedisFacts {
+        address: node(5),
+        incarnation: 1,
+        process: Process::Alive,
+        role: said,
+        run_id: None,
+        replication_id: None,
+        offset: 0,
+        priority: 100,
+        has_data: true,
+        history: None,
+    });
+    sentinel
+}
+
+fn ended(out: &[Output]) -> Option<&Result<FailoverReport, String>> {
+    out.iter().find_map(|output| if let Output::OrderDone(_, result) = output { Some(result) } else { None })
+}
+
+#[test]
+fn an_order_waits_a_second_for_what_a_supervisor_has_said_already() {
+    let mut now = Instant::from_millis(1_000_000);
+    let mut sentinel = sentinel(now, RedisRole::Replica { of: node(4), link_up: true });
+    let mut out = Vec::new();
+    sentinel.handle(now, Input::Order(OrderId(1), Some(name(5))), &mut out);
+    assert_eq!(ended(&out), None, "its INFO is about to say so, too");
+    now = now + INFO_WAIT;
+    sentinel.handle(now, Input::Tick, &mut out);
+    assert!(matches!(ended(&out), Some(Err(why)) if why.contains("not in sync")), "{:?}", ended(&out));
+}
+
+#[test]
+fn an_order_is_refused_at_once_if_nobody_says_that_the_target_is_in_sync() {
+    let now = Instant::from_millis(1_000_000);
+    for said in [RedisRole::Replica { of: node(4), link_up: false }, RedisRole::Replica { of: node(6), link_up: true }]
+    {
+        let mut out = Vec::new();
+        sentinel(now, said).handle(now, Input::Order(OrderId(1), Some(name(5))), &mut out);
+        assert!(matches!(ended(&out), Some(Err(why)) if why.contains("not in sync")), "{:?}", ended(&out));
+    }
+}

@@ -1,0 +1,301 @@
+//! The supervisor of one redis-server: `cores::redis`.
+
+use vigie::base::RunId;
+use vigie::cores::redis::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Output, Supervisor, Token};
+use vigie::wire::frame::{Decision, History, RedisFacts, RedisRole};
+
+use crate::form::World;
+use crate::stage::{Stage, Surroundings};
+use crate::words::{Words, unexpected};
+
+/// The address of the supervised redis.
+const OWN: &str = "192.168.0.4:6379";
+
+/// A supervisor, its host and its redis-server.
+pub(crate) struct Host(Stage<Machine>);
+
+/// What a supervisor works with.
+struct Machine {
+    disk: Result<(), String>,
+    spawning: Result<(), String>,
+    server: Behaviour,
+    /// What the server says to an order.
+    orders: Result<(), String>,
+    role: RedisRole,
+    offset: u64,
+    spawned: u32,
+    /// What a silent server still owes.
+    owed: Vec<(Token, Ask)>,
+    show_probes: bool,
+}
+
+enum Behaviour {
+    Answers,
+    Loading,
+    Busy,
+    /// Connected, and says nothing.
+    Silent,
+    /// Cannot be connected to.
+    Down,
+}
+
+impl Machine {
+    /// What redis answers now; none: it stays silent.
+    fn reply(&mut self, token: Token, ask: Ask) -> Option<Input> {
+        let loading = matches!(self.server, Behaviour::Loading);
+        let answer = match (&self.server, ask) {
+            (Behaviour::Silent, _) => {
+                self.owed.push((token, ask));
+                return None;
+            }
+            (Behaviour::Down, _) => Answer::Unreachable("connection refused".to_owned()),
+            (Behaviour::Busy, _) => Answer::Busy,
+            (Behaviour::Answers | Behaviour::Loading, Ask::Probe { identity }) => Answer::Info(Box::new(Info {
+                loading,
+                identity: identity.then_some((RunId([1; 20]), self.spawned)),
+                role: self.role,
+                replication_id: Some(RunId([2; 20])),
+                offset: self.offset,
+                has_data: true,
+            })),
+            (Behaviour::Answers | Behaviour::Loading, Ask::LogWrites | Ask::Follow { .. }) => match &self.orders {
+                Err(why) => Answer::Refused(why.clone()),
+                Ok(()) => {
+                    if let Ask::Follow { master, .. } = ask {
+                        self.role = RedisRole::Replica { of: master, link_up: false };
+                    }
+                    Answer::Done
+                }
+            },
+        };
+        Some(Input::Answer { token, answer })
+    }
+}
+
+impl Surroundings for Machine {
+    type Core = Supervisor;
+
+    fn render(&self, output: &Output) -> Option<String> {
+        Some(match output {
+            Output::Record(durable) => format!("record before going on: {}", durable_text(durable)),
+            Output::Remember(durable) => format!("record some time: {}", durable_text(durable)),
+            Output::Spawn => "spawn".to_owned(),
+            Output::Terminate => "terminate".to_owned(),
+            Output::Kill => "kill".to_owned(),
+            Output::Ask { ask: Ask::Probe { .. }, .. } if !self.show_probes => return None,
+            Output::Ask { ask: Ask::Probe { .. }, .. } => "probe".to_owned(),
+            Output::Ask { ask: Ask::LogWrites, .. } => "order: log writes".to_owned(),
+            Output::Ask { ask: Ask::Follow { master, demote: false }, .. } => format!("order: follow {master}"),
+            Output::Ask { ask: Ask::Follow { master, demote: true }, .. } => {
+                format!("order: cut all clients and follow {master}")
+            }
+            Output::Post(facts) => facts_text(facts),
+            Output::Fault(Some(why)) => format!("fault: {why}"),
+            Output::Fault(None) => "fault: none".to_owned(),
+            Output::Publish(event) => format!("event: {}", event_text(event)),
+            Output::Left => "left".to_owned(),
+        })
+    }
+
+    fn answer(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Record(_) => self.disk.clone().err().map(Input::RecordFailed),
+            Output::Spawn if self.disk.is_err() => None,
+            Output::Spawn => Some(match &self.spawning {
+                Ok(()) => {
+                    self.spawned += 1;
+                    self.role = RedisRole::Closed;
+                    self.owed.clear();
+                    Input::Spawned { pid: self.spawned, log_later: false }
+                }
+                Err(why) => Input::SpawnFailed(why.clone()),
+            }),
+            Output::Ask { token, ask } => self.reply(token, ask),
+            Output::Remember(_)
+            | Output::Terminate
+            | Output::Kill
+            | Output::Post(_)
+            | Output::Fault(_)
+            | Output::Publish(_)
+            | Output::Left => None,
+        }
+    }
+}
+
+impl World for Host {
+    /// `supervisor [incarnation N] [history epoch N offset N] [running [as master epoch N]]`: what the last one left on
+    /// disk, and whether its first process runs already, closed or as the master that was decided for.
+    fn open(words: &mut Words) -> Result<Self, String> {
+        words.keyword("supervisor")?;
+        let incarnation = words.value_or("incarnation", 0)?;
+        let mut history = None;
+        if words.optional("history") {
+            words.keyword("epoch")?;
+            let epoch = words.value("an epoch")?;
+            words.keyword("offset")?;
+            history = Some(History { epoch, in_sync: true, offset: words.value("an offset")? });
+        }
+        let config = Config { address: OWN.parse().expect("an address"), priority: 100 };
+        let machine = Machine {
+            disk: Ok(()),
+            spawning: Ok(()),
+            server: Behaviour::Answers,
+            orders: Ok(()),
+            role: RedisRole::Closed,
+            offset: 0,
+            spawned: 100,
+            owed: Vec::new(),
+            show_probes: false,
+        };
+        let mut stage = Stage::new(Supervisor::new(config, Durable { incarnation, history }), machine);
+        if words.optional("running") {
+            stage.give(Input::Tick);
+            if words.optional("as") {
+                words.keyword("master")?;
+                words.keyword("epoch")?;
+                let decision = Decision { master: OWN.parse().expect("an address"), epoch: words.value("an epoch")? };
+                stage.give(Input::Cluster { decision: Some(decision), leading: None });
+                stage.around.role = RedisRole::Master { replicas: 0 };
+                stage.wait();
+            }
+            stage.begin();
+        }
+        Ok(Self(stage))
+    }
+
+    fn command(&mut self, words: &mut Words) -> Result<Vec<String>, String> {
+        let stage = &mut self.0;
+        match words.next("a command")?.as_str() {
+            "start" => Ok(stage.give(Input::Tick)),
+            "advance" => Ok(stage.pass(words.duration()?)),
+            "stop" => Ok(stage.give(Input::Stop)),
+            "show" => {
+                words.keyword("probes")?;
+                stage.around.show_probes = true;
+                Ok(Vec::new())
+            }
+            "disk" => {
+                stage.around.disk = words.outcome("works", "fails")?;
+                Ok(Vec::new())
+            }
+            "spawning" => {
+                stage.around.spawning = words.outcome("works", "fails")?;
+                Ok(Vec::new())
+            }
+            "server" => self.server(words),
+            "exited" => {
+                let exit = match words.next("code or signal")?.as_str() {
+                    "code" => Exit::Code(words.value("a number")?),
+                    "signal" => Exit::Signal(words.value("a number")?),
+                    other => return Err(unexpected(other, "code or signal")),
+                };
+                Ok(stage.give(Input::Exited(exit)))
+            }
+            "wrote" => Ok(stage.give(Input::LastWords(words.next("a line of the log")?))),
+            "cluster" => {
+                words.keyword("names")?;
+                let master = words.redis()?;
+                words.keyword("epoch")?;
+                let decision = Some(Decision { master, epoch: words.value("an epoch")? });
+                let leading = if words.optional("failover") { Some(words.value("an epoch")?) } else { None };
+                Ok(stage.give(Input::Cluster { decision, leading }))
+            }
+            other => {
+                let commands = "advance, cluster, disk, exited, server, show, spawning, start, stop or wrote";
+                Err(unexpected(other, commands))
+            }
+        }
+    }
+}
+
+impl Host {
+    /// `server answers|loading|busy|silent|down`, `server offset N`, `server obeys`, `server refuses "…"`,
+    /// `server is master | closed | replica of ADDRESS [in sync]`
+    fn server(&mut self, words: &mut Words) -> Result<Vec<String>, String> {
+        let machine = &mut self.0.around;
+        match words.next("what the server does")?.as_str() {
+            "answers" => machine.server = Behaviour::Answers,
+            "loading" => machine.server = Behaviour::Loading,
+            "busy" => machine.server = Behaviour::Busy,
+            "silent" => machine.server = Behaviour::Silent,
+            "down" => machine.server = Behaviour::Down,
+            "offset" => machine.offset = words.value("an offset")?,
+            "obeys" => machine.orders = Ok(()),
+            "refuses" => machine.orders = Err(words.next("an error in quotes")?),
+            "is" => {
+                machine.role = match words.next("a role")?.as_str() {
+                    "master" => RedisRole::Master { replicas: 0 },
+                    "closed" => RedisRole::Closed,
+                    "replica" => {
+                        words.keyword("of")?;
+                        let of = words.redis()?;
+                        let link_up = words.optional("in");
+                        if link_up {
+                            words.keyword("sync")?;
+                        }
+                        RedisRole::Replica { of, link_up }
+                    }
+                    other => return Err(unexpected(other, "master, closed or replica")),
+                }
+            }
+            other => {
+                return Err(unexpected(other, "answers, loading, busy, silent, down, offset, obeys, refuses or is"));
+            }
+        }
+        // Whoever speaks again answers first what it owes.
+        let mut lines = Vec::new();
+        for (token, ask) in std::mem::take(&mut machine.owed) {
+            if let Some(input) = self.0.around.reply(token, ask) {
+                lines.extend(self.0.give(input));
+            }
+        }
+        Ok(lines)
+    }
+}
+
+fn durable_text(durable: &Durable) -> String {
+    format!("incarnation {}, {}", durable.incarnation, history_text(durable.history))
+}
+
+fn history_text(history: Option<History>) -> String {
+    history.map_or_else(
+        || "no history".to_owned(),
+        |history| {
+            let sync = if history.in_sync { "in sync" } else { "behind" };
+            format!("history epoch {} {sync} offset {}", history.epoch, history.offset)
+        },
+    )
+}
+
+fn role_text(role: RedisRole) -> String {
+    match role {
+        RedisRole::Unknown => "role unknown".to_owned(),
+        RedisRole::Closed => "closed".to_owned(),
+        RedisRole::Replica { of, link_up: true } => format!("replica of {of} in sync"),
+        RedisRole::Replica { of, link_up: false } => format!("replica of {of} not in sync"),
+        RedisRole::Master { .. } => "master".to_owned(),
+    }
+}
+
+fn facts_text(facts: &RedisFacts) -> String {
+    let RedisFacts { incarnation, process, role, offset, .. } = facts;
+    format!("post: incarnation {incarnation}, {process:?}, {}, offset {offset}", role_text(*role))
+}
+
+fn event_text(event: &Event) -> String {
+    match event {
+        Event::Started { pid, incarnation } => format!("started, pid {pid}, incarnation {incarnation}"),
+        Event::NotStarted(why) => format!("not started: {why}"),
+        Event::Died(exit) => format!("died: {exit}"),
+        Event::Stopped(exit) => format!("stopped: {exit}"),
+        Event::Killed => "did not end in time, is killed".to_owned(),
+        Event::Loading => "reads its data".to_owned(),
+        Event::Answers => "answers".to_owned(),
+        Event::Busy => "does not answer, and is alive".to_owned(),
+        Event::Follows(to) => format!("follows {} (epoch {})", to.master, to.epoch),
+        Event::NotFollowed(why) => format!("does not follow: {why}"),
+        Event::Logs => "logs its writes".to_owned(),
+        Event::NotLogged(why) => format!("does not log its writes: {why}"),
+        Event::Role { from, to } => format!("was {}, is {}", role_text(*from), role_text(*to)),
+    }
+}
