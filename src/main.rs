@@ -101,7 +101,8 @@ fn spec(global: &Global) -> Result<Spec, String> {
         me: identity.node,
         roles: identity.roles,
         config_path,
-        state_dir: global.state_dir.clone(),
+        // Redis changes its directory: what is relative would be another place for it.
+        state_dir: std::path::absolute(&global.state_dir).map_err(|error| format!("vigie: --state-dir: {error}"))?,
         runtime_dir: global.runtime_dir.clone(),
     })
 }

@@ -4,7 +4,8 @@
 use std::process::{Command, Output};
 
 fn vigie(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vigie")).args(arguments).output().unwrap()
+    // What should be refused and is not would run for ever.
+    Command::new("timeout").args(["20", env!("CARGO_BIN_EXE_vigie")]).args(arguments).output().unwrap()
 }
 
 #[track_caller]
@@ -44,4 +45,106 @@ fn a_file_is_judged() {
     says(&["check", "--config", path], 0, "quorum 1 of 1 sentinels", "");
     std::fs::write(&file, text.replace("quorum = 1", "quorum = 2")).unwrap();
     says(&["check", path], 1, "", "v.toml:2: cluster.quorum = 2: at most 1 sentinel can agree; allowed: 1");
+}
+
+/// A file of one node on loopback, with a password of its own; `edit` makes it wrong.
+fn written(directory: &std::path::Path, edit: impl Fn(String) -> String) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let password = directory.join("password");
+    std::fs::write(&password, "a-long-enough-password\n").unwrap();
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        "[cluster]\nquorum = 1\npassword_file = \"{}\"\n\
+         [[node]]\nname = \"a\"\naddress = \"127.0.0.1\"\nroles = [\"redis\", \"sentinel\"]\nbootstrap_master = true\n\
+         [[node]]\nname = \"b\"\naddress = \"127.0.0.2\"\nroles = [\"redis\"]\n",
+        password.display()
+    );
+    let file = directory.join("v.toml");
+    std::fs::write(&file, edit(text)).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn run_and_check_refuse_the_same_files_in_the_same_words_and_nothing_is_started() {
+    use std::os::unix::fs::PermissionsExt;
+    let second = |text: String| text + "bootstrap_master = true\n";
+    let wrong: [(&str, &dyn Fn(String) -> String); 9] = [
+        ("v.toml:2: cluster.qourum", &|text| text.replace("quorum", "qourum")),
+        ("v.toml:2: cluster.quorum = \"two\"", &|text| text.replace("quorum = 1", "quorum = \"two\"")),
+        ("v.toml:2: cluster.quorum = 7: at most 1 sentinel can agree", &|text| {
+            text.replace("quorum = 1", "quorum = 7")
+        }),
+        ("v.toml:13: node.bootstrap_master = true: another node is the first master", &second),
+        ("v.toml:6: node.address = \"127.0.0.300\"", &|text| text.replace("127.0.0.1", "127.0.0.300")),
+        ("v.toml:11: node.address = \"127.0.0.1\": another node has this address", &|text| {
+            text.replace("127.0.0.2", "127.0.0.1")
+        }),
+        ("v.toml:7: node.roles = \"reddis\"", &|text| text.replacen("\"redis\"", "\"reddis\"", 1)),
+        ("password_file", &|text| text.replace("/password\"", "/nowhere\"")),
+        ("v.toml:6: not TOML, as 10 lines from here on; is it", &|_| "root:x:0:0\n".repeat(15)),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let sub = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (state, run) = (sub("state"), sub("run"));
+    let both = |said: &str, path: &str| {
+        let refused = vigie(&["run", "--config", path, "--node", "a", "--state-dir", &state, "--runtime-dir", &run]);
+        let judged = vigie(&["check", path]);
+        let [ran, checked] = [&refused, &judged].map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+        assert_eq!((refused.status.code(), judged.status.code()), (Some(1), Some(1)), "{said}:\n{ran}\n{checked}");
+        assert!(ran.contains(said), "{said}:\n{ran}");
+        let words = checked.trim_end().rsplit_once('\n').unwrap().0;
+        assert_eq!(ran.trim_end(), words, "check says in the end that it would be refused, and else the same");
+        assert!(!directory.path().join("state").exists() && !directory.path().join("run").exists(), "{said}");
+    };
+    for (said, edit) in wrong {
+        both(said, &written(directory.path(), edit));
+    }
+    let path = written(directory.path(), |text| text);
+    let others = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(directory.path().join("password"), others).unwrap();
+    both("others can get at it (mode 0640); run: chmod 600", &path);
+}
+
+#[test]
+fn a_node_that_is_none_is_not_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = written(directory.path(), |text| text.replace("127.0.0.", "203.0.113."));
+    let said = "--node";
+    says(&["run", "--config", &path, "--node", "c"], 1, "", "a (203.0.113.1), b (203.0.113.2)");
+    says(&["run", "--config", &path, "--node", "c"], 1, "", said);
+    says(&["run", "--config", &path], 1, "", "the addresses of this host");
+}
+
+#[test]
+fn without_a_daemon_the_socket_that_was_tried_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().to_str().unwrap();
+    let socket = format!("{run}/control.sock: No such file or directory");
+    for command in [&["status"][..], &["status", "--json"], &["events"], &["events", "-f"], &["failover", "--to", "b"]]
+    {
+        says(&[command, &["--runtime-dir", run]].concat(), 3, "", &socket);
+    }
+    // One that died leaves its socket behind.
+    drop(std::os::unix::net::UnixListener::bind(directory.path().join("control.sock")).unwrap());
+    says(&["status", "--runtime-dir", run], 3, "", "the daemon that made this socket is gone");
+}
+
+#[test]
+fn wrong_usage_of_every_command_says_what_is_wrong() {
+    for (wrong, said) in [
+        (&["run", "now"][..], "'now'"),
+        (&["run", "--node", ""], "is not a node name"),
+        (&["run", "--log", "loud"], "possible values"),
+        (&["status", "--jsn"], "'--json'"),
+        (&["events", "5"], "'5'"),
+        (&["failover", "--to"], "--to <NODE>"),
+        (&["failover", "--to", "a b"], "is not a node name"),
+        (&["failover", "b"], "'b'"),
+        (&["check", "a", "b"], "'b'"),
+        (&["demo", "--runs", "3"], "--scenario"),
+        (&["version", "1"], "'1'"),
+        (&["stats"], "'status'"),
+    ] {
+        says(wrong, 2, "", said);
+    }
 }

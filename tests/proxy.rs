@@ -573,7 +573,7 @@ fn a_taken_port_is_said_and_tried_again() {
         proxy.drain_posts();
         proxy.fault.clone().filter(|fault| fault.contains("listen"))
     });
-    assert!(fault.starts_with(&format!("cannot listen on {address}: Address already in use")), "{fault}");
+    assert!(fault.starts_with(&format!("proxy: cannot listen on {address}: Address already in use")), "{fault}");
     assert_eq!(*proxy.usable.borrow(), Err(fault));
     assert!(proxy.facts.is_none_or(|facts| !facts.listening));
     drop(taken);

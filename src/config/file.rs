@@ -18,6 +18,8 @@ use crate::wire::frame::Roles;
 const FILE_MAX: u64 = 1 << 20;
 /// A password is never longer, bytes.
 const PASSWORD_MAX: usize = 512;
+/// So many lines that are no TOML are told one by one.
+const SYNTAX_FAULTS_MAX: usize = 5;
 /// Permission bits that let others than the owner at a file.
 const OTHERS: u32 = 0o077;
 
@@ -105,9 +107,15 @@ fn read(
     let mut reader = Reader::new(file, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // What is left of a broken file would only give faults that are none.
-        for error in &errors {
-            syntax(&mut reader, error);
+        // What is left of a broken file would only give faults that are none. The parser finds several in one line, and
+        // something in every line of what was never meant to be TOML.
+        errors.iter().for_each(|error| syntax(&mut reader, error));
+        reader.faults.sort_by_key(|fault| fault.line);
+        reader.faults.dedup_by_key(|fault| fault.line);
+        if let Some(next) = reader.faults.get(SYNTAX_FAULTS_MAX).map(|fault| fault.line) {
+            let more = reader.faults.len() - SYNTAX_FAULTS_MAX;
+            reader.faults.truncate(SYNTAX_FAULTS_MAX);
+            reader.fault(next, "", None, format!("not TOML, as {more} lines from here on; is it the right file?"));
         }
         return Err(Faults::sorted(reader.faults));
     }

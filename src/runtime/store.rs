@@ -8,11 +8,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
 
 const MAGIC: &[u8; 6] = b"vigie\0";
 const HEADER: usize = 17;
+/// A directory in use is tried again for so long.
+pub const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// What kind of state a file holds, and in which version of its layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +57,43 @@ pub enum StoreError {
         /// What is wrong, and what was expected.
         fault: String,
     },
+}
+
+/// A state directory belongs to somebody else.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Two nodes with one record of votes would vote twice, and two redis with one directory destroy its data.
+    #[error("another vigie uses the state directory {dir}; give this one another --state-dir", dir = dir.display())]
+    Taken {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The lock cannot be made.
+    #[error("{path}: cannot make the lock: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Takes `dir` for this process alone, as long as the returned lock lives. Blocks for at most [`LOCK_WAIT`]: what a worker
+/// that was killed had just forked may hold it for a moment longer.
+pub fn lock(dir: &Path) -> Result<Flock<File>, LockError> {
+    let path = dir.join("lock");
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = open.map_err(|source| LockError::Io { path: path.clone(), source })?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(LockError::Taken { dir: dir.to_owned() }),
+            Err((_, errno)) => return Err(LockError::Io { path, source: errno.into() }),
+        };
+        std::thread::sleep(LOCK_RETRY);
+    }
 }
 
 impl Store {

@@ -91,6 +91,9 @@ pub enum WorkerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another vigie has this node's state.
+    #[error(transparent)]
+    State(#[from] store::LockError),
     /// The runtime or a signal handler cannot be had.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -106,7 +109,7 @@ impl WorkerError {
     /// Exit code: 1 what a person must change before another start makes sense, 70 a fault that may pass.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Directory { .. } | Self::Peers(_) | Self::Control(_) => 1,
+            Self::Directory { .. } | Self::State(_) | Self::Peers(_) | Self::Control(_) => 1,
             Self::System(_) => 70,
         }
     }
@@ -122,6 +125,7 @@ pub fn run(spec: &Spec) -> Result<(), WorkerError> {
         let made = std::fs::create_dir_all(path);
         made.map_err(|source| WorkerError::Directory { path: path.clone(), source })?;
     }
+    let _held = store::lock(&spec.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Blocking disk writes of the control plane happen on threads of this runtime: do not wait for a hung disk at the end.
     let done = LocalSet::new().block_on(&runtime, serve(spec));
@@ -141,6 +145,8 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     // The link outlives the roles, so that their last words still reach the other nodes.
     let (end_link, link_ends) = watch::channel(false);
     let peers = open_link(spec).await?;
+    // Before any role begins: whatever refuses the start has started nothing.
+    let control = control::open(&spec.runtime_dir)?;
     let (view, post) = (peers.view.clone(), peers.post.clone());
     let link = tokio::task::spawn_local(peers.run(journal.clone(), link_ends));
     journal.record("worker", Level::Info, "started", format!("{} runs {}", own.name, roles_text(spec.roles)));
@@ -163,7 +169,6 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     }
 
     let node = ControlNode { spec: Rc::new(spec.clone()), started, view: view.clone(), orders };
-    let control = control::open(&spec.runtime_dir)?;
     let served = control::serve(control, node.clone(), journal.clone(), stopping.clone());
     let control = tokio::task::spawn_local(served);
     let notifier = tokio::task::spawn_local(keep_notified(node.clone(), view.clone()));

@@ -38,6 +38,11 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "wrong_orders_are_refused_with_the_reason", needs: NEEDS, run: orders },
 ];
 
+/// Epoch and address of the master, the sentinels' epochs, who holds the VIP.
+type Standing = (u64, String, Vec<u64>, Vec<&'static str>);
+/// What is done to a state file.
+type Damage = fn(&mut Vec<u8>);
+
 /// Three hosts with every role, and a client.
 struct World {
     lab: Lab,
@@ -167,10 +172,6 @@ impl World {
         self.status(seen_from).ok()?.nodes.into_iter().find(|found| found.name == node)
     }
 
-    fn show(&self, node: &str) {
-        println!("{}", self.vigie(node, &["status"]).map(|(_, s)| s).unwrap_or_default());
-    }
-
     /// Waits until each of the nodes says of `node` all of the words.
     fn said(&self, seen_from: &[&str], node: &str, words: &[&str]) -> Outcome {
         for seer in seen_from {
@@ -181,7 +182,6 @@ impl World {
                 last.as_ref().is_some_and(|node| node.health != "good" && all(&node.why))
             })
             .map_err(|error| format!("{error}; it says {:?}", last.map(|node| (node.health, node.why))))?;
-            self.show(seer);
         }
         Ok(())
     }
@@ -246,7 +246,7 @@ impl World {
     }
 
     /// Epoch and master, and who holds the VIP: what must stand still.
-    fn standing(&self) -> Result<(u64, String, Vec<u64>, Vec<&'static str>), String> {
+    fn standing(&self) -> Result<Standing, String> {
         let status = self.status("box-1")?;
         let master = status.master.ok_or("no master")?;
         let epochs = status.nodes.iter().filter_map(|node| Some(node.sentinel.as_ref()?.current_epoch)).collect();
@@ -407,28 +407,22 @@ fn password(sandbox: &Sandbox) -> Outcome {
     let after = world.standing()?;
     assert_eq!((after.0, after.1), (before.0, before.1));
 
-    // The master itself comes back with it after everything was off.
+    // The power fails everywhere, and the last master comes back with it.
     for node in BOXES {
-        world.stop(node)?;
+        for process in world.lab.processes(node).map_err(text)? {
+            signal(process.pid, Signal::SIGKILL).map_err(text)?;
+        }
     }
-    let handed_over = |node: &&str| {
-        fs::read_to_string(world.lab.scratch().join(format!("{node}.log")))
-            .is_ok_and(|log| log.contains("not-handed-over"))
-    };
-    let last = BOXES.into_iter().find(handed_over).unwrap_or("box-3");
-    println!("last {last}");
-    world.write_password(last, "quite-another-password")?;
+    for (_, mut guard) in world.guards.drain(..) {
+        guard.wait().map_err(text)?;
+    }
+    world.write_password("box-1", "quite-another-password")?;
     world.start_all()?;
-    std::thread::sleep(Duration::from_secs(6));
-    for node in BOXES {
-        world.show(node);
-    }
-    let others: Vec<_> = BOXES.into_iter().filter(|node| *node != last).collect();
-    world.said(&others, last, &["another password"])?;
+    world.said(&["box-2", "box-3"], "box-1", &["another password"])?;
     wait_for("the others go on without it", LIMIT, || world.set("without"))?;
-    world.stop(last)?;
-    world.write_password(last, PASSWORD)?;
-    world.start(last)?;
+    world.stop("box-1")?;
+    world.write_password("box-1", PASSWORD)?;
+    world.start("box-1")?;
     world.healthy()
 }
 
@@ -563,7 +557,7 @@ fn state(sandbox: &Sandbox) -> Outcome {
     world.stop("box-3")?;
     let file = |node: &str, name: &str| world.directory(node).join("state").join(name);
     let (votes, record) = (file("box-2", "sentinel.state"), file("box-3", "redis.record"));
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("torn", |bytes| bytes.truncate(20)),
         ("version 99", |bytes| bytes[8] = 99),
         ("kind \"zz\"", |bytes| bytes[6..8].copy_from_slice(b"zz")),
@@ -613,12 +607,25 @@ fn identity(sandbox: &Sandbox) -> Outcome {
     assert_eq!(output.status.code(), Some(1), "{said}");
     expect("a host that is none", &said, &["192.168.0.100", "host name", "box-1 (192.168.0.4)"])?;
 
+    // A second one with the votes and the data of the first.
+    let mut arguments = world.arguments("box-2", &["run", "--node", "box-2"]);
+    let own = arguments.iter().position(|argument| argument == "--state-dir").ok_or("no --state-dir")?;
+    arguments[own + 1] = world.directory("box-1").join("state").display().to_string();
+    world.stop("box-2")?;
+    let output = world.run("box-2", VIGIE, &arguments)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    expect("the state of another", &said, &["/run/lab/box-1/state", "--state-dir"])?;
+    world.start("box-2")?;
+    world.healthy()?;
+
     // The same node on a host that does not have its address.
     let before = world.standing()?;
     let mut arguments = world.arguments("box-1", &["run", "--node", "box-1"]);
-    arguments.extend(["--runtime-dir".to_owned(), "/run/lab/other".to_owned()]);
-    let position = arguments.iter().position(|argument| argument == "--runtime-dir").unwrap_or(0);
-    arguments.drain(position..position + 2);
+    for option in ["--runtime-dir", "--state-dir"] {
+        let own = arguments.iter().position(|argument| argument == option).ok_or("no such option")?;
+        arguments[own + 1] = format!("/run/lab/other{option}");
+    }
     let output = world.run(CLIENT, VIGIE, &arguments)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -653,13 +660,11 @@ fn orders(sandbox: &Sandbox) -> Outcome {
     let before = world.standing()?;
     for (to, words) in [("box-7", "box-1, box-2, box-3"), ("box-1", "box-1")] {
         let (code, said) = world.vigie("box-2", &["failover", "--to", to])?;
-        println!("{said}");
         assert_eq!(code, Some(1), "{said}");
         expect("failover", &said, &[to, words])?;
     }
     world.stop("box-3")?;
     let (code, said) = world.vigie("box-2", &["failover", "--to", "box-3"])?;
-    println!("{said}");
     assert_eq!(code, Some(1), "{said}");
     expect("failover to one that is down", &said, &["box-3"])?;
     assert_eq!(world.standing()?.1, before.1);
