@@ -57,6 +57,7 @@ impl Machine {
                 replication_id: Some(RunId([2; 20])),
                 offset: self.offset,
                 has_data: true,
+                rewriting: false,
             })),
             (Behaviour::Answers | Behaviour::Loading, Ask::LogWrites | Ask::Follow { .. }) => match &self.orders {
                 Err(why) => Answer::Refused(why.clone()),

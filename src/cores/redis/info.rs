@@ -21,10 +21,13 @@ pub struct Info {
     pub offset: u64,
     /// Whether it holds any key.
     pub has_data: bool,
+    /// Whether it writes its append-only file anew, or is about to. After a full copy, what it holds is on disk only when
+    /// that has ended; until then the file is the one from before.
+    pub rewriting: bool,
 }
 
 impl Info {
-    /// Reads the sections `replication`, `keyspace` and, if it was asked for, `server`, in one text. None if the text
+    /// Reads the sections `replication`, `persistence`, `keyspace` and, if it was asked for, `server`, in one text. None if the text
     /// names no role, which every version of redis does.
     pub fn read(loading: bool, sections: &str) -> Option<Self> {
         let text = Text::parse(sections);
@@ -50,6 +53,10 @@ impl Info {
             // Both count what a replica has applied; the second outlives a broken link.
             offset: text.slave_repl_offset.unwrap_or(0).max(text.master_repl_offset.unwrap_or(0)),
             has_data: text.has_keys.unwrap_or(false),
+            rewriting: sections
+                .lines()
+                .map(str::trim_end)
+                .any(|line| matches!(line, "aof_rewrite_in_progress:1" | "aof_rewrite_scheduled:1")),
         })
     }
 }

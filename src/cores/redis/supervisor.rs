@@ -45,6 +45,9 @@ pub struct Supervisor {
     floor: Epoch,
     /// Whether the data of this incarnation have been in sync with the decision's master, and still are.
     in_sync: bool,
+    /// It writes its append-only file anew. After a full copy, what is on disk until that ends is from before, and so must
+    /// the record be.
+    rewriting: bool,
     facts: RedisFacts,
     posted: Option<(RedisFacts, Instant)>,
     stored_at: Instant,
@@ -194,6 +197,7 @@ impl Supervisor {
             leading: None,
             floor: 0,
             in_sync: false,
+            rewriting: false,
             facts,
             posted: None,
             stored_at: Instant::START,
@@ -265,6 +269,7 @@ impl Supervisor {
         let State::Spawning { then_stop } = self.state else { return };
         self.floor = self.decision.map_or(0, |decision| decision.epoch);
         self.in_sync = false;
+        self.rewriting = false;
         self.facts = RedisFacts {
             incarnation: self.durable.incarnation,
             process: Process::Starting,
@@ -483,6 +488,7 @@ impl Supervisor {
         self.facts.replication_id = info.replication_id;
         self.facts.offset = info.offset;
         self.facts.has_data = info.has_data;
+        self.rewriting = info.rewriting;
         self.remember(now, out);
         self.log_writes(out);
         self.steer(out);
@@ -549,7 +555,7 @@ impl Supervisor {
         };
         let decision = self.decision.filter(|decision| Some(decision.master) == synced_with);
         let history = match (decision, self.durable.history) {
-            (Some(decision), _) if !self.facts_are_partial() => {
+            (Some(decision), _) if !self.facts_are_partial() && !self.rewriting => {
                 self.in_sync = true;
                 Some(History { epoch: decision.epoch, in_sync: true, offset: self.facts.offset })
             }

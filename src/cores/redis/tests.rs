@@ -97,6 +97,7 @@ fn info() -> Info {
         replication_id: Some(RunId([2; 20])),
         offset: 100,
         has_data: true,
+        rewriting: false,
     }
 }
 

@@ -508,7 +508,7 @@ impl Sentinel {
         };
         let wait = self.masters[m].config.down_after + RECORDED_MASTER_WAIT;
         let given_up = match own {
-            select::Rejection::Empty => true,
+            select::Rejection::Empty | select::Rejection::NoHistory | select::Rejection::EarlierMaster => true,
             select::Rejection::Down | select::Rejection::NotConnected | select::Rejection::StaleInfo => {
                 now.since(self.masters[m].nodes[at].last_ok) > wait
             }
@@ -520,17 +520,23 @@ impl Sentinel {
             | select::Rejection::NeverLinked
             | select::Rejection::LinkDownTooLong
             | select::Rejection::OtherLineage
-            | select::Rejection::NoHistory
-            | select::Rejection::EarlierMaster
             | select::Rejection::Changed => false,
         };
         let recorded = format!("{}: {own}; {}", all[at].address, select::explain(&reasons));
         if !given_up {
             return Err(recorded);
         }
-        let why =
-            |reasons: Vec<_>| format!("{recorded}; by history: {}; an operator must decide", select::explain(&reasons));
-        select::by_history(&rest, &ground).map(|best| others[best]).map_err(why)
+        let reasons = match select::by_history(&rest, &ground) {
+            Ok(best) => return Ok(others[best]),
+            Err(reasons) => reasons,
+        };
+        // Its disk may lack the last of what it had as master; when nobody else who could have it comes, it is the best left.
+        let unproved = matches!(own, select::Rejection::NoHistory | select::Rejection::EarlierMaster);
+        let waited = self.masters[m].odown_since.is_some_and(|since| now.since(since) > wait);
+        if unproved && waited {
+            return Ok(at);
+        }
+        Err(format!("{recorded}; by history: {}; an operator must decide", select::explain(&reasons)))
     }
 
     /// The redis that becomes the first master, if the cluster has never had one and a majority of the sentinels says so.

@@ -138,13 +138,15 @@ fn unrecorded(one: &Candidate, ground: &Ground) -> Option<Rejection> {
     }
 }
 
-/// Whether the master itself, which came back closed, may go on where it stopped.
+/// Whether the master itself, which came back closed, may go on where it stopped: what its disk kept must be what it had as
+/// that master.
 pub(super) fn returned_master(candidates: &[Candidate], at: usize, ground: &Ground) -> Result<(), Rejection> {
     let one = &candidates[at];
     let unfit = reachable(one, ground)
         .or_else(|| (!one.closed).then_some(Rejection::NoReplica))
         .or_else(|| one.loading.then_some(Rejection::Loading))
-        .or_else(|| empty(candidates, at));
+        .or_else(|| empty(candidates, at))
+        .or_else(|| unrecorded(one, ground));
     unfit.map_or(Ok(()), Err)
 }
 

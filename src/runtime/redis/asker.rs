@@ -112,9 +112,14 @@ impl Link {
         let token = Some(token);
         match ask {
             Ask::Probe { identity } => {
-                let all: [&[&str]; 4] =
-                    [&["PING"], &["INFO", "replication"], &["INFO", "keyspace"], &["INFO", "server"]];
-                self.send(token, Kind::Probe, if identity { &all } else { &all[..3] }).await
+                let all: [&[&str]; 5] = [
+                    &["PING"],
+                    &["INFO", "replication"],
+                    &["INFO", "persistence"],
+                    &["INFO", "keyspace"],
+                    &["INFO", "server"],
+                ];
+                self.send(token, Kind::Probe, if identity { &all } else { &all[..4] }).await
             }
             Ask::LogWrites => self.send(token, Kind::Order, &[&["CONFIG", "SET", "appendonly", "yes"]]).await,
             Ask::Follow { master, demote } => {

@@ -210,6 +210,7 @@ fn a_restarted_cluster_goes_on_with_its_recorded_master() {
     world.run(ms(500));
     (0..3).for_each(|n| world.start(n));
     // Longer than an unreachable master would be waited for, and others have good histories.
+    world.redis[0].history = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
     world.redis[1].history = Some(History { epoch: 1, in_sync: true, offset: 900 });
     world.run(ms(12_000));
     assert_eq!(world.master(), None, "not before its data is loaded");
@@ -218,6 +219,30 @@ fn a_restarted_cluster_goes_on_with_its_recorded_master() {
     let synced = |world: &World| world.redis[1..].iter().all(|redis| redis.link_up && redis.keys);
     world.run_until(ms(3_000), "replicas follow", synced);
     assert!(world.epoch(0) > 1);
+}
+
+/// Everything stopped before the new master had on disk what it had received: its file is from before.
+fn stopped_before_the_master_had_its_data_on_disk() -> World {
+    let mut world = World::settled();
+    (0..3).for_each(|n| world.crash_sentinel(n));
+    (0..3).for_each(|n| world.restart_redis(n));
+    (0..3).for_each(|n| world.start(n));
+    world
+}
+
+#[test]
+fn a_recorded_master_whose_disk_is_behind_yields_to_a_better_history() {
+    let mut world = stopped_before_the_master_had_its_data_on_disk();
+    world.redis[2].history = Some(History { epoch: 1, in_sync: true, offset: 900 });
+    world.run_until(ms(3_000), "the better history", |world| world.master() == Some(2));
+}
+
+#[test]
+fn a_recorded_master_whose_disk_is_behind_goes_on_if_nobody_has_better_data() {
+    let mut world = stopped_before_the_master_had_its_data_on_disk();
+    world.run(ms(4_000));
+    assert_eq!(world.master(), None, "others are waited for");
+    world.run_until(ms(4_000), "what is left", |world| world.master() == Some(0));
 }
 
 #[test]
