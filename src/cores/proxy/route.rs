@@ -636,16 +636,26 @@ impl Route {
         out.push(Output::Check { serial: self.serial, decision });
     }
 
+    /// Whether it has no route and hears no majority of the sentinels, who could name it one: because it is cut off, or has
+    /// another password than the cluster. It hears nothing of a peer that may do better then.
+    fn is_deaf(&self) -> bool {
+        self.target().is_none() && self.facts.sentinels.len() * 2 < self.facts.voters
+    }
+
     /// Puts out what others are to know, if it changed.
     fn say(&mut self, now: Instant, out: &mut Vec<Output>) {
         let ahead = self.peer_ahead();
-        self.behind_since = if ahead.is_some() { self.behind_since.or(Some(now)) } else { None };
+        let deaf = self.is_deaf();
+        self.behind_since = if ahead.is_some() || deaf { self.behind_since.or(Some(now)) } else { None };
         let behind = self.behind_since.is_some_and(|since| now.since(since) >= BEHIND_GRACE);
         let usable = match (&self.state, &self.listener, ahead.filter(|_| behind)) {
             (State::Stopped, _, _) => Err("the proxy stops".to_owned()),
             (_, None, _) => Err("the proxy does not listen yet".to_owned()),
             (_, Some(Err(why)), _) => Err(why.clone()),
             (_, Some(Ok(())), Some(peer)) => Err(format!("no route to the master, and {peer} has one")),
+            (_, Some(Ok(())), None) if deaf && behind => {
+                Err("no route to the master, and most sentinels are not heard".to_owned())
+            }
             (_, Some(Ok(())), None) => Ok(()),
         };
         if self.said.usable.as_ref() != Some(&usable) {
