@@ -8,6 +8,7 @@ mod failover;
 mod faults;
 mod kills;
 mod measuring;
+mod service;
 mod whole;
 
 use std::io::{Read, Write};
@@ -34,6 +35,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("kills", kills::CASES),
     ("clients", clients::CASES),
     ("faults", faults::CASES),
+    ("service", service::CASES),
     (BENCH, bench::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
