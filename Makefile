@@ -14,7 +14,8 @@ help:
 install-tools:
 	@tests/install-tools
 
-demo: install-tools
+demo:
+	@tests/install-tools demo
 	cargo build --release --locked
 	target/release/vigie demo
 

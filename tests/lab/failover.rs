@@ -11,7 +11,7 @@ use vigie::operate::lab::sandbox::Sandbox;
 use vigie::operate::{client, commands};
 use vigie::runtime::clock;
 
-use super::{Case, Outcome, wait_for};
+use super::{Case, Outcome, program_path, wait_for};
 
 const VIGIE: &str = env!("CARGO_BIN_EXE_vigie");
 const REDIS: &[&str] = &["redis-server"];
@@ -21,6 +21,7 @@ const RECOVERY_TIME: Duration = Duration::from_secs(30);
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "a_killed_redis_is_replaced_and_no_write_lost", needs: REDIS, run: killed_redis },
+    Case { name: "valkey_is_served_alike", needs: &["redis-server", "valkey-server"], run: killed_valkey },
     Case { name: "a_killed_replica_is_not_noticed", needs: REDIS, run: killed_replica },
     Case { name: "the_masters_host_is_lost_and_returns_as_replica", needs: REDIS, run: lost_master_host },
     Case { name: "the_vip_leaves_a_lost_host_and_is_held_once_after_its_return", needs: REDIS, run: lost_vip_host },
@@ -43,7 +44,11 @@ struct World {
 
 impl World {
     fn new(sandbox: &Sandbox) -> Result<Self, String> {
-        let cluster = Cluster::start(sandbox, Layout::classic(), Path::new(VIGIE)).map_err(text)?;
+        Self::of(sandbox, Layout::classic())
+    }
+
+    fn of(sandbox: &Sandbox, layout: Layout) -> Result<Self, String> {
+        let cluster = Cluster::start(sandbox, layout, Path::new(VIGIE)).map_err(text)?;
         cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
         let started = clock::now();
         let client = Client::start(cluster.lab(), CLIENT, cluster.plan("case")).map_err(text)?;
@@ -91,7 +96,17 @@ fn tell_events(cluster: &Cluster) {
 }
 
 fn killed_redis(sandbox: &Sandbox) -> Outcome {
-    let world = World::new(sandbox)?;
+    killed_server(World::new(sandbox)?)
+}
+
+fn killed_valkey(sandbox: &Sandbox) -> Outcome {
+    let server = program_path("valkey-server").ok_or("it was there a moment ago")?;
+    let mut layout = Layout::classic();
+    layout.settings.push_str(&format!("\n[redis]\nserver = {:?}\n", server.display().to_string()));
+    killed_server(World::of(sandbox, layout)?)
+}
+
+fn killed_server(world: World) -> Outcome {
     let before = world.master()?;
     let fault = clock::now();
     world.cluster.kill_redis(&before).map_err(text)?;

