@@ -234,7 +234,7 @@ fn a_missing_interface_is_told_and_waited_for() {
     let mut ours = a.ours(v3(&a, 100));
     wait("the missing interface is told", LONG, || ours.fault().is_some());
     let fault = ours.fault().unwrap();
-    assert!(fault.contains("\"eth0\" does not exist") && fault.contains("lo"), "{fault}");
+    assert!(fault.contains("no interface \"eth0\"") && fault.contains("lo"), "{fault}");
     a.plug_in();
     ours.becomes(VipState::Master, LONG);
     wait("the address is set", LONG, || a.has(VIP));
