@@ -20,13 +20,14 @@ const BEHAVIOUR: &str = "VIGIE_TEST_WORKER";
 
 /// Not a test of its own: the guard.
 #[test]
+#[ignore = "not a test: a process that tests of this file start"]
 fn the_guard() {
     let Ok(dir) = std::env::var(DIR) else { return };
     if is_worker() {
         return;
     }
     let mut spec = GuardSpec::again(Path::new(&dir).to_owned(), Box::new(|| println!("on_death")));
-    spec.args = ["guarded", "--exact", "the_worker", "--nocapture"].map(Into::into).to_vec();
+    spec.args = ["guarded", "--exact", "the_worker", "--ignored", "--nocapture"].map(Into::into).to_vec();
     let code = guard(&spec).unwrap_or_else(|error| {
         println!("refused: {error}");
         std::process::ExitCode::from(1)
@@ -49,6 +50,7 @@ impl ExitProcess for std::process::ExitCode {
 
 /// Not a test of its own: the worker.
 #[test]
+#[ignore = "not a test: a process that tests of this file start"]
 fn the_worker() {
     let Ok(behaviour) = std::env::var(BEHAVIOUR) else { return };
     if !is_worker() {
@@ -93,7 +95,7 @@ impl Guarded {
         // are blocked from the start.
         let mut command = Command::new("env");
         command.args(["--block-signal=TERM", "--block-signal=INT", "--block-signal=HUP"]);
-        command.arg(std::env::current_exe().unwrap()).args(["--exact", "the_guard", "--nocapture"]);
+        command.arg(std::env::current_exe().unwrap()).args(["--exact", "the_guard", "--ignored", "--nocapture"]);
         let mut guard = command.env(DIR, dir).env(BEHAVIOUR, behaviour).stdout(Stdio::piped()).spawn().unwrap();
         let (said, lines) = mpsc::channel();
         let out = BufReader::new(guard.stdout.take().unwrap());
