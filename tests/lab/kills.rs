@@ -183,10 +183,13 @@ fn everything(sandbox: &Sandbox) -> Outcome {
     // Once as it began, and once with a master that is not the first one of the file.
     for to in [None, Some("redis-02")] {
         if to.is_some() {
+            // Its replicas serve before each sentinel knows that they are in sync.
+            world.wait_healthy()?;
             world.cluster.failover("redis-03", to).map_err(text)?;
             world.wait_healthy()?;
         }
         let (_, master) = world.wait_whole(Instant::now(), WHOLE_TIME)?;
+        world.wait_recorded(master)?;
         world.mark()?;
         kill_all(&world)?;
         let since = Instant::now();

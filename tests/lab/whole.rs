@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use vigie::cores::redis::Durable;
 use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::connection::Connection;
+use vigie::runtime::redis::record;
 use vigie::wire::info::{Info, Role};
 use vigie::wire::resp::Reply;
 
@@ -169,6 +171,21 @@ impl World {
     pub(crate) fn vip_holder(&self) -> Result<&'static str, String> {
         let holders = self.cluster.vip_holders().map_err(text)?;
         holders.first().copied().ok_or_else(|| "nobody holds the virtual IP".to_owned())
+    }
+
+    /// Waits until the redis of `node` has on disk that it is the master of the decision. Who dies before that is passed over
+    /// for one that has: its disk proves nothing of what it had as master.
+    pub(crate) fn wait_recorded(&self, node: &str) -> Outcome {
+        let recorded = || {
+            let epoch = self.cluster.status(node).map_err(text)?.master.map(|master| master.epoch);
+            let durable: Option<Durable> = record(&self.cluster.state_dir(node)).load().map_err(text)?;
+            let history = durable.and_then(|durable| durable.history).filter(|history| history.in_sync);
+            match history {
+                Some(history) if Some(history.epoch) == epoch => Ok(()),
+                _ => Err(format!("{node}, master of epoch {epoch:?}, recorded {history:?}")),
+            }
+        };
+        wait_ok("the master is not recorded", Instant::now(), START_TIME, recorded).map(drop)
     }
 
     /// Writes one more key that must never be lost: acknowledged through the virtual IP, and on a replica.

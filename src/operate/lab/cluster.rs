@@ -242,7 +242,8 @@ impl Cluster {
         Plan::new(SocketAddr::new(self.layout.vip, PORT), self.layout.password.clone(), run)
     }
 
-    fn state_dir(&self, node: &str) -> PathBuf {
+    /// The state directory of a node.
+    pub fn state_dir(&self, node: &str) -> PathBuf {
         self.lab.scratch().join(node).join("state")
     }
 

@@ -10,7 +10,7 @@ mod server;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ pub async fn run(
         include: setup.config.include.iter().map(PathBuf::from).collect(),
         priority: setup.priority,
     };
-    let store = Store::new(setup.state_dir.join("redis.record"), RECORD);
+    let store = record(&setup.state_dir);
     let own = SocketAddr::new(conf.own_ip(), conf.port);
     let (checked, loaded, conf, store) = blocking(move || (conf.check(), store.load::<Durable>(), conf, store)).await;
     checked?;
@@ -165,6 +165,11 @@ async fn watch_stop(mut stop: watch::Receiver<bool>, inputs: mpsc::Sender<Input>
     // A sender that is gone means stop, too: nobody could say it any more.
     let _ = stop.wait_for(|stop| *stop).await;
     let _ = inputs.send(Input::Stop).await;
+}
+
+/// Where a supervisor keeps its [`Durable`].
+pub fn record(state_dir: &Path) -> Store {
+    Store::new(state_dir.join("redis.record"), RECORD)
 }
 
 /// A record, and who waits for it to be on disk.
