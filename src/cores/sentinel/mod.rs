@@ -30,6 +30,7 @@ mod promote;
 mod quorum;
 mod render;
 mod select;
+mod state;
 mod switchover;
 
 pub use durable::{Durable, DurableMaster};
@@ -37,6 +38,7 @@ pub use event::{Event, Severity};
 pub use instance::LinkId;
 pub use monitor::Tag;
 pub use select::Rejection;
+pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Place, Settings, State};
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
+use super::status::latest_decision;
 use super::store::{Kind, Store, StoreError};
 use crate::base::{Epoch, Machine, NodeName, Secret};
 use crate::config;
@@ -138,10 +139,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
     let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
     let masters = sentinels.flat_map(|sentinel| &sentinel.masters).filter(|master| master.name.as_str() == cluster);
-    masters.fold((None, None), |(decision, leading), master| {
-        let later = [decision, master.decision].into_iter().flatten().max_by_key(|decision: &Decision| decision.epoch);
-        (later, leading.max(master.leads))
-    })
+    (latest_decision(view, cluster), masters.filter_map(|master| master.leads).max())
 }
 
 async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
