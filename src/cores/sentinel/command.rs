@@ -68,7 +68,7 @@ impl Sentinel {
     /// Whether a client may change state.
     fn trusted(&self, client: ClientId) -> bool {
         let Some(client) = self.clients.get(&client) else { return false };
-        self.config.password.is_none() || client.authenticated || self.config.trusted.contains(&client.address)
+        self.password.is_none() || client.authenticated || self.trusted.contains(&client.address)
     }
 
     pub(super) fn command(&mut self, client: ClientId, args: &[Bytes], now: Instant) {
@@ -141,7 +141,7 @@ impl Sentinel {
             [user, password] => (Some(user), password),
             _ => return arity("auth"),
         };
-        let Some(expected) = &self.config.password else {
+        let Some(expected) = &self.password else {
             return error(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
                  configuration is correct?",
@@ -304,7 +304,7 @@ impl Sentinel {
             "get-master-addr-by-name" => {
                 let [master] = rest else { return arity("sentinel|get-master-addr-by-name") };
                 let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
-                match found.and_then(|m| self.durable.decision(m)) {
+                match found.and_then(|m| self.decision(m)) {
                     Some(decision) => {
                         let (ip, port) = (decision.master.ip().to_string(), decision.master.port().to_string());
                         Answer::Reply(Reply::Array(vec![bulk(ip), bulk(port)]))
@@ -375,13 +375,14 @@ impl Sentinel {
     }
 
     fn ckquorum(&self, m: usize) -> Answer {
-        let usable = 1 + self.peers.iter().filter(|peer| peer.id.is_some() && peer.down_since.is_none()).count();
+        let peers = self.peers_of(m).map(|p| &self.peers[p]);
+        let usable = 1 + peers.filter(|peer| peer.id.is_some() && peer.down_since.is_none()).count();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
         let mut faults = Vec::new();
         if usable < quorum {
             faults.push("Not enough available Sentinels to reach the specified quorum for this master");
         }
-        if usable < self.majority() {
+        if usable < self.majority(m) {
             faults.push("Not enough available Sentinels to reach the majority and authorize a failover");
         }
         if faults.is_empty() {

@@ -167,7 +167,7 @@ impl Sentinel {
 
     /// A decision of others makes whatever was under way here pointless, unless it is further and of a higher epoch.
     pub(super) fn become_idle(&mut self, m: usize, now: Instant) {
-        let known = self.durable.decision(m).map_or(0, |decision| decision.epoch);
+        let known = self.decision(m).map_or(0, |decision| decision.epoch);
         match self.masters[m].failover {
             Failover::Promoting { step: Promotion::Sent { .. }, epoch, .. } if epoch > known => {}
             Failover::Idle { .. } | Failover::Following { .. } | Failover::Waiting { cause: Cause::Down, .. } => {
@@ -262,7 +262,7 @@ impl Sentinel {
         if self.shut_out(m) {
             return None;
         }
-        if self.durable.decision(m).is_none() {
+        if self.decision(m).is_none() {
             return self.bootstrap_node(m).map(|_| Cause::Bootstrap);
         }
         self.masters[m].odown_since?;
@@ -296,7 +296,7 @@ impl Sentinel {
         if self.other_leads(m) {
             return;
         }
-        let rank = self.rank();
+        let rank = self.rank(m);
         let jitter = if rank == 0 { Duration::ZERO } else { self.rng.below(STAGGER_JITTER) };
         self.enter(m, Failover::Waiting { cause, start_at: now + STAGGER * rank + jitter });
     }
@@ -347,9 +347,9 @@ impl Sentinel {
 
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
     pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
-        let epoch = self.durable.current_epoch + 1;
+        let epoch = self.current_epoch + 1;
         self.raise_epoch(epoch);
-        if self.durable.current_epoch != epoch {
+        if self.current_epoch != epoch {
             let reason = "epochs are used up";
             return self.abort(m, "-failover-abort-not-elected", reason, now);
         }
@@ -362,8 +362,8 @@ impl Sentinel {
 
     fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority().max(quorum));
-        if self.durable.current_epoch > epoch {
+        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority(m).max(quorum));
+        if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if votes >= needed {
             self.master_event("+elected-leader", m, "");
@@ -371,7 +371,7 @@ impl Sentinel {
             self.elected(m, cause, epoch, now);
         } else if now >= until || votes + self.votes_open(m, epoch) < needed {
             // A split vote is known to be one as soon as everybody alive has voted: no use in waiting.
-            let reason = format!("not elected: {votes} of {} votes", self.config.voters.len());
+            let reason = format!("not elected: {votes} of {} votes", self.voters(m));
             self.abort(m, "-failover-abort-not-elected", &reason, now);
         } else {
             self.wake_at(until);
@@ -411,7 +411,7 @@ impl Sentinel {
         (since, until): (Instant, Instant),
         now: Instant,
     ) {
-        if self.durable.current_epoch > epoch {
+        if self.current_epoch > epoch {
             return self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         }
         let (proved, master) = (self.proved_down(m), self.master_at(m));
@@ -487,7 +487,7 @@ impl Sentinel {
             info_age_max: Duration::from_secs(5),
             link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
             lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
-            epoch: self.durable.decision(m).map_or(0, |decision| decision.epoch),
+            epoch: self.decision(m).map_or(0, |decision| decision.epoch),
         }
     }
 
@@ -542,14 +542,14 @@ impl Sentinel {
     /// The redis that becomes the first master, if the cluster has never had one and a majority of the sentinels says so.
     fn bootstrap_node(&self, m: usize) -> Option<usize> {
         let unrecorded = |p: &usize| self.peer_master(*p, m).is_some_and(|facts| facts.decision.is_none());
-        let agreeing = 1 + (0..self.peers.len()).filter(unrecorded).count();
+        let agreeing = 1 + self.peers_of(m).filter(unrecorded).count();
         let n = self.masters[m].config.nodes.iter().position(|node| node.bootstrap)?;
         let node = &self.masters[m].nodes[n];
         let closed = node.info.as_ref().is_some_and(|info| info.is_closed() && !info.loading);
         let alive = node.fresh_facts().is_none_or(|facts| {
             facts.process == Process::Alive && matches!(facts.role, RedisRole::Closed | RedisRole::Unknown)
         });
-        let ready = agreeing >= self.majority() && closed && alive && node.command.up().is_some();
+        let ready = agreeing >= self.majority(m) && closed && alive && node.command.up().is_some();
         ready.then_some(n)
     }
 }

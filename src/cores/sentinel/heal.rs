@@ -22,7 +22,7 @@ impl Sentinel {
     /// A master that is one already, at its place in the file, where no sentinel has a record: as a stock sentinel takes
     /// over what it is told to monitor.
     pub(super) fn adopt_first(&mut self, m: usize, now: Instant) {
-        if self.durable.decision(m).is_some() {
+        if self.decision(m).is_some() {
             return;
         }
         let n = self.master_at(m);
@@ -44,7 +44,7 @@ impl Sentinel {
     pub(super) fn heal(&mut self, m: usize, now: Instant) {
         let idle = matches!(self.masters[m].failover, Failover::Idle { .. });
         let at = self.master_at(m);
-        if self.durable.decision(m).is_none() || !idle || self.other_leads(m) {
+        if self.decision(m).is_none() || !idle || self.other_leads(m) {
             return;
         }
         let master = &self.masters[m].nodes[at];
@@ -60,7 +60,7 @@ impl Sentinel {
     }
 
     fn heal_node(&mut self, m: usize, n: usize, now: Instant) {
-        let (to, rank) = (self.monitored(m), self.rank());
+        let (to, rank) = (self.monitored(m), self.rank(m));
         let decided_at = self.masters[m].decided_at;
         let node = &self.masters[m].nodes[n];
         // What it said before the decision is no disagreement with it.

@@ -1,5 +1,6 @@
 //! What is known of one redis and of one other sentinel, and the links to them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::frame::{RedisFacts, SentinelFacts};
 use crate::wire::info::Info;
 
-use super::Voter;
+use super::MasterId;
 
 /// The name of one connection, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,9 +81,18 @@ pub(super) enum Reconf {
     Done,
 }
 
+/// Names an instance as long as this process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InstanceId(pub(super) u32);
+
+/// Names another sentinel as long as this process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PeerId(pub(super) u32);
+
 /// One redis.
 #[derive(Debug)]
 pub(super) struct Instance {
+    pub(super) id: InstanceId,
     pub(super) address: SocketAddr,
     /// Its node; none if it is not in the file.
     pub(super) node: Option<NodeName>,
@@ -121,8 +131,9 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn new(address: SocketAddr, node: Option<NodeName>, now: Instant) -> Self {
+    pub(super) fn new(id: InstanceId, address: SocketAddr, node: Option<NodeName>, now: Instant) -> Self {
         Self {
+            id,
             address,
             node,
             command: Link::default(),
@@ -211,7 +222,10 @@ pub(super) struct Opinion {
 /// One other sentinel.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) voter: Voter,
+    pub(super) key: PeerId,
+    /// Its node; none if it is not in the file.
+    pub(super) name: Option<NodeName>,
+    pub(super) address: SocketAddr,
     /// Its run id, once heard.
     pub(super) id: Option<RunId>,
     pub(super) link: Link,
@@ -222,8 +236,8 @@ pub(super) struct Peer {
     pub(super) last_reply: Instant,
     pub(super) last_hello: Instant,
     pub(super) down_since: Option<Instant>,
-    /// One per master.
-    pub(super) opinions: Vec<Opinion>,
+    /// One per master that it is known to watch.
+    pub(super) opinions: BTreeMap<MasterId, Opinion>,
     pub(super) facts: Option<SentinelFacts>,
     pub(super) fresh: bool,
     /// Whether it has ever spoken over the peer link: a stock sentinel does not.
@@ -231,10 +245,18 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(voter: Voter, masters: usize, now: Instant) -> Self {
+    pub(super) fn new(
+        key: PeerId,
+        name: Option<NodeName>,
+        address: SocketAddr,
+        id: Option<RunId>,
+        now: Instant,
+    ) -> Self {
         Self {
-            voter,
-            id: None,
+            key,
+            name,
+            address,
+            id,
             link: Link::default(),
             ping_due: now,
             ping_sent: None,
@@ -243,7 +265,7 @@ impl Peer {
             last_reply: now,
             last_hello: now,
             down_since: None,
-            opinions: vec![Opinion::default(); masters],
+            opinions: BTreeMap::new(),
             facts: None,
             fresh: false,
             spoke: false,
@@ -252,6 +274,11 @@ impl Peer {
 
     pub(super) fn fresh_facts(&self) -> Option<&SentinelFacts> {
         self.facts.as_ref().filter(|_| self.fresh)
+    }
+
+    /// What it said of a master; nothing if it does not watch it.
+    pub(super) fn opinion(&self, master: MasterId) -> Opinion {
+        self.opinions.get(&master).copied().unwrap_or_default()
     }
 
     /// Whether it can be counted on to answer.

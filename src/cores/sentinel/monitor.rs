@@ -1,18 +1,20 @@
 //! Links, PING, INFO and hello; what the answers say; and when an instance is found down.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, Instant};
+use crate::base::{Epoch, Instant, Secret};
 use crate::wire::frame::{Process, RedisFacts, RedisRole};
 use crate::wire::hello::{self, Hello};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
 use super::instance::{Instance, Link, LinkId};
-use super::{EXTRA_NODES_MAX, Event, NodeFacts, Output, Sentinel, Severity};
+use super::{
+    EXTRA_NODES_MAX, Event, MasterConfig, MasterId, Membership, NodeFacts, Output, Owner, Sentinel, Settings, Severity,
+};
 
 /// What a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,8 @@ pub enum Tag {
     Info,
     /// SUBSCRIBE
     Subscribe,
-    /// SENTINEL IS-MASTER-DOWN-BY-ADDR about the master at that place, by the address it had when that was asked.
-    Ask(usize, SocketAddr),
+    /// SENTINEL IS-MASTER-DOWN-BY-ADDR about that master, by the address it had when that was asked.
+    Ask(MasterId, SocketAddr),
     /// The EXEC that makes a replica the master, in the failover of that epoch.
     Promote(Epoch),
     /// ROLE of the replica to promote.
@@ -72,17 +74,15 @@ impl Sentinel {
     }
 
     fn far(&self, link: LinkId) -> Option<Far> {
-        for (m, master) in self.masters.iter().enumerate() {
-            for (n, node) in master.nodes.iter().enumerate() {
-                if node.command.id() == Some(link) {
-                    return Some(Far::Command(m, n));
-                }
-                if node.pubsub.id() == Some(link) {
-                    return Some(Far::PubSub(m, n));
-                }
-            }
+        let place = |master, instance| {
+            let m = self.place_of(master)?;
+            Some((m, self.masters[m].nodes.iter().position(|node| node.id == instance)?))
+        };
+        match self.links.get(&link)?.0 {
+            Owner::Command(master, instance) => place(master, instance).map(|(m, n)| Far::Command(m, n)),
+            Owner::PubSub(master, instance) => place(master, instance).map(|(m, n)| Far::PubSub(m, n)),
+            Owner::Peer(key) => self.peers.iter().position(|peer| peer.key == key).map(Far::Peer),
         }
-        self.peers.iter().position(|peer| peer.link.id() == Some(link)).map(Far::Peer)
     }
 
     fn fresh_link(&mut self) -> LinkId {
@@ -90,30 +90,45 @@ impl Sentinel {
         LinkId(self.links_made)
     }
 
-    fn greet(&mut self, link: LinkId, kind: &str) {
-        if let Some(password) = self.config.password.clone() {
-            self.query(link, Tag::Auth, &["AUTH", password.reveal()]);
+    fn greet(&mut self, link: LinkId, user: Option<&str>, password: Option<&Secret>, kind: &str) {
+        match (user, password) {
+            (Some(user), Some(password)) => self.query(link, Tag::Auth, &["AUTH", user, password.reveal()]),
+            (None, Some(password)) => self.query(link, Tag::Auth, &["AUTH", password.reveal()]),
+            (_, None) => {}
         }
         let id = self.me().to_string();
         self.query(link, Tag::Ignored, &["CLIENT", "SETNAME", &format!("sentinel-{}-{kind}", &id[..8])]);
     }
 
-    pub(super) fn link_up(&mut self, link: LinkId, now: Instant) {
+    fn greet_redis(&mut self, m: usize, link: LinkId, kind: &str) {
+        let MasterConfig { auth_user, auth_pass, .. } = &self.masters[m].config;
+        let (user, password) = (auth_user.clone(), auth_pass.clone());
+        self.greet(link, user.as_deref(), password.as_ref(), kind);
+    }
+
+    fn greet_peer(&mut self, link: LinkId) {
+        let Settings { sentinel_user, sentinel_pass, require_pass, .. } = &self.settings;
+        let (user, password) = (sentinel_user.clone(), sentinel_pass.clone().or_else(|| require_pass.clone()));
+        self.greet(link, user.as_deref(), password.as_ref(), "cmd");
+    }
+
+    pub(super) fn link_up(&mut self, link: LinkId, local: IpAddr, now: Instant) {
+        self.links.get_mut(&link).into_iter().for_each(|(_, own)| *own = Some(local));
         match self.far(link) {
             None => {}
             Some(Far::Command(m, n)) => {
-                self.greet(link, "cmd");
+                self.greet_redis(m, link, "cmd");
                 let node = &mut self.masters[m].nodes[n];
                 node.command.connected(now);
                 (node.ping_due, node.info_due) = (now, now);
             }
             Some(Far::PubSub(m, n)) => {
-                self.greet(link, "pubsub");
+                self.greet_redis(m, link, "pubsub");
                 self.query(link, Tag::Subscribe, &["SUBSCRIBE", hello::CHANNEL]);
                 self.masters[m].nodes[n].pubsub.connected(now);
             }
             Some(Far::Peer(p)) => {
-                self.greet(link, "cmd");
+                self.greet_peer(link);
                 let peer = &mut self.peers[p];
                 peer.link.connected(now);
                 peer.ping_due = now;
@@ -123,7 +138,9 @@ impl Sentinel {
     }
 
     pub(super) fn link_down(&mut self, link: LinkId, reason: &str, now: Instant) {
-        match self.far(link) {
+        let far = self.far(link);
+        self.links.remove(&link);
+        match far {
             None => {}
             Some(Far::Command(m, n)) => {
                 let node = &mut self.masters[m].nodes[n];
@@ -142,17 +159,18 @@ impl Sentinel {
         peer.ping_sent = None;
         peer.ping_due = now;
         peer.silent_since.get_or_insert(now);
-        peer.opinions.iter_mut().for_each(|opinion| opinion.asked = None);
+        peer.opinions.values_mut().for_each(|opinion| opinion.asked = None);
     }
 
     /// Opens a link that should be open.
-    fn open(&mut self, link: &Link, address: SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
+    fn open(&mut self, link: &Link, owner: Owner, address: SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
         let Link::Down { retry_at, backoff } = *link else { return None };
         if now < retry_at {
             self.wake_at(retry_at);
             return None;
         }
         let id = self.fresh_link();
+        self.links.insert(id, (owner, None));
         self.free.push(Output::Connect { link: id, address, limit: limit.min(CONNECT_MAX) });
         Some(Link::Connecting { id, backoff })
     }
@@ -162,12 +180,13 @@ impl Sentinel {
         let down_after = self.masters[m].config.down_after;
         let node = &self.masters[m].nodes[n];
         let (address, command, pubsub) = (node.address, node.command.clone(), node.pubsub.clone());
-        if let Some(link) = self.open(&command, address, down_after, now) {
+        let (master, instance) = (self.masters[m].id, node.id);
+        if let Some(link) = self.open(&command, Owner::Command(master, instance), address, down_after, now) {
             self.masters[m].nodes[n].command = link;
         }
         // The second link follows the first: what cannot be reached need not be tried twice.
         if command.up().is_some()
-            && let Some(link) = self.open(&pubsub, address, down_after, now)
+            && let Some(link) = self.open(&pubsub, Owner::PubSub(master, instance), address, down_after, now)
         {
             self.masters[m].nodes[n].pubsub = link;
         }
@@ -186,14 +205,7 @@ impl Sentinel {
             }
             // A connection through a network that was cut would come back only when TCP tries again, seconds later.
             Some(sent) if now >= sent + down_after => {
-                self.free.push(Output::Hangup(link));
-                let node = &mut self.masters[m].nodes[n];
-                node.command.ended(now);
-                node.command_lost(now);
-                if let Some(pubsub) = node.pubsub.id() {
-                    node.pubsub.ended(now);
-                    self.free.push(Output::Hangup(pubsub));
-                }
+                self.hang_up_node(m, n, now);
                 self.wake_at(now);
                 return;
             }
@@ -203,6 +215,24 @@ impl Sentinel {
             let due = self.masters[m].nodes[n].info_due;
             if now >= due { self.ask_info(m, n, now) } else { self.wake_at(due) }
         }
+    }
+
+    pub(super) fn hang_up(&mut self, link: LinkId) {
+        self.links.remove(&link);
+        self.free.push(Output::Hangup(link));
+    }
+
+    pub(super) fn hang_up_node(&mut self, m: usize, n: usize, now: Instant) {
+        let node = &mut self.masters[m].nodes[n];
+        let (command, pubsub) = (node.command.id(), node.pubsub.id());
+        if command.is_some() {
+            node.command.ended(now);
+            node.command_lost(now);
+        }
+        if pubsub.is_some() {
+            node.pubsub.ended(now);
+        }
+        command.into_iter().chain(pubsub).for_each(|link| self.hang_up(link));
     }
 
     /// Asks for INFO at once, unless an answer is already on its way.
@@ -226,8 +256,8 @@ impl Sentinel {
     /// Keeps the link to one other sentinel and its pings going.
     pub(super) fn tend_peer(&mut self, p: usize, now: Instant) {
         let down_after = self.masters.first().map_or(CONNECT_MAX, |master| master.config.down_after);
-        let (link, address) = (self.peers[p].link.clone(), self.peers[p].voter.address);
-        if let Some(link) = self.open(&link, address, down_after, now) {
+        let (link, address) = (self.peers[p].link.clone(), self.peers[p].address);
+        if let Some(link) = self.open(&link, Owner::Peer(self.peers[p].key), address, down_after, now) {
             self.peers[p].link = link;
         }
         self.judge_peer(p, down_after, now);
@@ -243,12 +273,18 @@ impl Sentinel {
             }
             None => self.wake_at(self.peers[p].ping_due),
             Some(sent) if now >= sent + down_after => {
-                self.free.push(Output::Hangup(link));
+                self.hang_up(link);
                 self.peer_lost(p, now);
                 self.wake_at(now);
             }
             Some(sent) => self.wake_at(sent + down_after),
         }
+    }
+
+    /// The masters that a peer is known to watch.
+    pub(super) fn watched_by(&self, p: usize) -> Vec<usize> {
+        let knows = |m: &usize| self.peers[p].opinions.contains_key(&self.masters[*m].id);
+        (0..self.masters.len()).filter(knows).collect()
     }
 
     fn judge_peer(&mut self, p: usize, down_after: Duration, now: Instant) {
@@ -262,9 +298,10 @@ impl Sentinel {
             return;
         }
         peer.down_since = down.then_some(now);
-        let (id, address) = (peer.id, peer.voter.address);
+        let (id, address) = (peer.id, peer.address);
+        self.touch_all();
         if let Some(id) = id {
-            for m in 0..self.masters.len() {
+            for m in self.watched_by(p) {
                 self.sentinel_event(if down { "+sdown" } else { "-sdown" }, m, id, address);
             }
         }
@@ -427,18 +464,18 @@ impl Sentinel {
 
     /// A replica that the master knows of.
     fn found(&mut self, m: usize, address: SocketAddr, now: Instant) {
-        let master = &mut self.masters[m];
+        let master = &self.masters[m];
         let known = master.nodes.iter().any(|node| node.address == address);
         if !known && master.nodes.len() < master.config.nodes.len() + EXTRA_NODES_MAX {
-            master.nodes.push(Instance::new(address, None, now));
-            let n = master.nodes.len() - 1;
+            let n = self.index_of(m, address, now);
+            self.dirty = true;
             self.node_event("+slave", m, n, "");
         }
     }
 
     /// Decides whether this sentinel, by itself, finds the redis down.
     pub(super) fn judge(&mut self, m: usize, n: usize, now: Instant) {
-        let is_master = n == self.master_at(m) && self.durable.decision(m).is_some();
+        let is_master = n == self.master_at(m) && self.decision(m).is_some();
         let config = &self.masters[m].config;
         let node = &self.masters[m].nodes[n];
         let busy = node.busy_since.is_some() || node.fresh_facts().is_some_and(|facts| is_busy(facts, node.served));
@@ -497,20 +534,32 @@ impl Sentinel {
                 self.ask_info(m, n, now);
             }
         }
-        if let Some(p) = self.peers.iter().position(|peer| peer.voter.name == name) {
+        if let Some(p) = self.peers.iter().position(|peer| peer.name.as_ref() == Some(&name)) {
             self.peer_facts(p, sentinel, fresh, now);
         }
     }
 
+    /// The address under which this sentinel is reached by whoever is at the other end of a link.
+    pub(super) fn announced(&self, link: LinkId) -> Option<SocketAddr> {
+        match &self.membership {
+            Membership::Voters { me, all } => all.iter().find(|voter| voter.name == *me).map(|voter| voter.address),
+            Membership::Discovered { port } => {
+                let ip = self.settings.announce_ip.as_ref().and_then(|ip| ip.parse().ok());
+                let ip = ip.or_else(|| self.links.get(&link).and_then(|(_, own)| *own))?;
+                Some(SocketAddr::new(ip, self.settings.announce_port.unwrap_or(*port)))
+            }
+        }
+    }
+
     /// The greeting as this sentinel publishes it now.
-    fn hello(&self, m: usize) -> Option<Hello> {
+    fn hello(&self, m: usize, link: LinkId) -> Option<Hello> {
         Some(Hello {
-            address: self.address()?,
+            address: self.announced(link)?,
             id: self.me(),
-            current_epoch: self.durable.current_epoch,
+            current_epoch: self.current_epoch,
             master_name: self.masters[m].config.name.clone(),
             master: self.monitored(m),
-            config_epoch: self.durable.decision(m).map_or(0, |decision| decision.epoch),
+            config_epoch: self.decision(m).map_or(0, |decision| decision.epoch),
         })
     }
 
@@ -524,26 +573,23 @@ impl Sentinel {
     /// Publishes the greeting everywhere. Behind the fence: it tells of the decision.
     pub(super) fn say_hello(&mut self, m: usize, now: Instant) {
         self.masters[m].hello_due = now + HELLO_PERIOD;
-        let Some(hello) = self.hello(m).map(|hello| hello.to_string()) else { return };
         // PUBLISH is held by CLIENT PAUSE … WRITE, and with it everything behind it on the same link.
         let paused = if self.somebody_leads(m) { Some(self.master_at(m)) } else { None };
-        let args = words(&["PUBLISH", hello::CHANNEL, &hello]);
-        for (n, node) in self.masters[m].nodes.iter().enumerate() {
-            if let Some(link) = node.command.up().filter(|_| paused != Some(n)) {
-                self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: args.clone() });
-            }
-        }
-        for link in self.peers.iter().filter_map(|peer| peer.link.up()) {
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: args.clone() });
-        }
+        let nodes = self.masters[m].nodes.iter().enumerate().filter(|(n, _)| paused != Some(*n));
+        let nodes = nodes.filter_map(|(_, node)| node.command.up());
+        let links: Vec<_> = nodes.chain(self.peers_of(m).filter_map(|p| self.peers[p].link.up())).collect();
+        links.into_iter().for_each(|link| self.publish_hello(m, link));
+    }
+
+    fn publish_hello(&mut self, m: usize, link: LinkId) {
+        let Some(hello) = self.hello(m, link) else { return };
+        let args = words(&["PUBLISH", hello::CHANNEL, &hello.to_string()]);
+        self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
     }
 
     fn say_hello_to_peer(&mut self, p: usize) {
-        for m in 0..self.masters.len() {
-            let (Some(link), Some(hello)) = (self.peers[p].link.up(), self.hello(m)) else { continue };
-            let args = words(&["PUBLISH", hello::CHANNEL, &hello.to_string()]);
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
-        }
+        let Some(link) = self.peers[p].link.up() else { return };
+        self.watched_by(p).into_iter().for_each(|m| self.publish_hello(m, link));
     }
 
     pub(super) fn hello_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {
@@ -558,7 +604,7 @@ impl Sentinel {
         if hello.id == self.me() {
             return;
         }
-        let Some(p) = self.peers.iter().position(|peer| peer.voter.address == hello.address) else { return };
+        let Some(p) = self.peers.iter().position(|peer| peer.address == hello.address) else { return };
         let Some(m) = self.masters.iter().position(|master| master.config.name == hello.master_name) else { return };
         self.peers[p].last_hello = now;
         self.know_peer(p, hello.id);

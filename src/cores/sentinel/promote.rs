@@ -52,7 +52,7 @@ impl Sentinel {
         }
         self.wake_at(until);
         match (step, link) {
-            (Promotion::Unsent, _) if self.durable.current_epoch > epoch => {
+            (Promotion::Unsent, _) if self.current_epoch > epoch => {
                 self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
             }
             (_, None) => {}
@@ -120,7 +120,7 @@ impl Sentinel {
         let from = self.monitored(m);
         self.node_event("+promoted-slave", m, target, "");
         self.node_event("+failover-state-reconf-slaves", m, target, "");
-        if self.durable.decision(m).is_some_and(|known| known.epoch >= epoch) {
+        if self.decision(m).is_some_and(|known| known.epoch >= epoch) {
             // Too late: a higher decision stands, and healing will make this one a replica again.
             return self.become_idle(m, now);
         }

@@ -135,9 +135,9 @@ impl Sentinel {
             flags.push("force_failover");
         }
         self.node_head(&mut map, m, n, &flags.join(","), now);
-        map.put("config-epoch", self.durable.decision(m).map_or(0, |decision| decision.epoch).to_string());
+        map.put("config-epoch", self.decision(m).map_or(0, |decision| decision.epoch).to_string());
         map.put("num-slaves", self.replicas(m).count().to_string());
-        map.put("num-other-sentinels", self.known_peers().count().to_string());
+        map.put("num-other-sentinels", self.known_peers(m).count().to_string());
         map.put("quorum", master.config.quorum.to_string());
         map.put("failover-timeout", ms(master.config.failover_timeout));
         map.put("parallel-syncs", master.config.parallel_syncs.to_string());
@@ -152,8 +152,8 @@ impl Sentinel {
         (0..nodes.len()).filter(move |n| *n != at && announced(&nodes[*n]))
     }
 
-    fn known_peers(&self) -> impl Iterator<Item = &Peer> {
-        self.peers.iter().filter(|peer| peer.id.is_some())
+    fn known_peers(&self, m: usize) -> impl Iterator<Item = &Peer> {
+        self.peers_of(m).map(|p| &self.peers[p]).filter(|peer| peer.id.is_some())
     }
 
     pub(super) fn replica_maps(&self, m: usize, now: Instant) -> Reply {
@@ -193,12 +193,12 @@ impl Sentinel {
     }
 
     pub(super) fn sentinel_maps(&self, m: usize, now: Instant) -> Reply {
-        Reply::Array(self.known_peers().map(|peer| self.sentinel_map(m, peer, now)).collect())
+        Reply::Array(self.known_peers(m).map(|peer| self.sentinel_map(m, peer, now)).collect())
     }
 
     fn sentinel_map(&self, m: usize, peer: &Peer, now: Instant) -> Reply {
         let id = peer.id.map_or(String::new(), |id| id.to_string());
-        let opinion = peer.opinions[m];
+        let opinion = peer.opinion(self.masters[m].id);
         let mut flags = vec![];
         if peer.down_since.is_some() {
             flags.push("s_down");
@@ -212,8 +212,8 @@ impl Sentinel {
         }
         let mut map = Map(Vec::with_capacity(32));
         map.put("name", id.clone());
-        map.put("ip", peer.voter.address.ip().to_string());
-        map.put("port", peer.voter.address.port().to_string());
+        map.put("ip", peer.address.ip().to_string());
+        map.put("port", peer.address.port().to_string());
         map.put("runid", id);
         map.put("flags", flags.join(","));
         map.put("link-pending-commands", usize::from(peer.ping_sent.is_some()).to_string());
@@ -240,7 +240,7 @@ impl Sentinel {
         let _ = match name {
             "server" => {
                 let up = now.since(self.started_at).as_secs();
-                let port = self.address().map_or(0, |address| address.port());
+                let port = self.port();
                 write!(
                     text,
                     "# Server\r\nredis_version:{REDIS_VERSION}\r\nvigie_version:{}\r\nredis_mode:sentinel\r\nrun_id:{}\r\n\
@@ -272,7 +272,7 @@ impl Sentinel {
             (None, None) => "ok",
         };
         let (name, address) = (&master.config.name, self.monitored(m));
-        let (slaves, sentinels) = (self.replicas(m).count(), 1 + self.known_peers().count());
+        let (slaves, sentinels) = (self.replicas(m).count(), 1 + self.known_peers(m).count());
         format!("master{m}:name={name},status={status},address={address},slaves={slaves},sentinels={sentinels}\r\n")
     }
 }

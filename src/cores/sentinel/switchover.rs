@@ -94,7 +94,7 @@ impl Sentinel {
     }
 
     pub(super) fn begin_ordered(&mut self, m: usize, by: By, to: Option<usize>, now: Instant) -> Result<(), Refused> {
-        if self.durable.decision(m).is_none() {
+        if self.decision(m).is_none() {
             return Err(Refused::NoMaster);
         }
         if !matches!(self.masters[m].failover, Failover::Idle { .. }) || self.other_leads(m) {
@@ -222,7 +222,7 @@ impl Sentinel {
     /// While writes are held: the limits.
     pub(super) fn step_holding(&mut self, m: usize, epoch: Epoch, until: Instant, now: Instant) {
         let at = self.master_at(m);
-        if self.durable.current_epoch > epoch {
+        if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if self.masters[m].odown_since.is_some() {
             self.abort(m, "-failover-abort-slave-timeout", "the master went down meanwhile", now);

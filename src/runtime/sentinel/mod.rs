@@ -17,7 +17,9 @@ use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
 use crate::cores::cluster::{Part, View};
-use crate::cores::sentinel::{Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Sentinel, Severity};
+use crate::cores::sentinel::{
+    Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
+};
 use crate::wire::frame::RedisFacts;
 
 use links::Links;
@@ -214,7 +216,7 @@ impl Execute<Sentinel> for Runner {
                     return Flow::Feed(Input::LinkDown(link, reason));
                 }
             }
-            Output::Store(durable) => return self.save(durable).await,
+            Output::Store(record) => return self.save(record).await,
             Output::Respond(client, answer) => self.clients.respond(client, &answer),
             Output::Dismiss(client) => self.clients.dismiss(client),
             // Without a peer link nobody listens, and the sentinel works all the same.
@@ -245,7 +247,10 @@ impl Execute<Sentinel> for Runner {
 }
 
 impl Runner {
-    async fn save(&mut self, durable: Durable) -> Flow<Input> {
+    async fn save(&mut self, record: Record) -> Flow<Input> {
+        let Record::Votes(durable) = record else {
+            return Flow::Abort(Input::Stored(Err("there is no configuration file to rewrite".to_owned())));
+        };
         let store = self.store.clone();
         match spawn_blocking(move || store.save(&durable)).await {
             Ok(Ok(())) => Flow::Feed(Input::Stored(Ok(()))),

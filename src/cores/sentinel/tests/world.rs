@@ -180,16 +180,18 @@ impl World {
     pub(super) fn config(&self, n: usize) -> Config {
         let nodes = (0..3).map(|n| DataNode { name: name(n), address: redis_at(n), bootstrap: n == 0 }).collect();
         Config {
-            me: name(n),
-            voters: (0..3).map(|n| Voter { name: name(n), address: sentinel_at(n) }).collect(),
+            membership: Membership::Voters {
+                me: name(n),
+                all: (0..3).map(|n| Voter { name: name(n), address: sentinel_at(n) }).collect(),
+            },
+            settings: Settings { sentinel_pass: self.password.clone().map(Secret::new), ..Settings::default() },
             masters: vec![MasterConfig {
-                name: "mymaster".into(),
-                quorum: 2,
                 down_after: DOWN_AFTER,
                 busy_grace: ms(5_000),
                 failover_timeout: ms(10_000),
-                parallel_syncs: 1,
                 nodes,
+                auth_pass: self.password.clone().map(Secret::new),
+                ..MasterConfig::new("mymaster", 2)
             }],
             password: self.password.clone().map(Secret::new),
             trusted: (0..3).map(|n| redis_at(n).ip()).collect(),
@@ -464,7 +466,7 @@ impl World {
             let mut out = vec![];
             sentinel.handle(self.now, input, &mut out);
             for output in out {
-                if let Output::Store(durable) = output {
+                if let Output::Store(Record::Votes(durable)) = output {
                     if self.broken[n] {
                         inputs.push_back(Input::Stored(Err("disk on fire".into())));
                         break;
@@ -543,7 +545,7 @@ impl World {
         if address.port() == 26379 {
             self.feed(host, Input::ClientCame(client, redis_at(sentinel).ip()));
         }
-        self.feed(sentinel, Input::LinkUp(link));
+        self.feed(sentinel, Input::LinkUp(link, redis_at(sentinel).ip()));
     }
 
     fn arrive(&mut self, sentinel: usize, link: LinkId, tag: Tag, words: Vec<String>) {
@@ -588,8 +590,8 @@ impl World {
     /// The master that all running sentinels agree on, if it serves as one.
     pub(super) fn master(&self) -> Option<usize> {
         let mut known = self.sentinels.iter().zip(&self.cut).filter(|(_, cut)| !**cut).filter_map(|(s, _)| s.as_ref());
-        let first = known.next()?.durable.decision(0)?;
-        if known.any(|sentinel| sentinel.durable.decision(0) != Some(first)) {
+        let first = known.next()?.decision(0)?;
+        if known.any(|sentinel| sentinel.decision(0) != Some(first)) {
             return None;
         }
         let n = Self::host(first.master);
@@ -597,10 +599,7 @@ impl World {
     }
 
     pub(super) fn epoch(&self, n: usize) -> Epoch {
-        self.sentinels[n]
-            .as_ref()
-            .and_then(|sentinel| sentinel.durable.decision(0))
-            .map_or(0, |decision| decision.epoch)
+        self.sentinels[n].as_ref().and_then(|sentinel| sentinel.decision(0)).map_or(0, |decision| decision.epoch)
     }
 
     pub(super) fn said(&self, event: &str) -> usize {
