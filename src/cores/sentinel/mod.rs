@@ -30,6 +30,7 @@ mod promote;
 mod quorum;
 mod render;
 mod select;
+mod session;
 mod state;
 mod switchover;
 
@@ -319,7 +320,7 @@ pub struct Sentinel {
     masters: Vec<Master>,
     /// All sentinels known but this one.
     peers: Vec<Peer>,
-    clients: BTreeMap<ClientId, command::Client>,
+    clients: BTreeMap<ClientId, session::Client>,
     /// Whose each link is, and the own address on it, once it is up.
     links: BTreeMap<LinkId, (Owner, Option<IpAddr>)>,
     links_made: u32,
