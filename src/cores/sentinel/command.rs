@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::base::{Epoch, Instant, RunId};
 use crate::wire::resp::Reply;
 
-use super::session::{arity, bulk, error, lower, simple, text};
+pub(super) use super::session::arity;
+use super::session::{bulk, error, lower, simple, text};
 use super::{Answer, ClientId, Output, Sentinel, render};
 
 impl Sentinel {
@@ -42,7 +43,10 @@ impl Sentinel {
             "quit" => return self.quit(client),
             "reset" => self.reset(client),
             "shutdown" => error("ERR SHUTDOWN is not supported: vigie itself starts and stops its sentinel"),
-            "sentinel" => self.sentinel_command(client, rest, now),
+            "sentinel" => match self.sentinel_command(client, rest, now) {
+                Some(answer) => answer,
+                None => return,
+            },
             _ => {
                 let shown: Vec<String> =
                     rest.iter().take(4).map(|arg| format!("'{}' ", text(&arg[..arg.len().min(64)]))).collect();
@@ -53,9 +57,30 @@ impl Sentinel {
         self.free.push(Output::Respond(client, answer));
     }
 
-    fn sentinel_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Answer {
-        let Some((word, rest)) = args.split_first() else { return arity("sentinel") };
+    /// None: it is answered later.
+    fn sentinel_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Option<Answer> {
+        let Some((word, rest)) = args.split_first() else { return Some(arity("sentinel")) };
         let name = lower(word);
+        let changes = ["monitor", "remove", "set", "reset", "debug", "flushconfig", "simulate-failure", "failover"];
+        let changes = changes.contains(&name.as_str()) || name == "config" && !is_get(rest);
+        if changes && !self.trusted(client) {
+            return Some(error("NOAUTH Authentication required."));
+        }
+        match name.as_str() {
+            "monitor" => return self.monitor_command(client, rest),
+            "remove" => return self.remove_command(client, rest),
+            "set" => return self.set_command(client, rest),
+            "config" => return self.config_command(client, rest),
+            "flushconfig" if rest.is_empty() => {
+                self.flush_command(client);
+                return None;
+            }
+            _ => {}
+        }
+        Some(self.answer_at_once(client, &name, word, rest, now)).filter(|answer| *answer != Answer::Many(vec![]))
+    }
+
+    fn answer_at_once(&mut self, client: ClientId, name: &str, word: &[u8], rest: &[Bytes], now: Instant) -> Answer {
         let named = |sentinel: &Self| {
             let [master] = rest else { return Err(arity(&format!("sentinel|{name}"))) };
             let found = sentinel.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
@@ -65,7 +90,7 @@ impl Sentinel {
             Ok(m) => Answer::Reply(show(sentinel, m, now)),
             Err(refusal) => refusal,
         };
-        match name.as_str() {
+        match name {
             "masters" => {
                 let masters = (0..self.masters.len()).map(|m| self.master_map(m, now)).collect();
                 Answer::Reply(Reply::Array(masters))
@@ -90,10 +115,20 @@ impl Sentinel {
             },
             "myid" if rest.is_empty() => Answer::Reply(bulk(self.me().to_string())),
             "failover" => match named(self) {
-                Ok(_) if !self.trusted(client) => error("NOAUTH Authentication required."),
                 Ok(m) => self.failover_command(m, now),
                 Err(refusal) => refusal,
             },
+            "reset" => match rest {
+                [pattern] => self.reset_command(pattern, now),
+                _ => arity("sentinel|reset"),
+            },
+            "debug" => self.debug_command(rest),
+            "simulate-failure" if !rest.is_empty() => self.simulate_command(rest),
+            "simulate-failure" => arity("sentinel|simulate-failure"),
+            "flushconfig" => arity("sentinel|flushconfig"),
+            "info-cache" if !rest.is_empty() => self.info_cache(rest, now),
+            "info-cache" => arity("sentinel|info-cache"),
+            "pending-scripts" => Answer::Reply(Reply::Array(vec![])),
             "switchover" => match rest {
                 [master] | [master, _] => {
                     let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
@@ -113,11 +148,6 @@ impl Sentinel {
                 Answer::Reply(Reply::Array(lines))
             }
             "myid" => arity("sentinel|myid"),
-            "monitor" | "remove" | "set" | "reset" | "config" | "debug" | "flushconfig" | "info-cache"
-            | "pending-scripts" | "simulate-failure" => error(format!(
-                "ERR SENTINEL {} is not supported yet: what is watched, and how, is in the cluster file",
-                name.to_ascii_uppercase()
-            )),
             _ => error(format!("ERR unknown subcommand '{}'. Try SENTINEL HELP.", text(word))),
         }
     }
@@ -163,6 +193,10 @@ impl Sentinel {
             error(format!("NOQUORUM {usable} usable Sentinels. {}", faults.join(". ")))
         }
     }
+}
+
+fn is_get(args: &[Bytes]) -> bool {
+    args.first().is_some_and(|word| word.eq_ignore_ascii_case(b"get"))
 }
 
 impl Sentinel {

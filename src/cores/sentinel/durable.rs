@@ -6,7 +6,7 @@ use crate::base::{Epoch, NodeName, RunId};
 use crate::wire::frame::Decision;
 use crate::wire::hello::EPOCH_MAX;
 
-use super::{Record, Sentinel};
+use super::{Membership, Record, Sentinel};
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ impl Durable {
 impl Sentinel {
     /// What must survive a crash, as it is now.
     pub(super) fn record(&self) -> Record {
+        if let Membership::Discovered { .. } = self.membership {
+            return Record::Everything(Box::new(self.state()));
+        }
         let watched = self.masters.iter().map(|master| DurableMaster {
             name: master.config.name.clone(),
             decision: master.decision,

@@ -6,15 +6,14 @@ use crate::base::{Epoch, Instant, RunId};
 use crate::wire::frame::{Process, RedisRole};
 use crate::wire::info::{Info, LinkDown, Role};
 
+use super::promote::SIMULATED;
 use super::select::{self, Candidate, Ground};
-use super::{ClientId, OrderId, Sentinel};
+use super::{ClientId, Membership, OrderId, Output, Sentinel};
 
 /// Between the candidates' attempts, so that one is elected before the next one stands.
 const STAGGER: Duration = Duration::from_millis(40);
 /// Jitter of all but the first candidate.
 const STAGGER_JITTER: Duration = Duration::from_millis(5);
-/// Not elected for so long: another attempt at another epoch.
-const ELECTION_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed attempt, and as much again at random.
 const RETRY: Duration = Duration::from_millis(100);
 /// Replicas get so long to drain what the kernel of a dead master's host still delivers.
@@ -355,7 +354,7 @@ impl Sentinel {
         }
         self.master_event("+try-failover", m, "");
         self.record_vote(m, self.me(), epoch);
-        let until = now + ELECTION_MAX.min(self.masters[m].config.failover_timeout);
+        let until = now + self.timers.election.min(self.masters[m].config.failover_timeout);
         self.enter(m, Failover::Electing { cause, epoch, until });
         self.ask_votes(m, now);
     }
@@ -370,6 +369,10 @@ impl Sentinel {
             self.master_event("+failover-state-select-slave", m, "");
             self.elected(m, cause, epoch, now);
         } else if now >= until || votes + self.votes_open(m, epoch) < needed {
+            if matches!((cause, &self.membership), (Cause::Ordered { .. }, Membership::Discovered { .. })) {
+                // Stock asks nobody: an order counts even where most sentinels are lost.
+                return self.elected(m, cause, epoch, now);
+            }
             // A split vote is known to be one as soon as everybody alive has voted: no use in waiting.
             let reason = format!("not elected: {votes} of {} votes", self.voters(m));
             self.abort(m, "-failover-abort-not-elected", &reason, now);
@@ -379,6 +382,9 @@ impl Sentinel {
     }
 
     fn elected(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
+        if self.simulated.after_election {
+            self.fenced.push(Output::Exit(SIMULATED));
+        }
         match cause {
             Cause::Down => self.begin_selecting(m, cause, epoch, now),
             Cause::Bootstrap => match self.bootstrap_node(m) {
@@ -484,7 +490,7 @@ impl Sentinel {
         let down_for = master.nodes[self.master_at(m)].down_since.map_or(Duration::ZERO, |since| now.since(since));
         let monitored = self.monitored(m);
         Ground {
-            info_age_max: Duration::from_secs(5),
+            info_age_max: Duration::from_secs(5) + self.timers.info_period(master.config.down_after),
             link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
             lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
             epoch: self.decision(m).map_or(0, |decision| decision.epoch),

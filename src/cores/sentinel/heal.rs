@@ -7,7 +7,7 @@ use crate::wire::frame::Decision;
 use crate::wire::info::Role;
 
 use super::failover::Failover;
-use super::{Sentinel, hello_wait};
+use super::{Membership, Sentinel, hello_wait};
 
 /// A redis that says something else than the decision is left alone for so long: a decision may be on its way.
 const STABLE: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ impl Sentinel {
             return;
         }
         if is_master {
-            self.demote(m, n);
+            self.demote(m, n, matches!(self.membership, Membership::Voters { .. }));
             self.node_event("+convert-to-slave", m, n, "");
         } else {
             self.point(m, n);

@@ -45,6 +45,14 @@ impl Link {
         }
     }
 
+    /// Since when it is open.
+    pub(super) fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Up { since, .. } => Some(*since),
+            Self::Down { .. } | Self::Connecting { .. } => None,
+        }
+    }
+
     pub(super) fn connected(&mut self, now: Instant) {
         if let Self::Connecting { id, backoff } = *self {
             *self = Self::Up { id, since: now, backoff };
@@ -94,6 +102,8 @@ pub(super) struct PeerId(pub(super) u32);
 pub(super) struct Instance {
     pub(super) id: InstanceId,
     pub(super) address: SocketAddr,
+    /// Its host name, if it is known by one.
+    pub(super) host: Option<String>,
     /// Its node; none if it is not in the file.
     pub(super) node: Option<NodeName>,
     pub(super) command: Link,
@@ -108,12 +118,16 @@ pub(super) struct Instance {
     /// Since when this sentinel finds it down.
     pub(super) down_since: Option<Instant>,
     pub(super) info: Option<Info>,
+    /// The text of that, for SENTINEL INFO-CACHE.
+    pub(super) info_text: Option<bytes::Bytes>,
     pub(super) info_at: Option<Instant>,
     /// When the INFO was sent that is not answered yet.
     pub(super) info_sent: Option<Instant>,
     pub(super) info_due: Instant,
     /// Since when it reports the role it reports.
     pub(super) role_since: Instant,
+    /// When its run id was seen to change; none once it has answered PONG again.
+    pub(super) rebooted_at: Option<Instant>,
     /// Its supervisor's word.
     pub(super) facts: Option<RedisFacts>,
     pub(super) fresh: bool,
@@ -135,6 +149,7 @@ impl Instance {
         Self {
             id,
             address,
+            host: None,
             node,
             command: Link::default(),
             pubsub: Link::default(),
@@ -145,10 +160,12 @@ impl Instance {
             last_reply: now,
             down_since: None,
             info: None,
+            info_text: None,
             info_at: None,
             info_sent: None,
             info_due: now,
             role_since: now,
+            rebooted_at: None,
             facts: None,
             fresh: false,
             served: None,
@@ -226,6 +243,8 @@ pub(super) struct Peer {
     /// Its node; none if it is not in the file.
     pub(super) name: Option<NodeName>,
     pub(super) address: SocketAddr,
+    /// Its host name, if it is known by one.
+    pub(super) host: Option<String>,
     /// Its run id, once heard.
     pub(super) id: Option<RunId>,
     pub(super) link: Link,
@@ -256,6 +275,7 @@ impl Peer {
             key,
             name,
             address,
+            host: None,
             id,
             link: Link::default(),
             ping_due: now,

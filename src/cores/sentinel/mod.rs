@@ -18,6 +18,8 @@
 //!
 //! Only the set of sentinels in the file votes. Who the voters are is configuration; their run ids are learned.
 
+mod admin;
+mod alone;
 mod command;
 mod durable;
 mod event;
@@ -33,6 +35,7 @@ mod select;
 mod session;
 mod state;
 mod switchover;
+mod timers;
 
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
@@ -40,6 +43,7 @@ pub use instance::LinkId;
 pub use monitor::Tag;
 pub use select::Rejection;
 pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Place, Settings, State};
+pub use timers::Timers;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -54,9 +58,8 @@ use crate::wire::resp::Reply;
 use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
 
-/// A turn that comes so much later than it should means that this process was not running: all silence it measured is its
-/// own.
-const LATE_TURN_MAX: Duration = Duration::from_secs(1);
+/// Whom a vote was for that is only remembered by its epoch.
+const NOBODY: RunId = RunId([0; 20]);
 /// Most data nodes of one master beyond those of the file: whoever may attach replicas must not fill the memory.
 const EXTRA_NODES_MAX: usize = 64;
 /// How soon a failed store is tried again.
@@ -200,8 +203,10 @@ pub enum Input {
     Command(ClientId, Vec<Bytes>),
     /// What the peer link says of a node, whenever it changes.
     Facts(Box<NodeFacts>),
-    /// What became of the last [`Output::Store`]. Success need not be said.
+    /// What became of the last [`Output::Store`]; before any other input.
     Stored(Result<(), String>),
+    /// Whether the file of an [`Output::CheckScript`] can be run; before any other input.
+    ScriptChecked(String, bool),
     /// The operator orders a switchover.
     Order(OrderId, Option<NodeName>),
     /// The process is about to leave: an ordered switchover is undone.
@@ -260,6 +265,10 @@ pub enum Output {
     OrderDone(OrderId, Result<FailoverReport, String>),
     /// What was begun is undone: the process may leave.
     Stopped,
+    /// Look whether the file at that path exists and can be run.
+    CheckScript(String),
+    /// End the process at once with that code, as SENTINEL SIMULATE-FAILURE asked for.
+    Exit(u8),
 }
 
 /// What is to be on disk.
@@ -317,6 +326,12 @@ pub struct Sentinel {
     store_retry_at: Option<Instant>,
     rng: Rng,
     started_at: Instant,
+    timers: Timers,
+    /// A change that waits for the disk.
+    pending: Option<admin::Pending>,
+    simulated: Simulated,
+    /// Addresses of host names.
+    names: BTreeMap<String, IpAddr>,
     masters: Vec<Master>,
     /// All sentinels known but this one.
     peers: Vec<Peer>,
@@ -336,6 +351,13 @@ pub struct Sentinel {
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
     deadline: Option<Instant>,
+}
+
+/// Where SENTINEL SIMULATE-FAILURE wants the process to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Simulated {
+    after_election: bool,
+    after_promotion: bool,
 }
 
 /// Whose link it is.
@@ -391,7 +413,7 @@ impl Sentinel {
             }
         }
         for master in config.masters {
-            let m = sentinel.watch(master, now);
+            let m = sentinel.watch(master, None, now);
             let id = sentinel.masters[m].id;
             for peer in &mut sentinel.peers {
                 peer.opinions.insert(id, Opinion::default());
@@ -414,6 +436,10 @@ impl Sentinel {
             store_retry_at: None,
             rng: Rng::new(config.seed),
             started_at: now,
+            timers: Timers::default(),
+            pending: None,
+            simulated: Simulated::default(),
+            names: BTreeMap::new(),
             masters: Vec::new(),
             peers: Vec::new(),
             clients: BTreeMap::new(),
@@ -430,8 +456,8 @@ impl Sentinel {
         }
     }
 
-    /// Watches one more master, with the record that there is of one of that name.
-    fn watch(&mut self, config: MasterConfig, now: Instant) -> usize {
+    /// Watches one more master, with the record that there is of one of that name; `at`: where it is, since which epoch.
+    fn watch(&mut self, config: MasterConfig, at: Option<(SocketAddr, &Place, Epoch)>, now: Instant) -> usize {
         let record = self.retired.iter().position(|record| record.name == config.name);
         let record = record.map(|at| self.retired.swap_remove(at));
         let id = MasterId(self.fresh_id());
@@ -456,7 +482,10 @@ impl Sentinel {
             touched: true,
         });
         let m = self.masters.len() - 1;
-        self.index_of(m, self.monitored(m), now);
+        match at {
+            Some((address, place, epoch)) => self.place_master(m, address, place, epoch, now),
+            None => drop(self.index_of(m, self.monitored(m), now)),
+        }
         self.publish_monitor(m);
         m
     }
@@ -586,8 +615,9 @@ impl Sentinel {
                     None => {}
                 }
             }
-            Input::Command(..) | Input::Facts(_) | Input::Stored(_) | Input::Order(..) | Input::Stop => {
-                self.touch_all()
+            Input::Stored(Ok(())) | Input::ScriptChecked(..) => {}
+            Input::Command(..) | Input::Facts(_) | Input::Stored(Err(_)) | Input::Order(..) | Input::Stop => {
+                self.touch_all();
             }
         }
         match input {
@@ -605,7 +635,8 @@ impl Sentinel {
             }
             Input::Command(client, args) => self.command(client, &args, now),
             Input::Facts(facts) => self.facts(*facts, now),
-            Input::Stored(Ok(())) => self.stored(),
+            Input::Stored(Ok(())) => self.stored(now),
+            Input::ScriptChecked(path, executable) => self.script_checked(&path, executable),
             Input::Stored(Err(reason)) => self.store_failed(&reason, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
             Input::Stop => self.stop(now),
@@ -652,13 +683,29 @@ impl Sentinel {
     /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
     fn flush(&mut self, out: &mut Vec<Output>) {
         out.append(&mut self.free);
-        if self.dirty && !self.fenced.is_empty() {
+        if self.change_is_ready() || self.dirty && !self.fenced.is_empty() {
             self.dirty = false;
             out.push(Output::Store(self.record()));
         } else {
             self.promised.clear();
         }
         out.append(&mut self.fenced);
+        if self.masters.iter().any(|master| !master.config.renames.is_empty()) {
+            self.rename(out);
+        }
+    }
+
+    /// Calls commands as the redis at the other end calls them.
+    fn rename(&self, out: &mut [Output]) {
+        for output in out {
+            let Output::Query { link, args, .. } = output else { continue };
+            let Some((Owner::Command(id, _) | Owner::PubSub(id, _), _)) = self.links.get(link) else { continue };
+            let (Some(m), Some(word)) = (self.place_of(*id), args.first_mut()) else { continue };
+            let mut renames = self.masters[m].config.renames.iter();
+            if let Some((_, new)) = renames.find(|(old, _)| old.as_bytes().eq_ignore_ascii_case(word)) {
+                *word = Bytes::copy_from_slice(new.as_bytes());
+            }
+        }
     }
 
     /// The process was not running: what looked like silence of others was its own.
@@ -670,10 +717,19 @@ impl Sentinel {
         for m in 0..self.masters.len() {
             self.abort_if_early(m, now, "this sentinel was paused");
         }
-        self.publish(Event::new("paused", Severity::Warn, "this process did not run for more than 1 s".to_owned()));
+        let text = format!("this process did not run for more than {:?}", self.timers.tilt_trigger);
+        self.publish(Event::new("paused", Severity::Warn, text));
+        for master in &mut self.masters {
+            if let Failover::Idle { not_before } = &mut master.failover {
+                *not_before = (*not_before).max(now + self.timers.tilt_period);
+            }
+        }
     }
 
-    fn stored(&mut self) {
+    fn stored(&mut self, now: Instant) {
+        if let Some(pending) = self.pending.take() {
+            self.apply(pending, now);
+        }
         if self.store_retry_at.take().is_some() {
             self.publish(Event::new("store-works", Severity::Info, "state can be stored again".to_owned()));
         }
@@ -688,6 +744,7 @@ impl Sentinel {
         }
         self.store_retry_at = Some(now + STORE_RETRY);
         self.posted = None;
+        self.change_failed(reason);
         for client in std::mem::take(&mut self.promised) {
             let refusal = "ERR the vote is refused: it cannot be stored".to_owned();
             self.free.push(Output::Respond(client, Answer::Reply(Reply::Error(refusal))));
@@ -738,7 +795,7 @@ impl Machine for Sentinel {
 
     fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         self.wake = None;
-        if self.deadline.is_some_and(|deadline| now > deadline + LATE_TURN_MAX) {
+        if self.deadline.is_some_and(|deadline| now > deadline + self.timers.tilt_trigger) {
             self.was_paused(now);
         }
         self.take_in(now, input);

@@ -41,20 +41,10 @@ pub enum Tag {
     PausedInfo(Epoch),
 }
 
-/// Stock asks every 10 s and cannot know sooner what a replica has; INFO costs a server some 100 µs.
-const INFO_PERIOD: Duration = Duration::from_secs(1);
-/// Of replicas whose state is awaited.
+/// INFO of replicas whose state is awaited.
 const INFO_PERIOD_FAILOVER: Duration = Duration::from_millis(100);
-/// As stock.
-const HELLO_PERIOD: Duration = Duration::from_secs(2);
 /// Longest time to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// How often to ping: often enough that a death is noticed at most 50 ms after `down_after` has passed. The clock of silence
-/// starts with a ping that is not answered, so that `down_after` is never undercut.
-fn ping_period(down_after: Duration) -> Duration {
-    (down_after / 10).clamp(Duration::from_millis(10), Duration::from_millis(50))
-}
 
 /// A command of text words.
 pub(super) fn words(args: &[&str]) -> Vec<Bytes> {
@@ -153,7 +143,7 @@ impl Sentinel {
         }
     }
 
-    fn peer_lost(&mut self, p: usize, now: Instant) {
+    pub(super) fn peer_lost(&mut self, p: usize, now: Instant) {
         let peer = &mut self.peers[p];
         peer.link.ended(now);
         peer.ping_sent = None;
@@ -178,6 +168,7 @@ impl Sentinel {
     /// Keeps the links of one redis, its pings and its INFO going.
     pub(super) fn tend_node(&mut self, m: usize, n: usize, now: Instant) {
         let down_after = self.masters[m].config.down_after;
+        let period = self.timers.ping_period(down_after);
         let node = &self.masters[m].nodes[n];
         let (address, command, pubsub) = (node.address, node.command.clone(), node.pubsub.clone());
         let (master, instance) = (self.masters[m].id, node.id);
@@ -198,18 +189,18 @@ impl Sentinel {
                     let node = &mut self.masters[m].nodes[n];
                     node.ping_sent = Some(now);
                     node.silent_since.get_or_insert(now);
-                    node.ping_due = now + ping_period(down_after);
+                    node.ping_due = now + period;
                 } else {
                     self.wake_at(self.masters[m].nodes[n].ping_due);
                 }
             }
             // A connection through a network that was cut would come back only when TCP tries again, seconds later.
-            Some(sent) if now >= sent + down_after => {
+            Some(sent) if now >= self.given_up_at(sent, &self.masters[m].nodes[n].command, down_after) => {
                 self.hang_up_node(m, n, now);
                 self.wake_at(now);
                 return;
             }
-            Some(sent) => self.wake_at(sent + down_after),
+            Some(sent) => self.wake_at(self.given_up_at(sent, &self.masters[m].nodes[n].command, down_after)),
         }
         if self.masters[m].nodes[n].info_sent.is_none() {
             let due = self.masters[m].nodes[n].info_due;
@@ -235,14 +226,23 @@ impl Sentinel {
         command.into_iter().chain(pubsub).for_each(|link| self.hang_up(link));
     }
 
+    /// When a link is given up on which a ping has been sent that is not answered.
+    fn given_up_at(&self, sent: Instant, link: &Link, down_after: Duration) -> Instant {
+        let young = link.since().map_or(sent, |since| since + self.timers.min_link_reconnect);
+        (sent + down_after).max(young)
+    }
+
     /// Asks for INFO at once, unless an answer is already on its way.
     pub(super) fn ask_info(&mut self, m: usize, n: usize, now: Instant) {
-        let awaited = self.masters[m].failover.leads().is_some() || self.out_of_sync(m, n);
+        let master_down = self.masters[m].nodes[self.master_at(m)].down_since.is_some();
+        let awaited = master_down || self.masters[m].failover.leads().is_some() || self.out_of_sync(m, n);
+        let period = self.timers.info_period(self.masters[m].config.down_after);
+        let period = if awaited { period.min(INFO_PERIOD_FAILOVER) } else { period };
         let node = &mut self.masters[m].nodes[n];
         let Some(link) = node.command.up() else { return };
         if node.info_sent.is_none() {
             node.info_sent = Some(now);
-            node.info_due = now + if awaited { INFO_PERIOD_FAILOVER } else { INFO_PERIOD };
+            node.info_due = now + period;
             self.query(link, Tag::Info, &["INFO"]);
         }
     }
@@ -262,7 +262,7 @@ impl Sentinel {
         }
         self.judge_peer(p, down_after, now);
         let Some(link) = self.peers[p].link.up() else { return };
-        let period = (down_after / 2).min(Duration::from_secs(1));
+        let period = self.timers.ping.unwrap_or_else(|| (down_after / 2).min(Duration::from_secs(1)));
         match self.peers[p].ping_sent {
             None if now >= self.peers[p].ping_due => {
                 self.query(link, Tag::Ping, &["PING"]);
@@ -326,6 +326,8 @@ impl Sentinel {
                 self.masters[m].nodes[n].info_sent = None;
                 if let Some(text) = reply.text() {
                     self.masters[m].nodes[n].alive(now);
+                    // A copy: what came in may be a slice of a large buffer.
+                    self.masters[m].nodes[n].info_text = Some(Bytes::copy_from_slice(text.as_bytes()));
                     self.info(m, n, Info::parse(text), now);
                 }
             }
@@ -376,9 +378,12 @@ impl Sentinel {
     }
 
     fn pong(&mut self, m: usize, n: usize, reply: &Reply, now: Instant) {
+        // Of a node that is shut out of the peer link too, the others can do without: it has another password, and its redis,
+        // started closed, serves nobody.
+        let file = matches!(self.membership, Membership::Voters { .. });
         let agreed = self.hears_majority();
         let node = &mut self.masters[m].nodes[n];
-        let fresh = node.fresh || node.node.is_none();
+        let excused = file && (node.fresh || node.node.is_none() || !agreed);
         let sent = node.ping_sent.take();
         node.last_reply = now;
         let error = match reply {
@@ -388,13 +393,14 @@ impl Sentinel {
         };
         match error {
             "" | "LOADING" | "MASTERDOWN" => {
+                if error.is_empty() {
+                    node.rebooted_at = None;
+                }
                 node.alive(now);
                 self.set_auth_failed(m, n, false);
             }
             "NOAUTH" | "WRONGPASS" | "NOPERM" => {
-                // Of a node that is shut out of the peer link too, the others can do without: it has another password,
-                // and its redis, started closed, serves nobody.
-                if fresh || !agreed {
+                if excused {
                     node.alive(now);
                 } else {
                     node.silent_since = node.silent_since.or(sent);
@@ -440,6 +446,7 @@ impl Sentinel {
         let linked = if is_master { role == Some(Role::Master) } else { role == Some(Role::Replica) && follows };
         node.info = Some(info);
         if rebooted {
+            self.masters[m].nodes[n].rebooted_at = Some(now);
             self.node_event("+reboot", m, n, "");
         }
         if role_changed && old.is_some() {
@@ -483,11 +490,16 @@ impl Sentinel {
         let silent_at = node.silent_since.map(|since| since + limit);
         // A master that says for long that it is none is of no use as one, whatever the reason.
         let strayed = is_master && node.info.as_ref().is_some_and(|info| info.role == Some(Role::Replica));
-        let strayed_at = strayed.then(|| node.role_since + config.down_after + 2 * INFO_PERIOD);
+        let strayed_at =
+            strayed.then(|| node.role_since + config.down_after + 2 * self.timers.info_period(config.down_after));
+        // It may take long to read its data from disk, and answers PING meanwhile.
+        let reboot = node.rebooted_at.filter(|_| is_master && !config.reboot_down_after.is_zero());
+        let reboot_at = reboot.map(|at| at + config.reboot_down_after);
         let proof = proof(node, is_master);
-        let down = proof.is_some() || [silent_at, strayed_at].into_iter().flatten().any(|at| now >= at);
+        let limits = [silent_at, strayed_at, reboot_at];
+        let down = proof.is_some() || limits.into_iter().flatten().any(|at| now >= at);
         let was_down = node.down_since.is_some();
-        for at in [silent_at, strayed_at].into_iter().flatten().filter(|at| *at > now) {
+        for at in limits.into_iter().flatten().filter(|at| *at > now) {
             self.wake_at(at);
         }
         if down == was_down {
@@ -497,6 +509,9 @@ impl Sentinel {
         node.down_since = down.then_some(now);
         if down && is_master {
             self.masters[m].asked_at = None;
+            // What the replicas have decides who takes over.
+            self.masters[m].nodes.iter_mut().for_each(|node| node.info_due = now);
+            self.touch(m);
         }
         self.node_event(if down { "+sdown" } else { "-sdown" }, m, n, "");
         if let Some(proof) = proof.filter(|_| down) {
@@ -572,7 +587,7 @@ impl Sentinel {
 
     /// Publishes the greeting everywhere. Behind the fence: it tells of the decision.
     pub(super) fn say_hello(&mut self, m: usize, now: Instant) {
-        self.masters[m].hello_due = now + HELLO_PERIOD;
+        self.masters[m].hello_due = now + self.timers.publish;
         // PUBLISH is held by CLIENT PAUSE … WRITE, and with it everything behind it on the same link.
         let paused = if self.somebody_leads(m) { Some(self.master_at(m)) } else { None };
         let nodes = self.masters[m].nodes.iter().enumerate().filter(|(n, _)| paused != Some(*n));
@@ -598,14 +613,20 @@ impl Sentinel {
         }
     }
 
-    /// Takes in a greeting. Only voters of the file are listened to.
+    /// Takes in a greeting.
     pub(super) fn greeted(&mut self, payload: &[u8], now: Instant) {
         let Some(hello) = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Hello>().ok()) else { return };
         if hello.id == self.me() {
             return;
         }
-        let Some(p) = self.peers.iter().position(|peer| peer.address == hello.address) else { return };
         let Some(m) = self.masters.iter().position(|master| master.config.name == hello.master_name) else { return };
+        let peer = match self.membership {
+            // Only voters of the file are listened to.
+            Membership::Voters { .. } => self.peers.iter().position(|peer| peer.address == hello.address),
+            Membership::Discovered { .. } => self.discover(m, &hello, now),
+        };
+        let Some(p) = peer else { return };
+        self.touch(m);
         self.peers[p].last_hello = now;
         self.know_peer(p, hello.id);
         self.raise_epoch(hello.current_epoch);

@@ -11,12 +11,10 @@ use crate::wire::resp::Reply;
 use super::failover::Failover;
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
-use super::{EXTRA_NODES_MAX, MasterId, Membership, Output, Sentinel};
+use super::{EXTRA_NODES_MAX, MasterId, Membership, NOBODY, Output, Sentinel};
 
 /// An answer of a peer counts for so long (as stock).
 const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
-/// How often peers are asked while the master is down.
-const ASK_PERIOD: Duration = Duration::from_millis(100);
 /// A question without an answer for so long is asked again.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -57,13 +55,14 @@ impl Sentinel {
         if !down && !electing {
             return;
         }
-        let due = self.masters[m].asked_at.map_or(now, |at| at + ASK_PERIOD);
+        let period = self.timers.ask;
+        let due = self.masters[m].asked_at.map_or(now, |at| at + period);
         if now < due {
             self.wake_at(due);
             return;
         }
         self.masters[m].asked_at = Some(now);
-        self.wake_at(now + ASK_PERIOD);
+        self.wake_at(now + period);
         let id = self.masters[m].id;
         for p in self.peers_of(m).collect::<Vec<_>>() {
             let waiting = self.peers[p].opinion(id).asked.is_some_and(|at| now.since(at) < ASK_PATIENCE);
@@ -141,7 +140,11 @@ impl Sentinel {
         };
         let (leader, leader_epoch) = vote.map_or_else(
             || ("*".to_owned(), 0),
-            |(leader, epoch)| (leader.to_string(), i64::try_from(epoch).unwrap_or(0)),
+            |(leader, epoch)| {
+                // After a restart nobody knows any more whom it was for: it was given, and is not given again.
+                let leader = if leader == NOBODY { "*".to_owned() } else { leader.to_string() };
+                (leader, i64::try_from(epoch).unwrap_or(0))
+            },
         );
         let leader = Reply::Bulk(leader.into());
         Reply::Array(vec![Reply::Integer(i64::from(down)), leader, Reply::Integer(leader_epoch)])

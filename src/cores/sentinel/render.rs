@@ -3,13 +3,15 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::base::Instant;
 use crate::wire::info::Role;
 use crate::wire::resp::Reply;
 
-use super::Sentinel;
 use super::failover::{Cause, Failover, Promotion};
 use super::instance::{Instance, Peer, Reconf};
+use super::{Answer, Sentinel};
 
 /// The version whose protocol is spoken; clients decide by it what they may ask.
 pub(super) const REDIS_VERSION: &str = "7.0.15";
@@ -232,6 +234,23 @@ impl Sentinel {
         map.put("voted-leader", vote.map_or_else(|| "?".to_owned(), |(leader, _)| leader.to_string()));
         map.put("voted-leader-epoch", vote.map_or(0, |(_, epoch)| epoch).to_string());
         Reply::Array(map.0)
+    }
+
+    /// `SENTINEL INFO-CACHE name …`: of each such master, what it and its replicas last said, and how long ago.
+    pub(super) fn info_cache(&self, names: &[Bytes], now: Instant) -> Answer {
+        let cached = |node: &Instance| {
+            let age = node.info_at.map_or(0, |at| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX));
+            Reply::Array(vec![Reply::Integer(age), node.info_text.clone().map_or(Reply::Null, Reply::Bulk)])
+        };
+        let mut found = Vec::new();
+        let wanted = |name: &str| names.iter().any(|wanted| wanted.as_ref() == name.as_bytes());
+        for m in (0..self.masters.len()).filter(|m| wanted(&self.masters[*m].config.name)) {
+            let nodes = std::iter::once(self.master_at(m)).chain(self.replicas(m));
+            let name = Bytes::copy_from_slice(self.masters[m].config.name.as_bytes());
+            found.push(Reply::Bulk(name));
+            found.push(Reply::Array(nodes.map(|n| cached(&self.masters[m].nodes[n])).collect()));
+        }
+        Answer::Reply(Reply::Array(found))
     }
 
     pub(super) fn info_section(&self, name: &str, now: Instant) -> String {

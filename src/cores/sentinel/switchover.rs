@@ -14,7 +14,7 @@ use super::failover::{By, Cause, Failover};
 use super::instance::Instance;
 use super::monitor::{Tag, words};
 use super::select::{self, Rejection};
-use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
+use super::{Answer, ClientId, Event, FailoverReport, Membership, OrderId, Output, Sentinel, Severity};
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
 const HOLD_MS: &str = "3000";
@@ -185,9 +185,24 @@ impl Sentinel {
 
     pub(super) fn pause_answered(&mut self, m: usize, epoch: Epoch, reply: &Reply, now: Instant) {
         let pausing = matches!(self.masters[m].failover, Failover::Pausing { epoch: now, .. } if now == epoch);
+        if pausing && !reply.is_ok() && self.unheld(m, now) {
+            return;
+        }
         if pausing && !reply.is_ok() {
             self.abort(m, "-failover-abort-slave-timeout", &format!("the master does not hold writes: {reply:?}"), now);
         }
+    }
+
+    /// Goes on without a hold of writes, as stock does, where the server does not know it or the access list forbids it.
+    fn unheld(&mut self, m: usize, now: Instant) -> bool {
+        let Failover::Pausing { cause, epoch, target, .. } = self.masters[m].failover else { return false };
+        if matches!(self.membership, Membership::Voters { .. }) {
+            return false;
+        }
+        let text = "the master cannot hold writes: what it acknowledges until the end may be lost".to_owned();
+        self.publish(Event::new("unheld", Severity::Warn, text));
+        self.begin_promoting(m, cause, epoch, target, None, now);
+        true
     }
 
     pub(super) fn paused_info(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {

@@ -5,6 +5,7 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
 use crate::cores::cluster::{Part, View};
 use crate::cores::sentinel::{
-    Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
+    Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity, State,
 };
 use crate::wire::frame::RedisFacts;
 
@@ -41,6 +42,35 @@ pub struct Setup {
     pub store: Store,
     /// Port for clients and sentinels, on all addresses of the node.
     pub port: u16,
+}
+
+/// What a sentinel without a cluster file needs to run.
+pub struct Alone {
+    /// What it has to know; its masters are in `state`.
+    pub config: Config,
+    /// What its own file says.
+    pub state: State,
+    /// Addresses of the hosts in `state` that are names.
+    pub resolved: Vec<(String, IpAddr)>,
+    /// Where clients and sentinels are listened to.
+    pub listeners: Vec<std::net::TcpListener>,
+    /// Writes the file anew; blocks. An error leaves it as it was.
+    pub save: Save,
+}
+
+impl std::fmt::Debug for Alone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Alone").field("config", &self.config).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Writes a configuration file anew; blocks.
+pub type Save = Arc<dyn Fn(&State) -> Result<(), String> + Send + Sync>;
+
+/// Where what must survive is kept.
+enum Keep {
+    Store(Store),
+    File(Save),
 }
 
 /// An order of the operator.
@@ -92,26 +122,59 @@ pub async fn run(
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
     };
     let listener = server::listen(port)?;
+    let machine = Sentinel::new(config.clone(), durable, clock::now());
+    let keep = Keep::Store(store);
+    operate(machine, config.trusted, vec![listener], keep, (view, orders, post), journal, stop).await;
+    Ok(())
+}
+
+/// Runs a sentinel without a cluster file until `stop` is true, or a client orders it to end.
+pub async fn run_alone(setup: Alone, journal: Journal, stop: watch::Receiver<bool>) -> Result<(), SentinelError> {
+    let Alone { config, state, resolved, listeners, save } = setup;
+    let id = random_id().map_err(SentinelError::Random)?;
+    let listeners = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<Result<_, _>>();
+    let listeners = listeners.map_err(|source| SentinelError::Listen { port: 0, source })?;
+    let machine = Sentinel::alone(&config, state, id, &resolved, clock::now());
+    // Nobody speaks over a peer link, and nobody orders but by commands.
+    let (_, view) = watch::channel(Arc::new(View { at: clock::now(), me: 0, nodes: Vec::new() }));
+    let (_, orders) = mpsc::channel(1);
+    let (post, _) = mpsc::channel(1);
+    operate(machine, config.trusted, listeners, Keep::File(save), (view, orders, post), journal, stop).await;
+    Ok(())
+}
+
+/// What the other roles of the node say, order and hear.
+type Node = (watch::Receiver<Arc<View>>, mpsc::Receiver<Order>, mpsc::Sender<Part>);
+
+async fn operate(
+    mut machine: Sentinel,
+    trusted: Vec<IpAddr>,
+    listeners: Vec<tokio::net::TcpListener>,
+    keep: Keep,
+    (view, orders, post): Node,
+    journal: Journal,
+    stop: watch::Receiver<bool>,
+) {
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let clients = Clients::default();
     let waiting = Waiting::default();
     let (stopped_tx, stopped) = oneshot::channel();
     // Everything spawned here ends with this set.
     let mut tasks = JoinSet::new();
-    let admission = Admission::new(config.trusted.clone(), &journal);
-    tasks.spawn(server::accept(listener, admission, clients.clone(), inputs.clone(), journal.clone()));
+    let admission = Arc::new(Admission::new(trusted, &journal));
+    for listener in listeners {
+        tasks.spawn(server::accept(listener, admission.clone(), clients.clone(), inputs.clone(), journal.clone()));
+    }
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
-    let mut machine = Sentinel::new(config, durable, clock::now());
     let links = Links::new(inputs);
-    let mut runner = Runner { links, clients, waiting, store, post, journal, stopped: Some(stopped_tx) };
+    let mut runner = Runner { links, clients, waiting, keep, post, journal, stopped: Some(stopped_tx) };
     tokio::select! {
         () = drive(&mut machine, received, &mut runner) => {}
         _ = stopped => {}
     }
     runner.links.leave(LEAVE_MAX).await;
-    Ok(())
 }
 
 async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
@@ -200,7 +263,7 @@ struct Runner {
     links: Links,
     clients: Clients,
     waiting: Waiting,
-    store: Store,
+    keep: Keep,
     post: mpsc::Sender<Part>,
     journal: Journal,
     stopped: Option<oneshot::Sender<()>>,
@@ -236,6 +299,17 @@ impl Execute<Sentinel> for Runner {
                     let _ = done.send(result);
                 }
             }
+            Output::CheckScript(path) => {
+                let executable = spawn_blocking({
+                    let path = path.clone();
+                    move || {
+                        let file = std::fs::metadata(&path).is_ok_and(|facts| facts.is_file());
+                        file && nix::unistd::access(path.as_str(), nix::unistd::AccessFlags::X_OK).is_ok()
+                    }
+                });
+                return Flow::Feed(Input::ScriptChecked(path, executable.await.unwrap_or(false)));
+            }
+            Output::Exit(code) => std::process::exit(i32::from(code)),
             Output::Stopped => {
                 if let Some(stopped) = self.stopped.take() {
                     let _ = stopped.send(());
@@ -248,13 +322,22 @@ impl Execute<Sentinel> for Runner {
 
 impl Runner {
     async fn save(&mut self, record: Record) -> Flow<Input> {
-        let Record::Votes(durable) = record else {
-            return Flow::Abort(Input::Stored(Err("there is no configuration file to rewrite".to_owned())));
+        let saved = match (&self.keep, record) {
+            (Keep::Store(store), Record::Votes(durable)) => {
+                let store = store.clone();
+                spawn_blocking(move || store.save(&durable).map_err(|error| error.to_string())).await
+            }
+            (Keep::File(save), Record::Everything(state)) => {
+                let save = save.clone();
+                spawn_blocking(move || save(&state)).await
+            }
+            (Keep::Store(_), Record::Everything(_)) | (Keep::File(_), Record::Votes(_)) => {
+                Ok(Err("there is no place for such a record".to_owned()))
+            }
         };
-        let store = self.store.clone();
-        match spawn_blocking(move || store.save(&durable)).await {
+        match saved {
             Ok(Ok(())) => Flow::Feed(Input::Stored(Ok(()))),
-            Ok(Err(error)) => Flow::Abort(Input::Stored(Err(error.to_string()))),
+            Ok(Err(error)) => Flow::Abort(Input::Stored(Err(error))),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }

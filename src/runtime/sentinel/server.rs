@@ -133,7 +133,7 @@ impl Clients {
 /// Accepts clients for ever.
 pub(super) async fn accept(
     listener: TcpListener,
-    admission: Admission,
+    admission: Arc<Admission>,
     clients: Clients,
     inputs: mpsc::Sender<Input>,
     journal: Journal,

@@ -90,7 +90,10 @@ pub(super) struct World {
     pub(super) sentinels: Vec<Option<Sentinel>>,
     boots: Vec<u64>,
     pub(super) disks: Vec<Option<Durable>>,
+    /// What is on the disks of sentinels without a cluster file; none: they have one.
+    pub(super) states: Option<Vec<State>>,
     pub(super) broken: Vec<bool>,
+    pub(super) exits: Vec<(usize, u8)>,
     pub(super) redis: Vec<Redis>,
     pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
     told: Vec<Vec<Option<NodeFacts>>>,
@@ -135,12 +138,20 @@ pub(super) fn closed(n: usize) -> Redis {
 impl World {
     /// Three nodes with a sentinel and a closed redis each; the first one is to become master.
     pub(super) fn new() -> Self {
+        let mut world = Self::empty();
+        (0..3).for_each(|n| world.start(n));
+        world
+    }
+
+    fn empty() -> Self {
         let mut world = Self {
             now: Instant::from_millis(1_000),
             sentinels: Vec::new(),
             boots: vec![0; 3],
             disks: vec![None, None, None],
+            states: None,
             broken: vec![false; 3],
+            exits: vec![],
             redis: (0..3).map(closed).collect(),
             facts: vec![],
             told: vec![vec![None; 3]; 3],
@@ -159,6 +170,24 @@ impl World {
         };
         world.facts = (0..3).map(|n| (world.facts_of(n), None)).collect();
         world.sentinels.resize_with(3, || None);
+        world
+    }
+
+    /// Three sentinels that have nothing but a file that names a running master with two replicas.
+    pub(super) fn alone() -> Self {
+        let mut world = Self::empty();
+        world.supervised = false;
+        for (n, redis) in world.redis.iter_mut().enumerate() {
+            redis.master = (n > 0).then(|| redis_at(0));
+            (redis.link_up, redis.keys, redis.offset, redis.lineage) = (n > 0, true, 1_000, id(9, 0, 0));
+        }
+        let place = Place { host: redis_at(0).ip().to_string(), port: 6379 };
+        let master = MasterState {
+            down_after: DOWN_AFTER,
+            failover_timeout: ms(10_000),
+            ..MasterState::new("mymaster", place, 2)
+        };
+        world.states = Some(vec![State { masters: vec![master], ..State::default() }; 3]);
         (0..3).for_each(|n| world.start(n));
         world
     }
@@ -202,7 +231,14 @@ impl World {
     pub(super) fn start(&mut self, n: usize) {
         self.boots[n] += 1;
         let durable = self.disks[n].clone().unwrap_or_else(|| Durable::new(id(5, n, 1)));
-        self.sentinels[n] = Some(Sentinel::new(self.config(n), durable, self.now));
+        self.sentinels[n] = Some(match &self.states {
+            Some(states) => {
+                let config =
+                    Config { membership: Membership::Discovered { port: 26379 }, masters: vec![], ..self.config(n) };
+                Sentinel::alone(&config, states[n].clone(), durable.id, &[], self.now)
+            }
+            None => Sentinel::new(self.config(n), durable, self.now),
+        });
         self.told[n] = vec![None; 3];
         if self.supervised {
             self.announce_all(n);
@@ -466,15 +502,24 @@ impl World {
             let mut out = vec![];
             sentinel.handle(self.now, input, &mut out);
             for output in out {
-                if let Output::Store(Record::Votes(durable)) = output {
-                    if self.broken[n] {
+                match output {
+                    Output::Store(_) if self.broken[n] => {
                         inputs.push_back(Input::Stored(Err("disk on fire".into())));
                         break;
                     }
-                    self.disks[n] = Some(durable);
-                    inputs.push_back(Input::Stored(Ok(())));
-                } else {
-                    self.carry_out(n, output);
+                    Output::Store(record) => {
+                        match (record, &mut self.states) {
+                            (Record::Votes(durable), _) => self.disks[n] = Some(durable),
+                            (Record::Everything(state), Some(states)) => states[n] = *state,
+                            (Record::Everything(_), None) => panic!("a file that is not there"),
+                        }
+                        inputs.push_back(Input::Stored(Ok(())));
+                    }
+                    Output::CheckScript(path) => {
+                        let executable = path.starts_with("/bin/");
+                        inputs.push_back(Input::ScriptChecked(path, executable));
+                    }
+                    output => self.carry_out(n, output),
                 }
             }
         }
@@ -482,7 +527,8 @@ impl World {
 
     fn carry_out(&mut self, n: usize, output: Output) {
         match output {
-            Output::Store(_) | Output::Stopped => {}
+            Output::Store(_) | Output::CheckScript(_) | Output::Stopped => {}
+            Output::Exit(code) => self.exits.push((n, code)),
             Output::Connect { link, address, limit } => self.connect(n, link, address, limit),
             Output::Hangup(link) => drop(self.wires.remove(&(n, link))),
             Output::Query { link, tag, args } => {
@@ -491,6 +537,7 @@ impl World {
             }
             Output::Respond(client, answer) => self.respond(n, client, answer),
             Output::Dismiss(_) => {}
+            Output::Post(_) if self.states.is_some() => {}
             Output::Post(facts) => {
                 let disk = self.disks[n].clone().expect("stored before it is posted");
                 assert_eq!(facts.masters[0].decision, disk.masters[0].decision, "posted what is not stored");

@@ -1,0 +1,234 @@
+//! A sentinel without a cluster file: its masters come from its own configuration file and from commands, and the other
+//! sentinels are whoever greets.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::base::{Instant, RunId};
+use crate::wire::frame::Decision;
+use crate::wire::hello::Hello;
+
+use super::admin::Change;
+use super::state::{KnownSentinel, MasterState, Place, State};
+use super::{Config, MasterConfig, NOBODY, Sentinel};
+
+/// Sentinels known at most: a hello channel is open to everybody who may publish.
+const PEERS_MAX: usize = 256;
+
+impl Sentinel {
+    /// A sentinel without a cluster file at its start. `state` is what its file says, and `id` its own if that says none; of
+    /// the masters, those whose places are no addresses must have one in `resolved`.
+    pub fn alone(
+        config: &Config,
+        state: State,
+        id: RunId,
+        resolved: &[(String, std::net::IpAddr)],
+        now: Instant,
+    ) -> Self {
+        let mut sentinel = Self::empty(config, state.id.unwrap_or(id), state.current_epoch, now);
+        sentinel.settings = state.settings.clone();
+        sentinel.names.extend(resolved.iter().cloned());
+        for master in state.masters {
+            sentinel.load(master, now);
+        }
+        sentinel
+    }
+
+    fn load(&mut self, state: MasterState, now: Instant) {
+        let Some(address) = self.address_of(&state.place) else { return };
+        let epoch = state.config_epoch;
+        let m = self.watch(MasterConfig::of(&state), Some((address, &state.place, epoch)), now);
+        self.masters[m].vote = (state.leader_epoch > 0).then_some((NOBODY, state.leader_epoch));
+        for place in &state.replicas {
+            let Some(address) = self.address_of(place) else { continue };
+            if !self.masters[m].nodes.iter().any(|node| node.address == address) {
+                let n = self.index_of(m, address, now);
+                self.masters[m].nodes[n].host = name_in(place);
+                self.node_event("+slave", m, n, "");
+            }
+        }
+        let master = self.masters[m].id;
+        for known in &state.sentinels {
+            let Some(address) = self.address_of(&known.place) else { continue };
+            if known.id != self.id && self.peers.len() < PEERS_MAX {
+                let found = self.peers.iter().position(|peer| peer.id == Some(known.id));
+                let p = found.unwrap_or_else(|| self.add_peer(None, address, Some(known.id), now));
+                self.peers[p].host = name_in(&known.place);
+                self.peers[p].opinions.entry(master).or_default();
+                self.sentinel_event("+sentinel", m, known.id, address);
+            }
+        }
+    }
+
+    /// All that the file has to say, with a change that is about to be made.
+    pub(super) fn state(&self) -> State {
+        let mut state = State {
+            id: Some(self.id),
+            current_epoch: self.current_epoch,
+            settings: self.settings.clone(),
+            masters: (0..self.masters.len()).map(|m| self.master_state(m)).collect(),
+        };
+        let place = |id| self.place_of(id);
+        match self.pending.as_ref().map(|pending| &pending.change) {
+            Some(Change::Monitor { config, place, .. }) => {
+                state.masters.push(MasterState { leader_epoch: self.current_epoch, ..config.state(place.clone()) });
+            }
+            Some(Change::Remove(id)) => {
+                if let Some(m) = place(*id) {
+                    state.masters.remove(m);
+                }
+            }
+            Some(Change::Set { master, config, .. }) => {
+                if let Some(m) = place(*master) {
+                    let old = &state.masters[m];
+                    state.masters[m] = MasterState {
+                        config_epoch: old.config_epoch,
+                        leader_epoch: old.leader_epoch,
+                        replicas: old.replicas.clone(),
+                        sentinels: old.sentinels.clone(),
+                        ..config.state(old.place.clone())
+                    };
+                }
+            }
+            Some(Change::Settings(settings)) => state.settings = (**settings).clone(),
+            Some(Change::Nothing) | None => {}
+        }
+        state
+    }
+
+    fn master_state(&self, m: usize) -> MasterState {
+        let (master, at) = (&self.masters[m], self.master_at(m));
+        let place = |host: &Option<String>, address: SocketAddr| Place {
+            host: host.clone().unwrap_or_else(|| address.ip().to_string()),
+            port: address.port(),
+        };
+        let nodes = master.nodes.iter().enumerate().filter(|(n, _)| *n != at);
+        let peers = self.peers_of(m).map(|p| &self.peers[p]);
+        MasterState {
+            config_epoch: master.decision.map_or(0, |decision| decision.epoch),
+            leader_epoch: master.vote.map_or(0, |(_, epoch)| epoch),
+            replicas: nodes.map(|(_, node)| place(&node.host, node.address)).collect(),
+            sentinels: peers
+                .filter_map(|peer| Some(KnownSentinel { place: place(&peer.host, peer.address), id: peer.id? }))
+                .collect(),
+            ..master.config.state(place(&master.nodes[at].host, self.monitored(m)))
+        }
+    }
+
+    /// Makes a master's place its first decision.
+    pub(super) fn place_master(&mut self, m: usize, address: SocketAddr, place: &Place, epoch: u64, now: Instant) {
+        self.masters[m].decision = Some(Decision { master: address, epoch });
+        let n = self.index_of(m, address, now);
+        self.masters[m].nodes[n].host = name_in(place);
+    }
+
+    /// Takes in a greeting from whoever it is. The place of the peer that sent it, if it is one to listen to.
+    pub(super) fn discover(&mut self, m: usize, hello: &Hello, now: Instant) -> Option<usize> {
+        let master = self.masters[m].id;
+        let found = self.peers.iter().position(|peer| peer.id == Some(hello.id));
+        if let Some(p) = found
+            && self.peers[p].address != hello.address
+        {
+            self.moved(p, hello.address, now);
+        }
+        if found.is_none() {
+            // Whoever was at this address before is gone: it has another id now.
+            if let Some(old) = self.peers.iter().position(|peer| peer.address == hello.address) {
+                self.invalid(old);
+            }
+            if self.peers.len() >= PEERS_MAX {
+                return None;
+            }
+            self.add_peer(None, hello.address, Some(hello.id), now);
+        }
+        let p = found.unwrap_or(self.peers.len() - 1);
+        if !self.peers[p].opinions.contains_key(&master) {
+            self.peers[p].opinions.entry(master).or_default();
+            self.dirty = true;
+            self.sentinel_event("+sentinel", m, hello.id, hello.address);
+            // It may have been started this moment: the sooner it knows this one, the sooner both can agree.
+            self.masters[m].hello_due = self.masters[m].hello_due.min(now + HELLO_BACK);
+        }
+        Some(p)
+    }
+
+    fn moved(&mut self, p: usize, address: SocketAddr, now: Instant) {
+        let watched: BTreeSet<usize> = self.watched_by(p).into_iter().collect();
+        self.peers[p].address = address;
+        self.dirty = true;
+        if let Some(link) = self.peers[p].link.id() {
+            self.hang_up(link);
+            self.peer_lost(p, now);
+        }
+        if let Some(id) = self.peers[p].id {
+            let text = format!(" for {id}");
+            watched.into_iter().for_each(|m| self.switched_address(m, address, &text));
+        }
+    }
+
+    fn switched_address(&mut self, m: usize, address: SocketAddr, text: &str) {
+        let extra = format!(" {} {}{text}", address.ip(), address.port());
+        self.master_event("+sentinel-address-switch", m, &extra);
+    }
+
+    fn invalid(&mut self, p: usize) {
+        let (id, address) = (self.peers[p].id, self.peers[p].address);
+        for m in self.watched_by(p) {
+            if let Some(id) = id {
+                self.sentinel_event("+sentinel-invalid-addr", m, id, address);
+            }
+        }
+        self.drop_peer(p);
+    }
+
+    /// The address of a place, if it is one or its name is known.
+    pub(super) fn address_of(&self, place: &Place) -> Option<SocketAddr> {
+        let ip = place.host.parse().ok().or_else(|| self.known_name(&place.host))?;
+        Some(SocketAddr::new(ip, place.port))
+    }
+
+    /// The address of a host name, if it was resolved.
+    pub(super) fn known_name(&self, name: &str) -> Option<std::net::IpAddr> {
+        self.names.get(name).copied()
+    }
+}
+
+/// A new sentinel is greeted back within this time.
+const HELLO_BACK: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// The host of a place if it is a name.
+fn name_in(place: &Place) -> Option<String> {
+    place.host.parse::<std::net::IpAddr>().is_err().then(|| place.host.clone())
+}
+
+impl MasterConfig {
+    fn of(state: &MasterState) -> Self {
+        Self {
+            down_after: state.down_after,
+            failover_timeout: state.failover_timeout,
+            parallel_syncs: state.parallel_syncs,
+            auth_user: state.auth_user.clone(),
+            auth_pass: state.auth_pass.clone(),
+            notification_script: state.notification_script.clone(),
+            client_reconfig_script: state.client_reconfig_script.clone(),
+            renames: state.renames.clone(),
+            reboot_down_after: state.reboot_down_after,
+            ..Self::new(state.name.clone(), state.quorum)
+        }
+    }
+
+    fn state(&self, place: Place) -> MasterState {
+        MasterState {
+            down_after: self.down_after,
+            failover_timeout: self.failover_timeout,
+            parallel_syncs: self.parallel_syncs,
+            auth_user: self.auth_user.clone(),
+            auth_pass: self.auth_pass.clone(),
+            notification_script: self.notification_script.clone(),
+            client_reconfig_script: self.client_reconfig_script.clone(),
+            renames: self.renames.clone(),
+            reboot_down_after: self.reboot_down_after,
+            ..MasterState::new(self.name.clone(), place, self.quorum)
+        }
+    }
+}
