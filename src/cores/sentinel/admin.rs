@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Instant, Secret};
+use crate::base::{Instant, Place, Secret};
 use crate::wire::resp::Reply;
 
 use super::failover::Failover;
-use super::state::Place;
 use super::{Answer, ClientId, MasterConfig, MasterId, Membership, Output, Sentinel, Settings, glob};
 
 /// Masters of one sentinel at most.

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use crate::base::{Instant, RunId};
+use crate::base::{Instant, Place, RunId};
 use crate::wire::frame::Decision;
 use crate::wire::hello::Hello;
 
 use super::admin::Change;
-use super::state::{KnownSentinel, MasterState, Place, State};
+use super::state::{KnownSentinel, MasterState, State};
 use super::{Config, MasterConfig, NOBODY, Sentinel};
 
 /// Sentinels known at most: a hello channel is open to everybody who may publish.
@@ -124,28 +124,30 @@ impl Sentinel {
 
     /// Takes in a greeting from whoever it is. The place of the peer that sent it, if it is one to listen to.
     pub(super) fn discover(&mut self, m: usize, hello: &Hello, now: Instant) -> Option<usize> {
+        let address = self.address_of(&hello.place)?;
         let master = self.masters[m].id;
         let found = self.peers.iter().position(|peer| peer.id == Some(hello.id));
         if let Some(p) = found
-            && self.peers[p].address != hello.address
+            && self.peers[p].address != address
         {
-            self.moved(p, hello.address, now);
+            self.moved(p, address, now);
         }
         if found.is_none() {
             // Whoever was at this address before is gone: it has another id now.
-            if let Some(old) = self.peers.iter().position(|peer| peer.address == hello.address) {
+            if let Some(old) = self.peers.iter().position(|peer| peer.address == address) {
                 self.invalid(old);
             }
             if self.peers.len() >= PEERS_MAX {
                 return None;
             }
-            self.add_peer(None, hello.address, Some(hello.id), now);
+            self.add_peer(None, address, Some(hello.id), now);
         }
         let p = found.unwrap_or(self.peers.len() - 1);
+        self.peers[p].host = name_in(&hello.place);
         if !self.peers[p].opinions.contains_key(&master) {
             self.peers[p].opinions.entry(master).or_default();
             self.dirty = true;
-            self.sentinel_event("+sentinel", m, hello.id, hello.address);
+            self.sentinel_event("+sentinel", m, hello.id, address);
             // It may have been started this moment: the sooner it knows this one, the sooner both can agree.
             self.masters[m].hello_due = self.masters[m].hello_due.min(now + HELLO_BACK);
         }

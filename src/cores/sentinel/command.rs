@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, Instant, RunId};
+use crate::base::{Epoch, Instant, Place, RunId};
 use crate::wire::resp::Reply;
 
 pub(super) use super::session::arity;
@@ -101,10 +101,10 @@ impl Sentinel {
             "get-master-addr-by-name" => {
                 let [master] = rest else { return arity("sentinel|get-master-addr-by-name") };
                 let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
-                match found.and_then(|m| self.decision(m)) {
-                    Some(decision) => {
-                        let (ip, port) = (decision.master.ip().to_string(), decision.master.port().to_string());
-                        Answer::Reply(Reply::Array(vec![bulk(ip), bulk(port)]))
+                match found.filter(|m| self.decision(*m).is_some()) {
+                    Some(m) => {
+                        let Place { host, port } = self.told_place(m);
+                        Answer::Reply(Reply::Array(vec![bulk(host), bulk(port.to_string())]))
                     }
                     None => Answer::NullArray,
                 }
@@ -156,16 +156,18 @@ impl Sentinel {
     fn answer_is_master_down(&mut self, client: ClientId, args: &[Bytes], now: Instant) {
         let answer = match args {
             [_, ip, port, epoch, candidate] => {
-                let about = text(ip).parse().ok().zip(text(port).parse().ok());
+                let place = text(port).parse().ok().and_then(|port| Place::new(text(ip), port));
                 let epoch = text(epoch).parse::<Epoch>().ok();
                 let candidate = (candidate.as_ref() != b"*").then(|| text(candidate).parse::<RunId>());
-                match (about, epoch, candidate.transpose()) {
+                match (place, epoch, candidate.transpose()) {
                     (None, _, _) => error("ERR Invalid IP address or port specified"),
                     (_, None, _) => error("ERR value is not an integer or out of range"),
                     (_, _, Err(why)) => error(format!("ERR {why}")),
                     (_, _, Ok(Some(_))) if !self.trusted(client) => error("NOAUTH Authentication required."),
-                    (Some((ip, port)), Some(epoch), Ok(candidate)) => {
-                        let about = SocketAddr::new(ip, port);
+                    (Some(place), Some(epoch), Ok(candidate)) => {
+                        // A name that is not known is no master of this sentinel.
+                        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                        let about = self.address_of(&place).unwrap_or(nowhere);
                         Answer::Reply(self.is_master_down(about, epoch, candidate, now))
                     }
                 }

@@ -311,8 +311,9 @@ impl Sentinel {
     ) {
         let peer = self.peers.iter().position(|peer| peer.id == Some(leader));
         let leads = peer.and_then(|p| self.peer_master(p, m)).map(|facts| facts.leads.is_some_and(|led| led >= epoch));
-        // Whoever has ever spoken over the peer link is known by its frames; a stock sentinel only by what it decides.
-        let speaks = peer.is_some_and(|p| self.peers[p].spoke);
+        // Whoever has ever spoken over the peer link is known by its frames; another one only by what it decides, and by
+        // whether it answers at all.
+        let speaks = peer.is_some_and(|p| self.peers[p].spoke || self.peers[p].down_since.is_some());
         let over = match leads {
             Some(true) => {
                 if !led || since != now {

@@ -68,7 +68,7 @@ impl Sentinel {
         let Some(info) = node.info.as_ref().filter(|_| current && node.command.up().is_some()) else { return };
         let strays = match info.role {
             Some(Role::Master) => true,
-            Some(Role::Replica) => info.master_host.is_some() && info.master() != Some(to),
+            Some(Role::Replica) => info.master_host.is_some() && self.master_of(info) != Some(to),
             Some(Role::Sentinel) | None => false,
         };
         if !strays {

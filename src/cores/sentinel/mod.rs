@@ -42,7 +42,8 @@ pub use event::{Event, Severity};
 pub use instance::LinkId;
 pub use monitor::Tag;
 pub use select::Rejection;
-pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Place, Settings, State};
+pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Settings, State};
+pub use crate::base::Place;
 pub use timers::Timers;
 
 use std::collections::BTreeMap;

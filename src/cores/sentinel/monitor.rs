@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, Instant, Secret};
-use crate::wire::frame::{Process, RedisFacts, RedisRole};
+use crate::base::{Epoch, Instant, Place, Secret};
+use crate::wire::frame::{Decision, Process, RedisFacts, RedisRole};
 use crate::wire::hello::{self, Hello};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
@@ -255,7 +255,8 @@ impl Sentinel {
 
     /// Keeps the link to one other sentinel and its pings going.
     pub(super) fn tend_peer(&mut self, p: usize, now: Instant) {
-        let down_after = self.masters.first().map_or(CONNECT_MAX, |master| master.config.down_after);
+        let watched = self.watched_by(p);
+        let down_after = watched.first().map_or(CONNECT_MAX, |m| self.masters[*m].config.down_after);
         let (link, address) = (self.peers[p].link.clone(), self.peers[p].address);
         if let Some(link) = self.open(&link, Owner::Peer(self.peers[p].key), address, down_after, now) {
             self.peers[p].link = link;
@@ -423,6 +424,7 @@ impl Sentinel {
 
     pub(super) fn info(&mut self, m: usize, n: usize, mut info: Info, now: Instant) {
         let (is_master, address) = (n == self.master_at(m), self.monitored(m));
+        let master = info.master_place().and_then(|place| self.address_of(&place));
         let node = &mut self.masters[m].nodes[n];
         let old = node.info.take();
         let rebooted =
@@ -442,7 +444,7 @@ impl Sentinel {
         let role = info.role;
         let replicas = std::mem::take(&mut info.replicas);
         let lineage = info.master_replid;
-        let follows = info.master_link_up && !info.master_sync_in_progress && info.master() == Some(address);
+        let follows = info.master_link_up && !info.master_sync_in_progress && master == Some(address);
         let linked = if is_master { role == Some(Role::Master) } else { role == Some(Role::Replica) && follows };
         node.info = Some(info);
         if rebooted {
@@ -459,7 +461,7 @@ impl Sentinel {
         }
         if is_master && role == Some(Role::Master) {
             for replica in replicas {
-                self.found(m, replica.address, now);
+                self.found(m, &replica.place, now);
             }
         }
         if self.out_of_sync(m, n) {
@@ -470,11 +472,13 @@ impl Sentinel {
     }
 
     /// A replica that the master knows of.
-    fn found(&mut self, m: usize, address: SocketAddr, now: Instant) {
+    fn found(&mut self, m: usize, place: &Place, now: Instant) {
+        let Some(address) = self.address_of(place) else { return };
         let master = &self.masters[m];
         let known = master.nodes.iter().any(|node| node.address == address);
         if !known && master.nodes.len() < master.config.nodes.len() + EXTRA_NODES_MAX {
             let n = self.index_of(m, address, now);
+            self.masters[m].nodes[n].host = place.address().is_none().then(|| place.host.clone());
             self.dirty = true;
             self.node_event("+slave", m, n, "");
         }
@@ -555,13 +559,15 @@ impl Sentinel {
     }
 
     /// The address under which this sentinel is reached by whoever is at the other end of a link.
-    pub(super) fn announced(&self, link: LinkId) -> Option<SocketAddr> {
+    pub(super) fn announced(&self, link: LinkId) -> Option<Place> {
         match &self.membership {
-            Membership::Voters { me, all } => all.iter().find(|voter| voter.name == *me).map(|voter| voter.address),
+            Membership::Voters { me, all } => {
+                all.iter().find(|voter| voter.name == *me).map(|voter| voter.address.into())
+            }
             Membership::Discovered { port } => {
-                let ip = self.settings.announce_ip.as_ref().and_then(|ip| ip.parse().ok());
-                let ip = ip.or_else(|| self.links.get(&link).and_then(|(_, own)| *own))?;
-                Some(SocketAddr::new(ip, self.settings.announce_port.unwrap_or(*port)))
+                let own = || self.links.get(&link).and_then(|(_, own)| own.map(|ip| ip.to_canonical().to_string()));
+                let host = self.settings.announce_ip.clone().or_else(own)?;
+                Some(Place { host, port: self.settings.announce_port.unwrap_or(*port) })
             }
         }
     }
@@ -569,11 +575,11 @@ impl Sentinel {
     /// The greeting as this sentinel publishes it now.
     fn hello(&self, m: usize, link: LinkId) -> Option<Hello> {
         Some(Hello {
-            address: self.announced(link)?,
+            place: self.announced(link)?,
             id: self.me(),
             current_epoch: self.current_epoch,
             master_name: self.masters[m].config.name.clone(),
-            master: self.monitored(m),
+            master: self.told_place(m),
             config_epoch: self.decision(m).map_or(0, |decision| decision.epoch),
         })
     }
@@ -622,7 +628,9 @@ impl Sentinel {
         let Some(m) = self.masters.iter().position(|master| master.config.name == hello.master_name) else { return };
         let peer = match self.membership {
             // Only voters of the file are listened to.
-            Membership::Voters { .. } => self.peers.iter().position(|peer| peer.address == hello.address),
+            Membership::Voters { .. } => {
+                self.peers.iter().position(|peer| Some(peer.address) == hello.place.address())
+            }
             Membership::Discovered { .. } => self.discover(m, &hello, now),
         };
         let Some(p) = peer else { return };
@@ -630,9 +638,10 @@ impl Sentinel {
         self.peers[p].last_hello = now;
         self.know_peer(p, hello.id);
         self.raise_epoch(hello.current_epoch);
-        if hello.config_epoch > 0 {
-            let decision = crate::wire::frame::Decision { master: hello.master, epoch: hello.config_epoch };
-            self.adopt(m, p, decision, now);
+        if hello.config_epoch > 0
+            && let Some(master) = self.address_of(&hello.master)
+        {
+            self.adopt(m, p, Decision { master, epoch: hello.config_epoch }, now);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The promotion, the decision that follows from it, and what is told to all others then.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, Instant};
+use crate::base::{Epoch, Instant, Place};
 use crate::wire::frame::{Decision, Process};
-use crate::wire::info::Role;
+use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
 use super::failover::{By, Cause, Failover, Promotion, REASK};
@@ -168,7 +169,7 @@ impl Sentinel {
             else {
                 continue;
             };
-            let follows = info.role == Some(Role::Replica) && info.master() == Some(to);
+            let follows = info.role == Some(Role::Replica) && self.master_of(info) == Some(to);
             let (master, up) = (info.role == Some(Role::Master), info.master_link_up);
             match node.reconf {
                 Reconf::None if follows && up => self.masters[m].nodes[n].reconf = Reconf::Done,
@@ -229,9 +230,9 @@ impl Sentinel {
 
     /// Changes the role of a redis in one step: no client may write in between, and no other sentinel's CLIENT KILL may cut
     /// this link before a hold has ended (`release`). To whom none is given, it becomes a master.
-    fn transaction(&self, to: Option<(String, u16)>, release: bool) -> Vec<Vec<Bytes>> {
+    fn transaction(&self, to: Option<Place>, release: bool) -> Vec<Vec<Bytes>> {
         let (host, port) = match &to {
-            Some((host, port)) => (host.clone(), port.to_string()),
+            Some(Place { host, port }) => (host.clone(), port.to_string()),
             None => ("NO".to_owned(), "ONE".to_owned()),
         };
         let normal: &[&str] = &["CLIENT", "KILL", "TYPE", "normal"];
@@ -261,7 +262,7 @@ impl Sentinel {
         match self.membership {
             Membership::Voters { .. } => {
                 let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-                let (host, port) = self.told_place(m);
+                let Place { host, port } = self.told_place(m);
                 let args = words(&["REPLICAOF", &host, &port.to_string()]);
                 self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
             }
@@ -278,10 +279,20 @@ impl Sentinel {
     }
 
     /// The master as replicas and sentinels are told.
-    pub(super) fn told_place(&self, m: usize) -> (String, u16) {
+    pub(super) fn told_place(&self, m: usize) -> Place {
         let (address, node) = (self.monitored(m), &self.masters[m].nodes[self.master_at(m)]);
-        let host = node.host.clone().filter(|_| self.settings.announce_hostnames);
-        (host.unwrap_or_else(|| address.ip().to_string()), address.port())
+        Place { host: self.told_host(node.host.as_deref(), address), port: address.port() }
+    }
+
+    /// A host as others are told: by its name if that is wanted and there is one.
+    pub(super) fn told_host(&self, name: Option<&str>, address: SocketAddr) -> String {
+        let name = name.filter(|_| self.settings.announce_hostnames).map(str::to_owned);
+        name.unwrap_or_else(|| address.ip().to_string())
+    }
+
+    /// The master of a replica, by its own word.
+    pub(super) fn master_of(&self, info: &Info) -> Option<SocketAddr> {
+        self.address_of(&info.master_place()?)
     }
 
     /// `SENTINEL FAILOVER`: what is answered at once.

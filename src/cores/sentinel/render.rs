@@ -90,7 +90,7 @@ impl Sentinel {
         let at_master = n == self.master_at(m);
         let name = if at_master { self.masters[m].config.name.clone() } else { node.address.to_string() };
         map.put("name", name);
-        map.put("ip", node.address.ip().to_string());
+        map.put("ip", self.told_host(node.host.as_deref(), node.address));
         map.put("port", node.address.port().to_string());
         let run_id = node.info.as_ref().and_then(|info| info.run_id);
         map.put("runid", run_id.map_or(String::new(), |id| id.to_string()));
@@ -136,6 +136,9 @@ impl Sentinel {
         if matches!(master.cause(), Some(Cause::Ordered { .. })) {
             flags.push("force_failover");
         }
+        if !master.config.reboot_down_after.is_zero() && master.nodes[n].rebooted_at.is_some() {
+            flags.push("master_reboot");
+        }
         self.node_head(&mut map, m, n, &flags.join(","), now);
         map.put("config-epoch", self.decision(m).map_or(0, |decision| decision.epoch).to_string());
         map.put("num-slaves", self.replicas(m).count().to_string());
@@ -143,6 +146,12 @@ impl Sentinel {
         map.put("quorum", master.config.quorum.to_string());
         map.put("failover-timeout", ms(master.config.failover_timeout));
         map.put("parallel-syncs", master.config.parallel_syncs.to_string());
+        for (field, script) in [
+            ("notification-script", &master.config.notification_script),
+            ("client-reconfig-script", &master.config.client_reconfig_script),
+        ] {
+            script.iter().for_each(|path| map.put(field, path.clone()));
+        }
         Reply::Array(map.0)
     }
 
@@ -214,12 +223,12 @@ impl Sentinel {
         }
         let mut map = Map(Vec::with_capacity(32));
         map.put("name", id.clone());
-        map.put("ip", peer.address.ip().to_string());
+        map.put("ip", self.told_host(peer.host.as_deref(), peer.address));
         map.put("port", peer.address.port().to_string());
         map.put("runid", id);
         map.put("flags", flags.join(","));
         map.put("link-pending-commands", usize::from(peer.ping_sent.is_some()).to_string());
-        map.put("link-refcount", self.masters.len().to_string());
+        map.put("link-refcount", peer.opinions.len().to_string());
         map.put("last-ping-sent", age(now, peer.ping_sent));
         map.put("last-ok-ping-reply", ms(now.since(peer.last_ok)));
         map.put("last-ping-reply", ms(now.since(peer.last_reply)));

@@ -147,7 +147,7 @@ impl Sentinel {
         };
         let (linked, unlinked): (Vec<usize>, Vec<usize>) = places.into_iter().partition(|n| {
             let info = self.masters[m].nodes[*n].info.as_ref();
-            info.is_some_and(|info| info.master_link_up && info.master() == Some(self.monitored(m)))
+            info.is_some_and(|info| info.master_link_up && self.master_of(info) == Some(self.monitored(m)))
         });
         let candidates: Vec<_> = linked.iter().map(|n| self.candidate(m, *n, now)).collect();
         let best = select::replica(&candidates, &self.ground(m, now)).map(|best| linked[best]);
@@ -229,7 +229,7 @@ impl Sentinel {
         let Failover::Catching { cause, epoch, target, goal, since, .. } = self.masters[m].failover else { return };
         let Some(info) = self.masters[m].nodes[n].info.as_ref().filter(|_| n == target) else { return };
         let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal);
-        if whole && info.role == Some(Role::Replica) && info.master() == Some(self.monitored(m)) {
+        if whole && info.role == Some(Role::Replica) && self.master_of(info) == Some(self.monitored(m)) {
             self.begin_promoting(m, cause, epoch, target, Some(since), now);
         }
     }
