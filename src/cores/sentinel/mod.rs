@@ -31,6 +31,7 @@ mod monitor;
 mod promote;
 mod quorum;
 mod render;
+pub mod scripts;
 mod select;
 mod session;
 mod state;

@@ -1,6 +1,7 @@
 //! Runs the sentinel: its links, its port for clients and sentinels, its durable state, its part of the node's frame.
 
 mod links;
+pub mod scripts;
 mod server;
 
 use std::collections::BTreeMap;
