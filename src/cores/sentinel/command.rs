@@ -128,7 +128,8 @@ impl Sentinel {
             "flushconfig" => arity("sentinel|flushconfig"),
             "info-cache" if !rest.is_empty() => self.info_cache(rest, now),
             "info-cache" => arity("sentinel|info-cache"),
-            "pending-scripts" => Answer::Reply(Reply::Array(vec![])),
+            "pending-scripts" if rest.is_empty() => Answer::Reply(self.scripts.pending(now)),
+            "pending-scripts" => arity("sentinel|pending-scripts"),
             "switchover" => match rest {
                 [master] | [master, _] => {
                     let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());

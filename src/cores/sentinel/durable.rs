@@ -73,7 +73,7 @@ impl Sentinel {
         assert!(self.voted(m).is_none_or(|(_, last)| last < epoch), "a second vote in epoch {epoch}");
         self.masters[m].vote = Some((leader, epoch));
         self.dirty = true;
-        self.publish_vote(leader, epoch);
+        self.publish_vote(m, leader, epoch);
     }
 
     /// Records a decision; its epoch must be higher than that of the last one.

@@ -38,13 +38,13 @@ mod state;
 mod switchover;
 mod timers;
 
+pub use crate::base::Place;
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
 pub use monitor::Tag;
 pub use select::Rejection;
 pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Settings, State};
-pub use crate::base::Place;
 pub use timers::Timers;
 
 use std::collections::BTreeMap;
@@ -59,6 +59,7 @@ use crate::wire::resp::Reply;
 
 use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
+use scripts::{Report, Request, Scripts};
 
 /// Whom a vote was for that is only remembered by its epoch.
 const NOBODY: RunId = RunId([0; 20]);
@@ -209,6 +210,8 @@ pub enum Input {
     Stored(Result<(), String>),
     /// Whether the file of an [`Output::CheckScript`] can be run; before any other input.
     ScriptChecked(String, bool),
+    /// What becomes of a script.
+    Script(Report),
     /// The operator orders a switchover.
     Order(OrderId, Option<NodeName>),
     /// The process is about to leave: an ordered switchover is undone.
@@ -226,6 +229,12 @@ pub struct NodeFacts {
     pub sentinel: Option<SentinelFacts>,
     /// Whether it is recent enough to be acted upon.
     pub fresh: bool,
+}
+
+impl From<Report> for Input {
+    fn from(report: Report) -> Self {
+        Self::Script(report)
+    }
 }
 
 /// What goes out, in this order.
@@ -267,6 +276,8 @@ pub enum Output {
     OrderDone(OrderId, Result<FailoverReport, String>),
     /// What was begun is undone: the process may leave.
     Stopped,
+    /// Run a script, or kill it.
+    Script(Request),
     /// Look whether the file at that path exists and can be run.
     CheckScript(String),
     /// End the process at once with that code, as SENTINEL SIMULATE-FAILURE asked for.
@@ -334,6 +345,7 @@ pub struct Sentinel {
     simulated: Simulated,
     /// Addresses of host names.
     names: BTreeMap<String, IpAddr>,
+    scripts: Scripts,
     masters: Vec<Master>,
     /// All sentinels known but this one.
     peers: Vec<Peer>,
@@ -442,6 +454,7 @@ impl Sentinel {
             pending: None,
             simulated: Simulated::default(),
             names: BTreeMap::new(),
+            scripts: Scripts::default(),
             masters: Vec::new(),
             peers: Vec::new(),
             clients: BTreeMap::new(),
@@ -617,7 +630,7 @@ impl Sentinel {
                     None => {}
                 }
             }
-            Input::Stored(Ok(())) | Input::ScriptChecked(..) => {}
+            Input::Stored(Ok(())) | Input::ScriptChecked(..) | Input::Script(_) => {}
             Input::Command(..) | Input::Facts(_) | Input::Stored(Err(_)) | Input::Order(..) | Input::Stop => {
                 self.touch_all();
             }
@@ -640,6 +653,7 @@ impl Sentinel {
             Input::Stored(Ok(())) => self.stored(now),
             Input::ScriptChecked(path, executable) => self.script_checked(&path, executable),
             Input::Stored(Err(reason)) => self.store_failed(&reason, now),
+            Input::Script(report) => self.scripts.report(report, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
             Input::Stop => self.stop(now),
         }
@@ -661,6 +675,7 @@ impl Sentinel {
             wake = crate::base::time::earliest(wake, self.masters[m].due);
         }
         self.wake = wake;
+        self.run_scripts(now);
         self.tell_fault();
         self.post(now);
     }

@@ -628,9 +628,7 @@ impl Sentinel {
         let Some(m) = self.masters.iter().position(|master| master.config.name == hello.master_name) else { return };
         let peer = match self.membership {
             // Only voters of the file are listened to.
-            Membership::Voters { .. } => {
-                self.peers.iter().position(|peer| Some(peer.address) == hello.place.address())
-            }
+            Membership::Voters { .. } => self.peers.iter().position(|peer| Some(peer.address) == hello.place.address()),
             Membership::Discovered { .. } => self.discover(m, &hello, now),
         };
         let Some(p) = peer else { return };

@@ -14,7 +14,7 @@ use super::failover::{By, Cause, Failover, Promotion, REASK};
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
 use super::switchover::Refused;
-use super::{Answer, FailoverReport, Membership, Output, Sentinel};
+use super::{Answer, FailoverReport, Membership, Output, Sentinel, scripts};
 
 /// Exit code of a simulated failure, as stock.
 pub(super) const SIMULATED: u8 = 99;
@@ -126,7 +126,9 @@ impl Sentinel {
         }
         let until = now + self.masters[m].config.failover_timeout;
         self.enter(m, Failover::Reconfiguring { epoch, until });
+        let before = self.told_place(m);
         self.switch(m, Decision { master: to, epoch }, now);
+        self.reconfigure_clients(m, scripts::Role::Leader, &before, &self.told_place(m));
         if self.simulated.after_promotion {
             self.fenced.push(Output::Exit(SIMULATED));
         }

@@ -11,7 +11,7 @@ use crate::wire::resp::Reply;
 use super::failover::Failover;
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
-use super::{EXTRA_NODES_MAX, MasterId, Membership, NOBODY, Output, Sentinel};
+use super::{EXTRA_NODES_MAX, MasterId, Membership, NOBODY, Output, Sentinel, scripts};
 
 /// An answer of a peer counts for so long (as stock).
 const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
@@ -263,7 +263,11 @@ impl Sentinel {
         {
             self.sentinel_event("+config-update-from", m, id, self.peers[p].address);
         }
+        let before = self.told_place(m);
         self.switch(m, decision, now);
+        if from != decision.master {
+            self.reconfigure_clients(m, scripts::Role::Observer, &before, &self.told_place(m));
+        }
         self.become_idle(m, now);
     }
 

@@ -284,8 +284,11 @@ impl Sentinel {
             _ => write!(
                 text,
                 "# Sentinel\r\nsentinel_masters:{}\r\nsentinel_tilt:0\r\nsentinel_tilt_since_seconds:-1\r\n\
-                 sentinel_running_scripts:0\r\nsentinel_scripts_queue_length:0\r\nsentinel_simulate_failure_flags:0\r\n{}",
+                 sentinel_running_scripts:{}\r\nsentinel_scripts_queue_length:{}\r\nsentinel_simulate_failure_flags:{}\r\n{}",
                 self.masters.len(),
+                self.scripts.running(),
+                self.scripts.queue_length(),
+                u8::from(self.simulated.after_election) | u8::from(self.simulated.after_promotion) << 1,
                 (0..self.masters.len()).map(|m| self.info_master(m)).collect::<String>(),
             ),
         };

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::base::{Instant, time::earliest};
 use crate::wire::resp::Reply;
 
-use super::{Event, Place, Severity};
+use super::{Event, Place, Severity, Timers};
 
 /// Scripts that wait or run; beyond it the oldest that waits is dropped.
 pub const QUEUE_MAX: usize = 256;
@@ -26,21 +26,6 @@ pub const RUNNING_MAX: usize = 16;
 pub const RUNS_MAX: u32 = 10;
 /// The signal by which a script that could not even be forked is reported.
 const UNSTARTED: i32 = 99;
-
-/// What `SENTINEL DEBUG` can change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timers {
-    /// `script-max-runtime`: who runs longer is killed.
-    pub run_max: Duration,
-    /// `script-retry-delay`: before the second run; it doubles with every further one.
-    pub retry_delay: Duration,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Self { run_max: Duration::from_secs(60), retry_delay: Duration::from_secs(30) }
-    }
-}
 
 /// One script of the queue, over all its runs. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -271,8 +256,8 @@ impl Scripts {
         for job in &mut self.jobs {
             match job.state {
                 State::Running { killed: true, .. } | State::Ended { .. } => {}
-                State::Running { since, .. } if now < since + timers.run_max => {
-                    wake = earliest(wake, Some(since + timers.run_max));
+                State::Running { since, .. } if now < since + timers.script_max_runtime => {
+                    wake = earliest(wake, Some(since + timers.script_max_runtime));
                 }
                 State::Running { pid, since, .. } => {
                     job.state = State::Running { pid, since, killed: true };
@@ -287,7 +272,7 @@ impl Scripts {
                     running += 1;
                     job.runs += 1;
                     job.state = State::Running { pid: None, since: now, killed: false };
-                    wake = earliest(wake, Some(now + timers.run_max));
+                    wake = earliest(wake, Some(now + timers.script_max_runtime));
                     requests.push(Request::Start { id: job.id, argv: job.argv.clone() });
                 }
             }
@@ -340,7 +325,7 @@ impl Job {
             let text = format!("{} {signal} {code}", self.path());
             events.push(Event::new("-script-error", Severity::Warn, text));
         }
-        let delay = timers.retry_delay.saturating_mul(1 << self.runs.saturating_sub(1).min(RUNS_MAX));
+        let delay = timers.script_retry_delay.saturating_mul(1 << self.runs.saturating_sub(1).min(RUNS_MAX));
         self.state = State::Scheduled { not_before: Some(at + delay) };
         again
     }

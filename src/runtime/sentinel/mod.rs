@@ -169,8 +169,9 @@ async fn operate(
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
+    let scripts = scripts::Runner::new(inputs.clone());
     let links = Links::new(inputs);
-    let mut runner = Runner { links, clients, waiting, keep, post, journal, stopped: Some(stopped_tx) };
+    let mut runner = Runner { links, clients, waiting, keep, scripts, post, journal, stopped: Some(stopped_tx) };
     tokio::select! {
         () = drive(&mut machine, received, &mut runner) => {}
         _ = stopped => {}
@@ -265,6 +266,7 @@ struct Runner {
     clients: Clients,
     waiting: Waiting,
     keep: Keep,
+    scripts: scripts::Runner<Input>,
     post: mpsc::Sender<Part>,
     journal: Journal,
     stopped: Option<oneshot::Sender<()>>,
@@ -300,13 +302,11 @@ impl Execute<Sentinel> for Runner {
                     let _ = done.send(result);
                 }
             }
+            Output::Script(request) => self.scripts.request(request),
             Output::CheckScript(path) => {
                 let executable = spawn_blocking({
                     let path = path.clone();
-                    move || {
-                        let file = std::fs::metadata(&path).is_ok_and(|facts| facts.is_file());
-                        file && nix::unistd::access(path.as_str(), nix::unistd::AccessFlags::X_OK).is_ok()
-                    }
+                    move || scripts::check(path.as_ref()).is_ok()
                 });
                 return Flow::Feed(Input::ScriptChecked(path, executable.await.unwrap_or(false)));
             }

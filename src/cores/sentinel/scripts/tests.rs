@@ -1,7 +1,5 @@
 use super::*;
 
-const TIMERS: Timers = Timers { run_max: Duration::from_secs(60), retry_delay: Duration::from_secs(30) };
-
 /// A queue, and all that came out of it.
 #[derive(Default)]
 struct Queue {
@@ -25,7 +23,7 @@ impl Queue {
 
     fn turn(&mut self) {
         let (mut requests, mut events) = (vec![], vec![]);
-        self.wake = self.scripts.turn(self.now, &TIMERS, &mut requests, &mut events);
+        self.wake = self.scripts.turn(self.now, &Timers::default(), &mut requests, &mut events);
         assert!(self.wake.is_none_or(|wake| wake > self.now), "a turn must move its deadline");
         for request in requests {
             match request {

@@ -144,3 +144,37 @@ fn an_order_counts_where_most_sentinels_are_lost() {
     world.run(ms(100));
     assert_eq!(world.redis[0].paused_until, None, "the hold is released");
 }
+
+#[test]
+fn scripts_are_told_of_what_happens() {
+    let mut world = World::alone();
+    for state in world.states.as_mut().unwrap() {
+        state.masters[0].notification_script = Some("/bin/notify".into());
+        state.masters[0].client_reconfig_script = Some("/bin/reconfigure".into());
+    }
+    (0..3).for_each(|n| world.start(n));
+    world.run(ms(5_000));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    world.run(ms(2_000));
+    let master = redis_at(world.master().unwrap()).ip().to_string();
+    let old = redis_at(0).ip().to_string();
+    let argv = |request: &Request| match request {
+        Request::Start { argv, .. } => argv.clone(),
+        Request::Kill(_) => vec![],
+    };
+    for n in 0..3 {
+        let told: Vec<_> = world.scripts.iter().filter(|(by, _)| *by == n).map(|(_, request)| argv(request)).collect();
+        let switch = format!("mymaster {old} 6379 {master} 6379");
+        assert!(told.contains(&["/bin/notify", "+switch-master", &switch].map(str::to_owned).to_vec()), "{told:#?}");
+        let role = if world.events.iter().any(|(_, by, event)| *by == n && event.name == "+elected-leader") {
+            "leader"
+        } else {
+            "observer"
+        };
+        let call = ["/bin/reconfigure", "mymaster", role, "start", &old, "6379", &master, "6379"];
+        let calls: Vec<_> = told.iter().filter(|argv| argv[0] == call[0]).collect();
+        assert_eq!(calls, [&call.map(str::to_owned).to_vec()]);
+        assert!(!told.iter().any(|argv| argv[1] == "+slave"), "notices are not told");
+    }
+}

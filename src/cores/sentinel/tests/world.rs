@@ -94,6 +94,7 @@ pub(super) struct World {
     pub(super) states: Option<Vec<State>>,
     pub(super) broken: Vec<bool>,
     pub(super) exits: Vec<(usize, u8)>,
+    pub(super) scripts: Vec<(usize, Request)>,
     pub(super) redis: Vec<Redis>,
     pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
     told: Vec<Vec<Option<NodeFacts>>>,
@@ -152,6 +153,7 @@ impl World {
             states: None,
             broken: vec![false; 3],
             exits: vec![],
+            scripts: vec![],
             redis: (0..3).map(closed).collect(),
             facts: vec![],
             told: vec![vec![None; 3]; 3],
@@ -528,6 +530,7 @@ impl World {
     fn carry_out(&mut self, n: usize, output: Output) {
         match output {
             Output::Store(_) | Output::CheckScript(_) | Output::Stopped => {}
+            Output::Script(request) => self.scripts.push((n, request)),
             Output::Exit(code) => self.exits.push((n, code)),
             Output::Connect { link, address, limit } => self.connect(n, link, address, limit),
             Output::Hangup(link) => drop(self.wires.remove(&(n, link))),
