@@ -5,4 +5,5 @@ pub mod client;
 pub mod commands;
 pub mod demo;
 pub mod lab;
+pub mod sentinel;
 pub mod status;

@@ -1,5 +1,8 @@
 //! Runs the sentinel: its links, its port for clients and sentinels, its durable state, its part of the node's frame.
 
+pub mod alone;
+pub mod bind;
+pub mod file;
 mod links;
 pub mod scripts;
 mod server;

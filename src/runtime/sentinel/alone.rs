@@ -1,0 +1,59 @@
+//! A Sentinel without a cluster file: what `sentinel.conf` says is all it knows, and all it remembers.
+
+use std::io;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::bind::{self, ListenError};
+use super::file::{self, SaveError};
+use crate::config::sentinel::{Document, Process};
+use crate::cores::sentinel::State;
+
+/// All that was read.
+#[derive(Debug)]
+pub struct Alone {
+    /// How the process is to be.
+    pub process: Process,
+    /// Where the state is saved.
+    pub document: Document,
+    /// What is known at the start.
+    pub state: State,
+}
+
+/// Why it does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AloneError {
+    /// It cannot be reached.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Its state cannot be saved. Without that it could vote twice in an epoch.
+    #[error("Sentinel was not able to save the new configuration on disk: {0}. Exiting...")]
+    Save(#[from] SaveError),
+    /// The system gave it no socket, or no random number.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs until `stop` is true. `ready` is called when it listens and has saved its id; before that, the file is not touched
+/// by a Sentinel that cannot have its port.
+pub async fn run_alone(alone: Alone, ready: impl FnOnce(), mut stop: watch::Receiver<bool>) -> Result<(), AloneError> {
+    let Alone { process, document, mut state } = alone;
+    let listeners: Vec<TcpListener> =
+        bind::listen(&process)?.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>()?;
+    tracing::info!("Running mode=sentinel, port={}.", process.port);
+    let id = match state.id {
+        Some(id) => id,
+        None => super::random_id()?,
+    };
+    state.id = Some(id);
+    let saved = spawn_blocking(move || file::save(&document, &state)).await;
+    saved.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    tracing::warn!("Sentinel ID is {id}");
+    ready();
+    // Whoever dropped the sending end wants the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+    drop(listeners);
+    Ok(())
+}
