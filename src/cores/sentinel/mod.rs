@@ -28,6 +28,7 @@ mod glob;
 mod heal;
 mod instance;
 mod monitor;
+pub mod names;
 mod promote;
 mod quorum;
 mod render;

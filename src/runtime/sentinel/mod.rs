@@ -4,6 +4,7 @@ pub mod alone;
 pub mod bind;
 pub mod file;
 mod links;
+pub mod names;
 pub mod scripts;
 mod server;
 
