@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::config::sentinel::{Additions, Document, FileError, Process, ThisHost};
 use crate::cores::sentinel::State;
 use crate::runtime::daemon::{self, PidFile, Supervisor};
+use crate::runtime::journal::Journal;
 use crate::runtime::log::{self, Log, Mark};
 use crate::runtime::sentinel::alone::{Alone, AloneError, run_alone};
 use crate::wire::words;
@@ -255,7 +256,7 @@ fn run(alone: Alone, ready: impl FnOnce(), supervisor: Supervisor) -> Result<(),
             std::future::pending().await
         };
         tokio::select! {
-            ended = run_alone(alone, ready, stopped) => ended,
+            ended = run_alone(alone, ready, Journal::new(), stopped) => ended,
             never = asked => never,
         }
     })

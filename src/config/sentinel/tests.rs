@@ -187,7 +187,8 @@ fn what_is_added_stands_behind_the_file() {
     let parse = |additions| Document::parse(Path::new(FILE), b"port 1\n", additions, Path::new("/"), &host);
     let said = parse(&additions).unwrap_err().to_string();
     assert!(said.contains("at line 5\n>>> 'sentinel \"foo\"'\n") && said.contains("\ncommand line: there is no"));
-    let (document, process, state) = parse(&Additions { options: b"port \"3\"".to_vec(), ..additions }).unwrap();
+    let (document, process, state) =
+        parse(&Additions { options: b"port \"3\"".to_vec(), ..additions.clone() }).unwrap();
     assert_eq!((process.port, state.settings.log_level.as_deref()), (3, Some("debug")));
     let text = rewritten(&document, &state);
     assert!(text.starts_with("port 1\n") && text.contains("loglevel debug\n") && !text.contains("port 3"), "{text}");

@@ -9,10 +9,13 @@ use crate::base::{Instant, Place, Secret};
 use crate::wire::resp::Reply;
 
 use super::failover::Failover;
+use super::names::Lookup;
 use super::{Answer, ClientId, MasterConfig, MasterId, Membership, Output, Sentinel, Settings, glob};
 
 /// Masters of one sentinel at most.
 pub(super) const MASTERS_MAX: usize = 1_024;
+/// Commands that wait for what a host name stands for, at most.
+const UNRESOLVED_MAX: usize = 64;
 /// Longest name of a master, bytes.
 const NAME_MAX: usize = 128;
 /// Longest value of an option, bytes.
@@ -111,21 +114,34 @@ impl Sentinel {
     }
 
     /// `SENTINEL MONITOR name ip port quorum`.
-    pub(super) fn monitor_command(&mut self, client: ClientId, args: &[Bytes]) -> Option<Answer> {
+    pub(super) fn monitor_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Option<Answer> {
         if let Some(refusal) = self.refused_by_file("MONITOR") {
             return Some(refusal);
         }
         let [name, host, port, quorum] = args else { return Some(super::command::arity("sentinel|monitor")) };
-        match self.monitored_by(&word(name), &word(host), &word(port), &word(quorum)) {
-            Ok(change) => {
+        match self.monitored_by(&word(name), &word(host), &word(port), &word(quorum), now) {
+            Ok(Some(change)) => {
                 self.order_change(client, change, Vec::new());
+                None
+            }
+            Ok(None) => {
+                let words = [b"SENTINEL".as_slice(), b"MONITOR"].map(Bytes::from_static);
+                self.unresolved.push((word(host), client, words.iter().chain(args).cloned().collect()));
                 None
             }
             Err(text) => Some(error(text)),
         }
     }
 
-    fn monitored_by(&self, name: &str, host: &str, port: &str, quorum: &str) -> Result<Change, String> {
+    /// None: it is not known yet where it is.
+    fn monitored_by(
+        &mut self,
+        name: &str,
+        host: &str,
+        port: &str,
+        quorum: &str,
+        now: Instant,
+    ) -> Result<Option<Change>, String> {
         let quorum: i64 = quorum.parse().map_err(|_| "ERR Invalid quorum".to_owned())?;
         let quorum = u32::try_from(quorum).ok().filter(|quorum| *quorum > 0);
         let port: i64 = port.parse().map_err(|_| "ERR Invalid port".to_owned())?;
@@ -142,15 +158,23 @@ impl Sentinel {
         if self.masters.len() >= MASTERS_MAX {
             return Err(format!("ERR at most {MASTERS_MAX} masters are watched by one sentinel"));
         }
-        let ip: Option<IpAddr> = host.parse().ok().or_else(|| self.known_name(host));
-        let address = SocketAddr::new(ip.ok_or("ERR Invalid IP address or hostname specified")?, port);
+        let named = host.parse::<IpAddr>().is_err();
+        let address = match self.names.lookup(host, now) {
+            Lookup::Known(ip) if !named || self.settings.resolve_hostnames => SocketAddr::new(ip, port),
+            Lookup::Pending if self.settings.resolve_hostnames && self.unresolved.len() < UNRESOLVED_MAX => {
+                return Ok(None);
+            }
+            Lookup::Known(_) | Lookup::Pending | Lookup::Failed(_) | Lookup::Invalid | Lookup::Full => {
+                return Err("ERR Invalid IP address or hostname specified".to_owned());
+            }
+        };
         let config = MasterConfig {
             down_after: self.timers.default_down_after,
             failover_timeout: self.timers.default_failover_timeout,
             ..MasterConfig::new(name, quorum)
         };
         let place = Place { host: host.to_owned(), port };
-        Ok(Change::Monitor { config: Box::new(config), place, address })
+        Ok(Some(Change::Monitor { config: Box::new(config), place, address }))
     }
 
     /// `SENTINEL REMOVE name`.

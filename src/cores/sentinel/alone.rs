@@ -2,32 +2,28 @@
 //! sentinels are whoever greets.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
 
 use crate::base::{Instant, Place, RunId};
 use crate::wire::frame::Decision;
 use crate::wire::hello::Hello;
 
 use super::admin::Change;
+use super::instance::{Instance, InstanceId};
+use super::names::{self, Lookup};
 use super::state::{KnownSentinel, MasterState, State};
-use super::{Config, MasterConfig, NOBODY, Sentinel};
+use super::{ClientId, Config, MasterConfig, NOBODY, Output, Sentinel};
 
 /// Sentinels known at most: a hello channel is open to everybody who may publish.
 const PEERS_MAX: usize = 256;
 
 impl Sentinel {
-    /// A sentinel without a cluster file at its start. `state` is what its file says, and `id` its own if that says none; of
-    /// the masters, those whose places are no addresses must have one in `resolved`.
-    pub fn alone(
-        config: &Config,
-        state: State,
-        id: RunId,
-        resolved: &[(String, std::net::IpAddr)],
-        now: Instant,
-    ) -> Self {
+    /// A sentinel without a cluster file at its start. `state` is what its file says, and `id` its own if that says none.
+    pub fn alone(config: &Config, state: State, id: RunId, now: Instant) -> Self {
         let mut sentinel = Self::empty(config, state.id.unwrap_or(id), state.current_epoch, now);
         sentinel.settings = state.settings.clone();
-        sentinel.names.extend(resolved.iter().cloned());
         for master in state.masters {
             sentinel.load(master, now);
         }
@@ -35,21 +31,22 @@ impl Sentinel {
     }
 
     fn load(&mut self, state: MasterState, now: Instant) {
-        let Some(address) = self.address_of(&state.place) else { return };
+        let address = self.first_address(&state.place, now);
         let epoch = state.config_epoch;
         let m = self.watch(MasterConfig::of(&state), Some((address, &state.place, epoch)), now);
         self.masters[m].vote = (state.leader_epoch > 0).then_some((NOBODY, state.leader_epoch));
         for place in &state.replicas {
-            let Some(address) = self.address_of(place) else { continue };
-            if !self.masters[m].nodes.iter().any(|node| node.address == address) {
-                let n = self.index_of(m, address, now);
-                self.masters[m].nodes[n].host = name_in(place);
-                self.node_event("+slave", m, n, "");
+            let address = self.first_address(place, now);
+            if address.ip().is_unspecified() || !self.masters[m].nodes.iter().any(|node| node.address == address) {
+                let id = InstanceId(self.fresh_id());
+                let node = Instance { host: name_in(place), ..Instance::new(id, address, None, now) };
+                self.masters[m].nodes.push(node);
+                self.node_event("+slave", m, self.masters[m].nodes.len() - 1, "");
             }
         }
         let master = self.masters[m].id;
         for known in &state.sentinels {
-            let Some(address) = self.address_of(&known.place) else { continue };
+            let address = self.first_address(&known.place, now);
             if known.id != self.id && self.peers.len() < PEERS_MAX {
                 let found = self.peers.iter().position(|peer| peer.id == Some(known.id));
                 let p = found.unwrap_or_else(|| self.add_peer(None, address, Some(known.id), now));
@@ -58,6 +55,11 @@ impl Sentinel {
                 self.sentinel_event("+sentinel", m, known.id, address);
             }
         }
+    }
+
+    /// The address of a place that is to be watched in any case: unspecified until its name is resolved.
+    fn first_address(&mut self, place: &Place, now: Instant) -> SocketAddr {
+        self.look_up(place, now).unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), place.port))
     }
 
     /// All that the file has to say, with a change that is about to be made.
@@ -124,7 +126,7 @@ impl Sentinel {
 
     /// Takes in a greeting from whoever it is. The place of the peer that sent it, if it is one to listen to.
     pub(super) fn discover(&mut self, m: usize, hello: &Hello, now: Instant) -> Option<usize> {
-        let address = self.address_of(&hello.place)?;
+        let address = self.look_up(&hello.place, now)?;
         let master = self.masters[m].id;
         let found = self.peers.iter().position(|peer| peer.id == Some(hello.id));
         if let Some(p) = found
@@ -185,13 +187,70 @@ impl Sentinel {
 
     /// The address of a place, if it is one or its name is known.
     pub(super) fn address_of(&self, place: &Place) -> Option<SocketAddr> {
-        let ip = place.host.parse().ok().or_else(|| self.known_name(&place.host))?;
-        Some(SocketAddr::new(ip, place.port))
+        Some(SocketAddr::new(self.names.known(&place.host)?, place.port))
     }
 
-    /// The address of a host name, if it was resolved.
-    pub(super) fn known_name(&self, name: &str) -> Option<std::net::IpAddr> {
-        self.names.get(name).copied()
+    /// The same; a name that is not known is asked for, if names are to be resolved at all.
+    pub(super) fn look_up(&mut self, place: &Place, now: Instant) -> Option<SocketAddr> {
+        if place.address().is_none() && !self.settings.resolve_hostnames {
+            return None;
+        }
+        match self.names.lookup(&place.host, now) {
+            Lookup::Known(ip) => Some(SocketAddr::new(ip, place.port)),
+            Lookup::Pending | Lookup::Failed(_) | Lookup::Invalid | Lookup::Full => None,
+        }
+    }
+
+    pub(super) fn ask_names(&mut self, now: Instant) {
+        let mut requests = Vec::new();
+        let wake = self.names.turn(now, &mut requests);
+        wake.into_iter().for_each(|at| self.wake_at(at));
+        self.free.extend(requests.into_iter().map(Output::Resolve));
+    }
+
+    /// A name was resolved, or could not be.
+    pub(super) fn resolved(&mut self, answer: names::Answer, now: Instant) {
+        let name = answer.name.clone();
+        if let Some(moved) = self.names.answered(answer, now) {
+            self.moved_host(&moved.name, moved.to, now);
+        }
+        let waiting = |(wanted, _, _): &mut (String, ClientId, Vec<Bytes>)| wanted.eq_ignore_ascii_case(&name);
+        let commands: Vec<_> = self.unresolved.extract_if(.., waiting).collect();
+        for (_, client, args) in commands {
+            self.command(client, &args, now);
+        }
+    }
+
+    /// Whatever is known by that name is somewhere else now.
+    fn moved_host(&mut self, name: &str, to: IpAddr, now: Instant) {
+        let named = |host: &Option<String>| host.as_ref().is_some_and(|host| host.eq_ignore_ascii_case(name));
+        for m in 0..self.masters.len() {
+            let at = self.master_at(m);
+            for n in 0..self.masters[m].nodes.len() {
+                let node = &mut self.masters[m].nodes[n];
+                if !named(&node.host) || node.address.ip() == to {
+                    continue;
+                }
+                node.address.set_ip(to);
+                let address = node.address;
+                if n == at
+                    && let Some(decision) = &mut self.masters[m].decision
+                {
+                    decision.master = address;
+                }
+                self.hang_up_node(m, n, now);
+                self.masters[m].nodes[n].restart_silence(now);
+            }
+        }
+        for p in 0..self.peers.len() {
+            if named(&self.peers[p].host) && self.peers[p].address.ip() != to {
+                self.peers[p].address.set_ip(to);
+                if let Some(link) = self.peers[p].link.id() {
+                    self.hang_up(link);
+                    self.peer_lost(p, now);
+                }
+            }
+        }
     }
 }
 
@@ -200,7 +259,7 @@ const HELLO_BACK: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// The host of a place if it is a name.
 fn name_in(place: &Place) -> Option<String> {
-    place.host.parse::<std::net::IpAddr>().is_err().then(|| place.host.clone())
+    place.host.parse::<IpAddr>().is_err().then(|| place.host.clone())
 }
 
 impl MasterConfig {

@@ -67,7 +67,7 @@ impl Sentinel {
             return Some(error("NOAUTH Authentication required."));
         }
         match name.as_str() {
-            "monitor" => return self.monitor_command(client, rest),
+            "monitor" => return self.monitor_command(client, rest, now),
             "remove" => return self.remove_command(client, rest),
             "set" => return self.set_command(client, rest),
             "config" => return self.config_command(client, rest),

@@ -60,6 +60,7 @@ use crate::wire::resp::Reply;
 
 use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
+use names::Names;
 use scripts::{Report, Request, Scripts};
 
 /// Whom a vote was for that is only remembered by its epoch.
@@ -213,6 +214,8 @@ pub enum Input {
     ScriptChecked(String, bool),
     /// What becomes of a script.
     Script(Report),
+    /// What a host name stands for.
+    Resolved(names::Answer),
     /// The operator orders a switchover.
     Order(OrderId, Option<NodeName>),
     /// The process is about to leave: an ordered switchover is undone.
@@ -230,6 +233,12 @@ pub struct NodeFacts {
     pub sentinel: Option<SentinelFacts>,
     /// Whether it is recent enough to be acted upon.
     pub fresh: bool,
+}
+
+impl From<names::Answer> for Input {
+    fn from(answer: names::Answer) -> Self {
+        Self::Resolved(answer)
+    }
 }
 
 impl From<Report> for Input {
@@ -279,6 +288,8 @@ pub enum Output {
     Stopped,
     /// Run a script, or kill it.
     Script(Request),
+    /// Find out what a host name stands for; answered by [`Input::Resolved`].
+    Resolve(names::Request),
     /// Look whether the file at that path exists and can be run.
     CheckScript(String),
     /// End the process at once with that code, as SENTINEL SIMULATE-FAILURE asked for.
@@ -344,8 +355,9 @@ pub struct Sentinel {
     /// A change that waits for the disk.
     pending: Option<admin::Pending>,
     simulated: Simulated,
-    /// Addresses of host names.
-    names: BTreeMap<String, IpAddr>,
+    names: Names,
+    /// Commands that wait for what a host name stands for.
+    unresolved: Vec<(String, ClientId, Vec<Bytes>)>,
     scripts: Scripts,
     masters: Vec<Master>,
     /// All sentinels known but this one.
@@ -454,7 +466,8 @@ impl Sentinel {
             timers: Timers::default(),
             pending: None,
             simulated: Simulated::default(),
-            names: BTreeMap::new(),
+            names: Names::default(),
+            unresolved: Vec::new(),
             scripts: Scripts::default(),
             masters: Vec::new(),
             peers: Vec::new(),
@@ -632,7 +645,12 @@ impl Sentinel {
                 }
             }
             Input::Stored(Ok(())) | Input::ScriptChecked(..) | Input::Script(_) => {}
-            Input::Command(..) | Input::Facts(_) | Input::Stored(Err(_)) | Input::Order(..) | Input::Stop => {
+            Input::Command(..)
+            | Input::Facts(_)
+            | Input::Stored(Err(_))
+            | Input::Resolved(_)
+            | Input::Order(..)
+            | Input::Stop => {
                 self.touch_all();
             }
         }
@@ -654,6 +672,7 @@ impl Sentinel {
             Input::Stored(Ok(())) => self.stored(now),
             Input::ScriptChecked(path, executable) => self.script_checked(&path, executable),
             Input::Stored(Err(reason)) => self.store_failed(&reason, now),
+            Input::Resolved(answer) => self.resolved(answer, now),
             Input::Script(report) => self.scripts.report(report, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
             Input::Stop => self.stop(now),
@@ -677,6 +696,7 @@ impl Sentinel {
         }
         self.wake = wake;
         self.run_scripts(now);
+        self.ask_names(now);
         self.tell_fault();
         self.post(now);
     }

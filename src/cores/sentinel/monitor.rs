@@ -155,6 +155,10 @@ impl Sentinel {
     /// Opens a link that should be open.
     fn open(&mut self, link: &Link, owner: Owner, address: SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
         let Link::Down { retry_at, backoff } = *link else { return None };
+        if address.ip().is_unspecified() {
+            // Its name is not known yet; the answer brings a turn.
+            return None;
+        }
         if now < retry_at {
             self.wake_at(retry_at);
             return None;
@@ -424,7 +428,7 @@ impl Sentinel {
 
     pub(super) fn info(&mut self, m: usize, n: usize, mut info: Info, now: Instant) {
         let (is_master, address) = (n == self.master_at(m), self.monitored(m));
-        let master = info.master_place().and_then(|place| self.address_of(&place));
+        let master = info.master_place().and_then(|place| self.look_up(&place, now));
         let node = &mut self.masters[m].nodes[n];
         let old = node.info.take();
         let rebooted =
@@ -473,7 +477,7 @@ impl Sentinel {
 
     /// A replica that the master knows of.
     fn found(&mut self, m: usize, place: &Place, now: Instant) {
-        let Some(address) = self.address_of(place) else { return };
+        let Some(address) = self.look_up(place, now) else { return };
         let master = &self.masters[m];
         let known = master.nodes.iter().any(|node| node.address == address);
         if !known && master.nodes.len() < master.config.nodes.len() + EXTRA_NODES_MAX {
@@ -637,7 +641,7 @@ impl Sentinel {
         self.know_peer(p, hello.id);
         self.raise_epoch(hello.current_epoch);
         if hello.config_epoch > 0
-            && let Some(master) = self.address_of(&hello.master)
+            && let Some(master) = self.look_up(&hello.master, now)
         {
             self.adopt(m, p, Decision { master, epoch: hello.config_epoch }, now);
         }

@@ -61,6 +61,7 @@ impl Sentinel {
 
     pub(super) fn client_gone(&mut self, client: ClientId) {
         self.clients.remove(&client);
+        self.unresolved.retain(|(_, waiting, _)| *waiting != client);
         // Behind all answers it still gets.
         self.free.push(Output::Dismiss(client));
     }

@@ -1,15 +1,20 @@
 //! A Sentinel without a cluster file: what `sentinel.conf` says is all it knows, and all it remembers.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
+use super::Keep;
 use super::bind::{self, ListenError};
 use super::file::{self, SaveError};
 use crate::config::sentinel::{Document, Process};
-use crate::cores::sentinel::State;
+use crate::cores::cluster::View;
+use crate::cores::sentinel::{Config, Membership, Sentinel, State};
+use crate::runtime::clock;
+use crate::runtime::journal::Journal;
 
 /// All that was read.
 #[derive(Debug)]
@@ -38,7 +43,12 @@ pub enum AloneError {
 
 /// Runs until `stop` is true. `ready` is called when it listens and has saved its id; before that, the file is not touched
 /// by a Sentinel that cannot have its port.
-pub async fn run_alone(alone: Alone, ready: impl FnOnce(), mut stop: watch::Receiver<bool>) -> Result<(), AloneError> {
+pub async fn run_alone(
+    alone: Alone,
+    ready: impl FnOnce(),
+    journal: Journal,
+    stop: watch::Receiver<bool>,
+) -> Result<(), AloneError> {
     let Alone { process, document, mut state } = alone;
     let listeners: Vec<TcpListener> =
         bind::listen(&process)?.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>()?;
@@ -48,12 +58,25 @@ pub async fn run_alone(alone: Alone, ready: impl FnOnce(), mut stop: watch::Rece
         None => super::random_id()?,
     };
     state.id = Some(id);
-    let saved = spawn_blocking(move || file::save(&document, &state)).await;
+    let document = Arc::new(document);
+    let (saving, first) = (document.clone(), state.clone());
+    let saved = spawn_blocking(move || file::save(&saving, &first)).await;
     saved.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     tracing::warn!("Sentinel ID is {id}");
+    let config = Config {
+        membership: Membership::Discovered { port: process.port },
+        masters: Vec::new(),
+        settings: state.settings.clone(),
+        password: state.settings.require_pass.clone(),
+        trusted: Vec::new(),
+        seed: u64::from_le_bytes(super::random()?),
+    };
+    let machine = Sentinel::alone(&config, state, id, clock::now());
     ready();
-    // Whoever dropped the sending end wants the same.
-    let _ = stop.wait_for(|stop| *stop).await;
-    drop(listeners);
+    // Nobody speaks over a peer link, and nobody orders but by commands.
+    let (_, view) = watch::channel(Arc::new(View { at: clock::now(), me: 0, nodes: Vec::new() }));
+    let (_, orders) = mpsc::channel(1);
+    let (post, _) = mpsc::channel(1);
+    super::operate(machine, Vec::new(), listeners, Keep::File(document), (view, orders, post), journal, stop).await;
     Ok(())
 }

@@ -22,9 +22,10 @@ use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
+use crate::config::sentinel::Document;
 use crate::cores::cluster::{Part, View};
 use crate::cores::sentinel::{
-    Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity, State,
+    Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
 };
 use crate::wire::frame::RedisFacts;
 
@@ -49,33 +50,10 @@ pub struct Setup {
     pub port: u16,
 }
 
-/// What a sentinel without a cluster file needs to run.
-pub struct Alone {
-    /// What it has to know; its masters are in `state`.
-    pub config: Config,
-    /// What its own file says.
-    pub state: State,
-    /// Addresses of the hosts in `state` that are names.
-    pub resolved: Vec<(String, IpAddr)>,
-    /// Where clients and sentinels are listened to.
-    pub listeners: Vec<std::net::TcpListener>,
-    /// Writes the file anew; blocks. An error leaves it as it was.
-    pub save: Save,
-}
-
-impl std::fmt::Debug for Alone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Alone").field("config", &self.config).field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-/// Writes a configuration file anew; blocks.
-pub type Save = Arc<dyn Fn(&State) -> Result<(), String> + Send + Sync>;
-
 /// Where what must survive is kept.
 enum Keep {
     Store(Store),
-    File(Save),
+    File(Arc<Document>),
 }
 
 /// An order of the operator.
@@ -133,21 +111,6 @@ pub async fn run(
     Ok(())
 }
 
-/// Runs a sentinel without a cluster file until `stop` is true, or a client orders it to end.
-pub async fn run_alone(setup: Alone, journal: Journal, stop: watch::Receiver<bool>) -> Result<(), SentinelError> {
-    let Alone { config, state, resolved, listeners, save } = setup;
-    let id = random_id().map_err(SentinelError::Random)?;
-    let listeners = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<Result<_, _>>();
-    let listeners = listeners.map_err(|source| SentinelError::Listen { port: 0, source })?;
-    let machine = Sentinel::alone(&config, state, id, &resolved, clock::now());
-    // Nobody speaks over a peer link, and nobody orders but by commands.
-    let (_, view) = watch::channel(Arc::new(View { at: clock::now(), me: 0, nodes: Vec::new() }));
-    let (_, orders) = mpsc::channel(1);
-    let (post, _) = mpsc::channel(1);
-    operate(machine, config.trusted, listeners, Keep::File(save), (view, orders, post), journal, stop).await;
-    Ok(())
-}
-
 /// What the other roles of the node say, order and hear.
 type Node = (watch::Receiver<Arc<View>>, mpsc::Receiver<Order>, mpsc::Sender<Part>);
 
@@ -174,8 +137,9 @@ async fn operate(
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
     let scripts = scripts::Runner::new(inputs.clone());
+    let names = names::Resolver::new(inputs.clone());
     let links = Links::new(inputs);
-    let mut runner = Runner { links, clients, waiting, keep, scripts, post, journal, stopped: Some(stopped_tx) };
+    let mut runner = Runner { links, clients, waiting, keep, scripts, names, post, journal, stopped: Some(stopped_tx) };
     tokio::select! {
         () = drive(&mut machine, received, &mut runner) => {}
         _ = stopped => {}
@@ -190,10 +154,14 @@ async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
 }
 
 fn random_id() -> io::Result<RunId> {
+    random().map(RunId)
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
     use std::io::Read;
-    let mut id = [0; 20];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut id)?;
-    Ok(RunId(id))
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Who is told of the end of an order.
@@ -271,6 +239,7 @@ struct Runner {
     waiting: Waiting,
     keep: Keep,
     scripts: scripts::Runner<Input>,
+    names: names::Resolver<Input>,
     post: mpsc::Sender<Part>,
     journal: Journal,
     stopped: Option<oneshot::Sender<()>>,
@@ -306,6 +275,7 @@ impl Execute<Sentinel> for Runner {
                     let _ = done.send(result);
                 }
             }
+            Output::Resolve(request) => self.names.ask(request),
             Output::Script(request) => self.scripts.request(request),
             Output::CheckScript(path) => {
                 let executable = spawn_blocking({
@@ -332,9 +302,9 @@ impl Runner {
                 let store = store.clone();
                 spawn_blocking(move || store.save(&durable).map_err(|error| error.to_string())).await
             }
-            (Keep::File(save), Record::Everything(state)) => {
-                let save = save.clone();
-                spawn_blocking(move || save(&state)).await
+            (Keep::File(document), Record::Everything(state)) => {
+                let document = document.clone();
+                spawn_blocking(move || file::save(&document, &state).map_err(|error| error.to_string())).await
             }
             (Keep::Store(_), Record::Everything(_)) | (Keep::File(_), Record::Votes(_)) => {
                 Ok(Err("there is no place for such a record".to_owned()))

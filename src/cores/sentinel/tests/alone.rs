@@ -178,3 +178,35 @@ fn scripts_are_told_of_what_happens() {
         assert!(!told.iter().any(|argv| argv[1] == "+slave"), "notices are not told");
     }
 }
+
+#[test]
+fn hosts_are_known_by_name_where_that_is_wanted() {
+    let mut world = World::alone();
+    for state in world.states.as_mut().unwrap() {
+        state.masters[0].place.host = "host-0".into();
+        (state.settings.resolve_hostnames, state.settings.announce_hostnames) = (true, true);
+    }
+    (0..3).for_each(|n| world.start(n));
+    world.run(ms(5_000));
+    let address = |world: &mut World| answer(world, 1, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
+    let said = |host: &str| {
+        Reply::Array(vec![Reply::Bulk(Bytes::copy_from_slice(host.as_bytes())), Reply::Bulk("6379".into())])
+    };
+    assert_eq!(address(&mut world), said("host-0"));
+    assert_eq!(world.states.as_ref().unwrap()[1].masters[0].place.host, "host-0");
+    assert_eq!(world.states.as_ref().unwrap()[1].masters[0].replicas.len(), 2);
+    assert_eq!(answer(&mut world, 1, &["SENTINEL", "CONFIG", "SET", "announce-hostnames", "no"]), ok());
+    assert_eq!(address(&mut world), said(&redis_at(0).ip().to_string()));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    // One that is not known is asked for first.
+    let client = redis_at(0).ip();
+    assert_eq!(world.ask(1, client, &["SENTINEL", "MONITOR", "other", "host-2", "6379", "1"]), []);
+    world.run(ms(10));
+    assert_eq!(world.states.as_ref().unwrap()[1].masters[1].place.host, "host-2");
+    assert_eq!(world.ask(1, client, &["SENTINEL", "MONITOR", "third", "nowhere", "6379", "1"]), []);
+    world.run(ms(10));
+    let answers: Vec<_> = world.answers.values().flatten().cloned().collect();
+    let refusal = Reply::Error("ERR Invalid IP address or hostname specified".into());
+    assert_eq!(answers, [Answer::Reply(ok()), Answer::Reply(refusal)]);
+}

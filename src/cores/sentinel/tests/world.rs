@@ -237,7 +237,7 @@ impl World {
             Some(states) => {
                 let config =
                     Config { membership: Membership::Discovered { port: 26379 }, masters: vec![], ..self.config(n) };
-                Sentinel::alone(&config, states[n].clone(), durable.id, &[], self.now)
+                Sentinel::alone(&config, states[n].clone(), durable.id, self.now)
             }
             None => Sentinel::new(self.config(n), durable, self.now),
         });
@@ -530,6 +530,16 @@ impl World {
     fn carry_out(&mut self, n: usize, output: Output) {
         match output {
             Output::Store(_) | Output::CheckScript(_) | Output::Stopped => {}
+            Output::Resolve(request) => {
+                let names::Request::Resolve(name) = request;
+                let found = match name.strip_prefix("host-").and_then(|n| n.parse::<usize>().ok()) {
+                    Some(host) => Ok(vec![redis_at(host).ip()]),
+                    None => Err("no such host".to_owned()),
+                };
+                let answer = names::Answer { name, found };
+                let boot = self.boots[n];
+                self.later(ms(3), Happening::Input(n, boot, Input::Resolved(answer)));
+            }
             Output::Script(request) => self.scripts.push((n, request)),
             Output::Exit(code) => self.exits.push((n, code)),
             Output::Connect { link, address, limit } => self.connect(n, link, address, limit),
