@@ -13,11 +13,8 @@ pub fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, Unbalanced> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {
-        rest = rest.trim_ascii_start();
-        if rest.is_empty() {
-            return Ok(words);
-        }
-        let (word, after) = first(rest)?;
+        let Some(start) = rest.iter().position(|byte| !is_blank(*byte)) else { return Ok(words) };
+        let (word, after) = first(&rest[start..])?;
         words.push(word);
         rest = after;
     }
@@ -149,6 +146,7 @@ mod tests {
         parts(r#""a b" 'c d' """#, &[b"a b", b"c d", b""]);
         parts(r#"pre"post x" >'y z'"#, &[b"prepost x", b">y z"]);
         parts(r#""\x00\xfF\xzz\n\q\"" 'a\'b\n'"#, &[b"\x00\xffxzz\nq\"", b"a'b\\n"]);
+        parts("\x0b a\0\x0bb\0", &[b"a", b"b"]);
         parts("", &[]);
     }
 

@@ -228,22 +228,15 @@ impl Process {
             }
             "enable-debug-command" => self.debug_command = enabled(value)?,
             "enable-protected-configs" => self.protected_configs = enabled(value)?,
-            "tls-port" => {
-                if int::<u16>(value, 0, u16::MAX)? != 0 {
-                    return Err(no_tls("tls-port 0, or none, is expected"));
-                }
-            }
+            "tls-port" => only(int::<u16>(value, 0, u16::MAX)? == 0, || no_tls("tls-port 0, or none, is expected"))?,
             "tls-replication" => {
-                if yes_no(value, "")? {
-                    return Err(no_tls("tls-replication no, or none, is expected"));
-                }
+                only(!yes_no(value, "")?, || no_tls("tls-replication no, or none, is expected"))?;
             }
-            "unixsocket" => {
-                if !value.is_empty() {
-                    let expected = "vigie serves Sentinel clients by TCP only; unixsocket \"\", or none, is expected";
-                    return Err(Refused::bad_directive(expected));
-                }
-            }
+            "unixsocket" => only(value.is_empty(), || {
+                Refused::bad_directive(
+                    "vigie serves Sentinel clients by TCP only; unixsocket \"\", or none, is expected",
+                )
+            })?,
             name if kept::YES_OR_NO.contains(&name) => {
                 yes_no(value, "")?;
             }
@@ -287,6 +280,11 @@ fn port(port: u16) -> Result<u16, Refused> {
         0 => Err(Refused::new("Configured to not listen anywhere, exiting.", "a port from 1 to 65535 is expected")),
         port => Ok(port),
     }
+}
+
+/// What vigie does not have is taken where the line says that it is not wanted.
+fn only(unwanted: bool, refused: impl FnOnce() -> Refused) -> Result<(), Refused> {
+    if unwanted { Ok(()) } else { Err(refused()) }
 }
 
 fn no_tls(expected: &str) -> Refused {

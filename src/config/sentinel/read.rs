@@ -139,14 +139,16 @@ impl Reader<'_> {
             Directive::MyId(id) => self.state.id = Some(id),
             Directive::CurrentEpoch(epoch) => self.state.current_epoch = self.state.current_epoch.max(epoch),
             // An empty one leaves the one before, as redis-sentinel has it.
-            Directive::AnnounceIp(ip) => settings.announce_ip = filled(ip).or(settings.announce_ip.take()),
+            Directive::AnnounceIp(ip) => settings.announce_ip = filled(ip).or_else(|| settings.announce_ip.take()),
             Directive::AnnouncePort(port) => settings.announce_port = Some(port).filter(|port| *port != 0),
             Directive::ResolveHostnames(on) => settings.resolve_hostnames = on,
             Directive::AnnounceHostnames(on) => settings.announce_hostnames = on,
             Directive::DenyScriptsReconfig(on) => settings.deny_scripts_reconfig = on,
-            Directive::SentinelUser(user) => settings.sentinel_user = filled(user).or(settings.sentinel_user.take()),
+            Directive::SentinelUser(user) => {
+                settings.sentinel_user = filled(user).or_else(|| settings.sentinel_user.take())
+            }
             Directive::SentinelPass(password) => {
-                settings.sentinel_pass = set(password).or(settings.sentinel_pass.take());
+                settings.sentinel_pass = set(password).or_else(|| settings.sentinel_pass.take());
             }
             Directive::RequirePass(password) => settings.require_pass = set(password),
             Directive::LogLevel(level) => settings.log_level = Some(level),
