@@ -111,6 +111,8 @@ pub(super) struct Instance {
     pub(super) ping_due: Instant,
     /// When the ping was sent that is not answered yet.
     pub(super) ping_sent: Option<Instant>,
+    /// Whether its last answer to a ping was a refusal: that it tells of itself proves no longer that it works.
+    pub(super) refused: bool,
     /// Since when nothing valid has come although something was asked, or could not be for want of a link.
     pub(super) silent_since: Option<Instant>,
     pub(super) last_ok: Instant,
@@ -155,6 +157,7 @@ impl Instance {
             pubsub: Link::default(),
             ping_due: now,
             ping_sent: None,
+            refused: false,
             silent_since: Some(now),
             last_ok: now,
             last_reply: now,

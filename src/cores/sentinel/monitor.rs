@@ -330,7 +330,12 @@ impl Sentinel {
             Tag::Info => {
                 self.masters[m].nodes[n].info_sent = None;
                 if let Some(text) = reply.text() {
-                    self.masters[m].nodes[n].alive(now);
+                    let node = &mut self.masters[m].nodes[n];
+                    if node.refused {
+                        node.last_reply = now;
+                    } else {
+                        node.alive(now);
+                    }
                     // A copy: what came in may be a slice of a large buffer.
                     self.masters[m].nodes[n].info_text = Some(Bytes::copy_from_slice(text.as_bytes()));
                     self.info(m, n, Info::parse(text), now);
@@ -391,6 +396,7 @@ impl Sentinel {
         let excused = file && (node.fresh || node.node.is_none() || !agreed);
         let sent = node.ping_sent.take();
         node.last_reply = now;
+        node.refused = false;
         let error = match reply {
             Reply::Error(text) => text.split(' ').next().unwrap_or(""),
             Reply::Simple(text) if text == "PONG" => "",
@@ -408,6 +414,7 @@ impl Sentinel {
                 if excused {
                     node.alive(now);
                 } else {
+                    node.refused = true;
                     node.silent_since = node.silent_since.or(sent);
                 }
                 self.set_auth_failed(m, n, true);
@@ -422,7 +429,10 @@ impl Sentinel {
                 }
             }
             // It answers, but nothing that proves that it works: the silence goes on.
-            _ => node.silent_since = node.silent_since.or(sent),
+            _ => {
+                node.refused = true;
+                node.silent_since = node.silent_since.or(sent);
+            }
         }
     }
 
@@ -446,6 +456,7 @@ impl Sentinel {
         }
         node.info_at = Some(now);
         let role = info.role;
+        let attached = info.replicas.iter().any(|replica| replica.online);
         let replicas = std::mem::take(&mut info.replicas);
         let lineage = info.master_replid;
         let follows = info.master_link_up && !info.master_sync_in_progress && master == Some(address);
@@ -459,8 +470,13 @@ impl Sentinel {
             let master_says_so = is_master == (role == Some(Role::Master));
             self.node_event(if master_says_so { "+role-change" } else { "-role-change" }, m, n, "");
         }
-        // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows.
-        if linked && let Some(lineage) = lineage {
+        // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows. One
+        // that was started anew has a lineage that nobody shares until a replica has synchronised.
+        let shared = !is_master || attached || self.masters[m].lineage.is_none_or(|(known, _)| known != address);
+        if shared
+            && linked
+            && let Some(lineage) = lineage
+        {
             self.masters[m].lineage = Some((address, lineage));
         }
         if is_master && role == Some(Role::Master) {

@@ -210,3 +210,20 @@ fn hosts_are_known_by_name_where_that_is_wanted() {
     let refusal = Reply::Error("ERR Invalid IP address or hostname specified".into());
     assert_eq!(answers, [Answer::Reply(ok()), Answer::Reply(refusal)]);
 }
+
+#[test]
+fn a_master_that_was_started_anew_and_reads_its_data_for_long_is_replaced() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    for n in 0..3 {
+        let set = ["SENTINEL", "SET", "mymaster", "master-reboot-down-after-period", "2000"];
+        assert_eq!(answer(&mut world, n, &set), ok());
+    }
+    let redis = &mut world.redis[0];
+    (redis.incarnation, redis.loading, redis.lineage) = (2, true, id(9, 0, 99));
+    for replica in &mut world.redis[1..] {
+        replica.stuck = true;
+    }
+    let took = world.run_until(ms(9_000), "a new master", |world| world.master().is_some_and(|master| master != 0));
+    assert!(took > ms(2_000), "{took:?}");
+}

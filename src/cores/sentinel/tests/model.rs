@@ -37,6 +37,7 @@ impl World {
                 let queued = wire.multi.take().unwrap_or_default();
                 Reply::Array(queued.iter().map(|words| self.redis_command(n, key, words)).collect())
             }
+            ("PING", _) if self.redis[n].loading => error("LOADING Redis is loading the dataset in memory"),
             ("PING", _) => Reply::Simple("PONG".into()),
             ("SUBSCRIBE", _) => {
                 wire.subscribed = true;
