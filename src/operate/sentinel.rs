@@ -1,4 +1,5 @@
-//! `vigie sentinel`, and vigie under the name of redis-sentinel: the same arguments, the same file, the same signs of life.
+//! `vigie sentinel`, and vigie under the name of redis-sentinel: the same arguments, the same file, the same signs of
+//! life.
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};

@@ -62,8 +62,8 @@ impl Supervisor {
     }
 }
 
-/// Goes to the background: a new session, nothing on standard input, output and error. The caller's process ends here, its
-/// child returns. There must be no other thread: it would be gone.
+/// Goes to the background: a new session, nothing on standard input, output and error. The caller's process ends here,
+/// its child returns. There must be no other thread: it would be gone.
 pub fn daemonize() -> io::Result<()> {
     Ok(nix::unistd::daemon(true, false)?)
 }

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::libc;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -64,8 +63,16 @@ pub enum Mark {
 pub struct Log {
     /// Opened anew for every line, so that it can be moved away at any time; none: standard output.
     file: Option<PathBuf>,
-    /// Name and facility.
-    syslog: Option<(String, u8)>,
+    syslog: Option<Syslog>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Syslog {
+    /// Where it listens.
+    socket: PathBuf,
+    /// Name of the program.
+    ident: String,
+    facility: u8,
 }
 
 impl Log {
@@ -73,7 +80,11 @@ impl Log {
     pub fn of(process: &Process) -> Self {
         Self {
             file: process.log_file.as_ref().map(|file| process.dir.join(file)),
-            syslog: process.syslog.then(|| (process.syslog_ident.clone(), process.syslog_facility)),
+            syslog: process.syslog.then(|| Syslog {
+                socket: SYSLOG.into(),
+                ident: process.syslog_ident.clone(),
+                facility: process.syslog_facility,
+            }),
         }
     }
 
@@ -105,20 +116,26 @@ impl Log {
             Some(file) => open(file).and_then(|mut file| file.write_all(whole.as_bytes())),
             None => io::stdout().lock().write_all(whole.as_bytes()),
         };
-        if let Some((name, facility)) = &self.syslog {
-            let severity = match mark {
-                Mark::Debug => 7,
-                Mark::Verbose => 6,
-                Mark::Notice => 5,
-                Mark::Warning => 4,
-            };
-            let stamp = now.syslog();
-            let message = format!("<{}>{stamp} {name}[{pid}]: {text}", facility * 8 + severity);
-            let _ = UnixDatagram::unbound().and_then(|socket| {
-                socket.set_nonblocking(true)?;
-                socket.send_to(message.as_bytes(), SYSLOG)
-            });
+        if let Some(syslog) = &self.syslog {
+            let _ = syslog.send(mark, now, &text);
         }
+    }
+}
+
+impl Syslog {
+    /// As RFC 3164 wants it. What it cannot take at once is lost: a log never stops a Sentinel.
+    fn send(&self, mark: Mark, now: Local, text: &str) -> io::Result<usize> {
+        let severity = match mark {
+            Mark::Debug => 7,
+            Mark::Verbose => 6,
+            Mark::Notice => 5,
+            Mark::Warning => 4,
+        };
+        let priority = self.facility * 8 + severity;
+        let message = format!("<{priority}>{} {}[{}]: {text}", now.syslog(), self.ident, std::process::id());
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to(message.as_bytes(), &self.socket)
     }
 }
 
@@ -147,10 +164,15 @@ fn line(text: &str) -> String {
 
 impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // Most of what is traced is for nobody's eyes: it is not even put into words.
+        let least = LEAST.load(Ordering::Relaxed);
+        if *event.metadata().level() > Level::INFO && least > Mark::Verbose as u8 {
+            return;
+        }
         let mut said = Said::default();
         event.record(&mut said);
         let mark = mark(*event.metadata().level(), &said.name);
-        if mark as u8 >= LEAST.load(Ordering::Relaxed) {
+        if mark as u8 >= least {
             self.write(mark, &said.text());
         }
     }
@@ -276,5 +298,20 @@ mod tests {
         let words: Vec<&str> = first.split(' ').collect();
         assert!(MONTHS.contains(&words[2]) && words[3].len() == 4 && words[4].len() == 12, "{first}");
         assert!(second.ends_with(" * two lines\n") && second.lines().count() == 1, "{second}");
+    }
+
+    #[test]
+    fn the_log_of_the_system_gets_facility_severity_and_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("log");
+        let heard = UnixDatagram::bind(&socket).unwrap();
+        let syslog = Syslog { socket, ident: "redis".to_owned(), facility: 16 };
+        let log = Log { file: Some(directory.path().join("a.log")), syslog: Some(syslog) };
+        log.write(Mark::Warning, "+sdown");
+        let mut buffer = [0; 256];
+        let length = heard.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        assert!(text.starts_with("<132>"), "{text}");
+        assert!(text.ends_with(&format!(" redis[{}]: +sdown", std::process::id())), "{text}");
     }
 }

@@ -14,7 +14,8 @@ const UNRECOGNIZED: &str = "Unrecognized sentinel configuration statement.";
 /// Longest accepted time: what the same file may say to redis-sentinel.
 const MILLISECONDS_MAX: u64 = i32::MAX as u64;
 
-/// A line that says something of the [`State`](crate::cores::sentinel::State). An empty text and a zero stand for "none".
+/// A line that says something of the [`State`](crate::cores::sentinel::State). An empty text and a zero stand for
+/// "none". Two are equal if, and only if, their texts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Directive {
     MyId(RunId),
@@ -61,7 +62,7 @@ pub(super) enum Part {
 }
 
 /// Lines that can take each other's place: of one kind, and of one master.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Slot<'a>(Discriminant<Directive>, Option<(Discriminant<Part>, &'a str)>);
 
 /// When a directive is read, whatever its place in the file: names must be known before what is said of them.

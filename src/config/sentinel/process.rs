@@ -13,7 +13,7 @@ use crate::config::faults::meant;
 pub struct Process {
     /// `port` of clients and sentinels, 1 to 65535.
     pub port: u16,
-    /// `bind`: addresses; `*` and `::*` stand for all of a family, a leading `-` for "if there is such an address here".
+    /// `bind`: addresses; `*` and `::*` stand for all of a family, a leading `-` for "if there is such an address".
     pub bind: Vec<String>,
     /// `bind-source-addr`: the own address of connections to others.
     pub bind_source: Option<IpAddr>,

@@ -156,7 +156,8 @@ impl Reader<'_> {
                 let name = user.split(' ').next().unwrap_or_default().to_owned();
                 if !self.users.insert(name.clone()) {
                     let said = format!(
-                        "Error in user declaration '{name}': Duplicate user found. A user can only be defined once in config files"
+                        "Error in user declaration '{name}': Duplicate user found. A user can only be defined once \
+                         in config files"
                     );
                     return Err(Refused::new(said, "one line for each user is expected"));
                 }

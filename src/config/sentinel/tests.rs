@@ -125,9 +125,11 @@ fn lines_change_in_their_places_and_stale_ones_go() {
 fn the_process_is_read_from_every_directive() {
     let (_, process, state) = ok("PORT 5000\nbind 127.0.0.1 -::1\nprotected-mode yes\nbind-source-addr 10.0.0.1\n\
         daemonize yes\npidfile /run/x.pid\nlogfile \"\"\nsyslog-enabled yes\nsyslog-ident s\nsyslog-facility LOCAL3\n\
-        supervised auto\nmaxclients 7\ntcp-backlog 8\ntimeout 9\ntcp-keepalive 10\naclfile users.acl\nacllog-max-len 1\n\
-        acl-pubsub-default allchannels\nenable-debug-command local\ntls-port 0\ntls-replication no\nunixsocket ''\n\
-        save 900 1 300 10\nmaxmemory 1gb\nappendonly no\nsentinel\nrequirepass 'a b'\nloglevel VERBOSE\ndir sub\ndir ..");
+        supervised auto\nmaxclients 7\ntcp-backlog 8\ntimeout 9\ntcp-keepalive 10\naclfile users.acl\n\
+        acllog-max-len 1\nacl-pubsub-default allchannels\nenable-debug-command local\ntls-port 0\n\
+        tls-replication no\nunixsocket ''\n\
+        save 900 1 300 10\nmaxmemory 1gb\nappendonly no\nsentinel\nrequirepass 'a b'\nloglevel VERBOSE\n\
+        dir sub\ndir ..");
     let expected = Process {
         port: 5_000,
         bind: vec!["127.0.0.1".to_owned(), "-::1".to_owned()],
@@ -419,7 +421,8 @@ proptest! {
             "sentinel known-sentinel m", "sentinel auth-pass m", "sentinel rename-command m", "sentinel myid",
             "sentinel parallel-syncs m", "sentinel config-epoch m", "user", "requirepass", "dir", "bind", "port",
         ];
-        let text: String = lines.iter().map(|(at, words)| format!("{} {}\n", names[at % names.len()], words.join(" "))).collect();
+        let line = |(at, words): &(usize, Vec<String>)| format!("{} {}\n", names[at % names.len()], words.join(" "));
+        let text: String = lines.iter().map(line).collect();
         if let Ok((document, _, state)) = parse(&text) {
             let (_, _, again) = ok(document.rewritten(&state));
             prop_assert_eq!(sorted(again), sorted(state), "{}", text);

@@ -34,15 +34,15 @@ pub enum AloneError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// Its state cannot be saved. Without that it could vote twice in an epoch.
-    #[error("Sentinel was not able to save the new configuration on disk: {0}. Exiting...")]
+    #[error("WARNING: Sentinel was not able to save the new configuration on disk!!!: {0}. Exiting...")]
     Save(#[from] SaveError),
     /// The system gave it no socket, or no random number.
     #[error("{0}")]
     System(#[from] io::Error),
 }
 
-/// Runs until `stop` is true. `ready` is called when it listens and has saved its id; before that, the file is not touched
-/// by a Sentinel that cannot have its port.
+/// Runs until `stop` is true. `ready` is called when it listens and has saved its id. One that cannot have its port
+/// does not touch the file.
 pub async fn run_alone(
     alone: Alone,
     ready: impl FnOnce(),

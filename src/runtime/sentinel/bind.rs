@@ -30,8 +30,8 @@ pub enum ListenError {
     Nowhere,
 }
 
-/// Listens on all addresses of `bind`. Those with a leading `-` may be missing on this host; a family that the kernel does
-/// not have is left out. The sockets do not block.
+/// Listens on all addresses of `bind`. Those with a leading `-` may be missing on this host; a family that the kernel
+/// does not have is left out. The sockets do not block.
 pub fn listen(process: &Process) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     for word in &process.bind {
