@@ -213,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_sentinel_is_left_to_it() {
+        let parsed = parse("vigie --log debug sentinel x.conf --port 1 --config y -").unwrap();
+        let Command::Sentinel(Sentinel { words }) = parsed.command else { panic!("sentinel is expected") };
+        assert_eq!(words, ["x.conf", "--port", "1", "--config", "y", "-"]);
+        assert_eq!(parsed.global.log, LogLevel::Debug);
+    }
+
+    #[test]
     fn wrong_lines_are_usage_errors() {
         for wrong in [
             "vigie",

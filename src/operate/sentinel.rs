@@ -192,6 +192,11 @@ fn enter(process: &mut Process) -> Result<(), Refusal> {
         let dir = process.dir.display();
         Refusal::File(FileError::Whole { said: format!("Can't chdir to '{dir}': {error}") })
     })?;
+    // The file will say it, and the file is read as text.
+    if process.dir.to_str().is_none() {
+        let said = format!("Can't work in {:?}: a path in UTF-8 is expected", process.dir);
+        return Err(Refusal::File(FileError::Whole { said }));
+    }
     Ok(())
 }
 

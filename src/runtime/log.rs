@@ -239,7 +239,7 @@ impl Local {
     fn now() -> Self {
         // A wall clock before 1970 is shown as 1970.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or_default();
+        let seconds = since.as_secs().try_into().unwrap_or_default();
         // SAFETY: a `tm` is numbers and a pointer that nobody follows; zeros are values of both.
         let mut time: libc::tm = unsafe { std::mem::zeroed() };
         // SAFETY: both point to values that live here. On failure `time` stays as it is.

@@ -217,10 +217,11 @@ pub(super) const ONE_VALUE: [&str; 149] = [
 ];
 
 /// One value or more.
-pub(super) const VALUES: [&str; 8] = [
+pub(super) const VALUES: [&str; 9] = [
     "client-output-buffer-limit",
     "latency-tracking-info-percentiles",
     "oom-score-adj-values",
+    "rdma-bind",
     "replicaof",
     "save",
     "shutdown-on-sigint",

@@ -96,7 +96,7 @@ const FACILITIES: [(&str, u8); 9] = [
 /// Largest number of the C type of most settings.
 const INT_MAX: u32 = i32::MAX.unsigned_abs();
 /// Everything that [`Process::set`] takes, to guess what was meant.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 31] = [
     "sentinel",
     "requirepass",
     "user",
@@ -127,6 +127,7 @@ const NAMES: [&str; 30] = [
     "unixsocketperm",
     "tls-port",
     "tls-replication",
+    "rdma-port",
 ];
 
 impl Process {
@@ -232,6 +233,9 @@ impl Process {
             "tls-replication" => {
                 only(!yes_no(value, "")?, || no_tls("tls-replication no, or none, is expected"))?;
             }
+            "rdma-port" => only(int::<u16>(value, 0, u16::MAX)? == 0, || {
+                Refused::bad_directive("vigie does not speak RDMA; rdma-port 0, or none, is expected")
+            })?,
             "unixsocket" => only(value.is_empty(), || {
                 Refused::bad_directive(
                     "vigie serves Sentinel clients by TCP only; unixsocket \"\", or none, is expected",
@@ -247,10 +251,9 @@ impl Process {
 }
 
 /// Settings of a socket or a log that vigie does not have. They mean nothing without those, or only how a line looks.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 7] = [
     "unixsocketgroup",
     "mptcp",
-    "rdma-port",
     "rdma-completion-vector",
     "rdma-rx-size",
     "log-format",

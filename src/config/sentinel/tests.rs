@@ -253,6 +253,7 @@ fn wrong_lines_are_refused() {
         ("tls-port 5", &["vigie does not speak TLS"]),
         ("tls-replication yes", &["vigie does not speak TLS"]),
         ("unixsocket /x", &["by TCP only"]),
+        ("rdma-port 1", &["vigie does not speak RDMA"]),
         ("loadmodule /x", &["vigie loads no modules"]),
         ("a.b c", &["vigie loads no modules"]),
         ("rename-command SHUTDOWN ''", &["renames none of its own commands"]),

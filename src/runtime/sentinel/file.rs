@@ -46,7 +46,13 @@ pub fn save(document: &Document, state: &State) -> Result<(), SaveError> {
     };
     let (temporary, file) = beside(&target).map_err(failed("create a temporary file beside it"))?;
     let written = write(file, &text, about.as_ref()).map_err(failed("write the temporary file"));
-    let written = written.and_then(|()| fs::rename(&temporary, &target).map_err(failed("replace the file")));
+    let written = written.and_then(|()| {
+        fs::rename(&temporary, &target).map_err(|error| match error.kind() {
+            // Containers are often given a single file.
+            io::ErrorKind::ResourceBusy => failed("replace a file that is mounted alone; mount its directory")(error),
+            _ => failed("replace the file")(error),
+        })
+    });
     if written.is_err() {
         // What is left behind would only confuse: the error itself is what matters.
         let _ = fs::remove_file(&temporary);
