@@ -498,6 +498,9 @@ impl Sentinel {
             Change::Settings(settings) => {
                 let access = |settings: &Settings| (settings.sentinel_user.clone(), settings.sentinel_pass.clone());
                 let new_access = access(&self.settings) != access(&settings);
+                if settings.log_level != self.settings.log_level {
+                    self.free.extend(settings.log_level.clone().map(Output::LogLevel));
+                }
                 self.settings = *settings;
                 if new_access {
                     self.reconnect_peers(now);

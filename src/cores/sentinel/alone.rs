@@ -59,7 +59,8 @@ impl Sentinel {
 
     /// The address of a place that is to be watched in any case: unspecified until its name is resolved.
     fn first_address(&mut self, place: &Place, now: Instant) -> SocketAddr {
-        self.look_up(place, now).unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), place.port))
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, place.port));
+        self.look_up(place, now).unwrap_or(unknown)
     }
 
     /// All that the file has to say, with a change that is about to be made.

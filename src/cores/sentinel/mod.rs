@@ -292,6 +292,8 @@ pub enum Output {
     Resolve(names::Request),
     /// Look whether the file at that path exists and can be run.
     CheckScript(String),
+    /// Log from that level on: `debug`, `verbose`, `notice`, `warning` or `nothing`.
+    LogLevel(String),
     /// End the process at once with that code, as SENTINEL SIMULATE-FAILURE asked for.
     Exit(u8),
 }

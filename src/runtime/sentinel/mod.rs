@@ -284,6 +284,8 @@ impl Execute<Sentinel> for Runner {
                 });
                 return Flow::Feed(Input::ScriptChecked(path, executable.await.unwrap_or(false)));
             }
+            // The core lets none through that is not known.
+            Output::LogLevel(level) => drop(super::log::set_level(&level)),
             Output::Exit(code) => std::process::exit(i32::from(code)),
             Output::Stopped => {
                 if let Some(stopped) = self.stopped.take() {
