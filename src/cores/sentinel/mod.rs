@@ -38,6 +38,7 @@ mod session;
 mod state;
 mod switchover;
 mod timers;
+pub mod why;
 
 pub use crate::base::Place;
 pub use durable::{Durable, DurableMaster};
@@ -218,6 +219,8 @@ pub enum Input {
     Resolved(names::Answer),
     /// The operator orders a switchover.
     Order(OrderId, Option<NodeName>),
+    /// The operator asks why there is, or is not, a failover.
+    Why(OrderId),
     /// The process is about to leave: an ordered switchover is undone.
     Stop,
 }
@@ -284,6 +287,8 @@ pub enum Output {
     Publish(Event),
     /// What became of an order.
     OrderDone(OrderId, Result<FailoverReport, String>),
+    /// Why there is, or is not, a failover.
+    Why(OrderId, Vec<why::MasterWhy>),
     /// What was begun is undone: the process may leave.
     Stopped,
     /// Run a script, or kill it.
@@ -652,6 +657,7 @@ impl Sentinel {
             | Input::Stored(Err(_))
             | Input::Resolved(_)
             | Input::Order(..)
+            | Input::Why(_)
             | Input::Stop => {
                 self.touch_all();
             }
@@ -677,6 +683,7 @@ impl Sentinel {
             Input::Resolved(answer) => self.resolved(answer, now),
             Input::Script(report) => self.scripts.report(report, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
+            Input::Why(order) => self.free.push(Output::Why(order, self.why(now))),
             Input::Stop => self.stop(now),
         }
     }

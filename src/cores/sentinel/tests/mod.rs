@@ -3,6 +3,7 @@
 mod alone;
 mod commands;
 mod model;
+mod why;
 mod world;
 
 use crate::wire::frame::History;
