@@ -72,7 +72,9 @@ fn headline(master: &MasterWhy) -> String {
     match master.outcome {
         Outcome::NotNeeded => {
             let who = master.master.as_ref().map_or_else(|| "the master".to_owned(), label);
-            format!("no failover is needed: {who} is well")
+            let blocks = those(Verdict::Blocks).map(said).collect::<Vec<_>>().join("; ");
+            let but = if blocks.is_empty() { blocks } else { format!("; and none would be possible: {blocks}") };
+            format!("no failover is needed: {who} is well{but}")
         }
         Outcome::Awaited => {
             let waits = those(Verdict::Waits).next().map_or_else(|| "it is about to".to_owned(), said);

@@ -84,6 +84,44 @@ fn a_page_names_what_blocks_and_then_every_gate() {
 }
 
 #[test]
+fn a_master_that_is_well_and_could_not_be_replaced_is_said_to_be_so() {
+    let mut why = blocked();
+    why.masters[0].outcome = Outcome::NotNeeded;
+    why.masters[0].gates.truncate(5);
+    why.masters[0].gates[2].verdict = Verdict::Ahead;
+    assert!(fine(&why));
+    let said = page(&why);
+    let sentence = "mymaster: no failover is needed: redis-01 (192.168.0.4:6379) is well; and none would be possible: \
+                    1 of 3 sentinels are there, 2 have to be\n";
+    assert!(said.starts_with(sentence), "{said}");
+    why.masters[0].gates[4].verdict = Verdict::Open;
+    assert!(page(&why).starts_with("mymaster: no failover is needed: redis-01 (192.168.0.4:6379) is well\n"));
+}
+
+#[test]
+fn what_is_under_way_is_told_by_its_last_gate() {
+    let mut why = blocked();
+    let master = &mut why.masters[0];
+    (master.outcome, master.sentinels) = (Outcome::UnderWay, vec![]);
+    master.gates.iter_mut().for_each(|checked| checked.verdict = Verdict::Open);
+    let election = Gate::Election { epoch: Some(7), votes: 1, needed: 2, open: 2, left_ms: Some(900) };
+    let promotion = Gate::Promotion { target: Some(who(2)), told: true, left_ms: Some(3_000) };
+    let end = Gate::Reconfiguration { pending: Some(2), left_ms: None };
+    let leader = Gate::Leader { other: Some("redis-03".parse().unwrap()), epoch: Some(8), left_ms: None };
+    for (place, gate, words) in [
+        (6, leader, "redis-03 leads at epoch 8"),
+        (9, election, "1 of 2 votes at epoch 7, 2 may still come; it ends in 900 ms"),
+        (10, promotion, "redis-02 (192.168.0.5:6379) is told to be master; given up in 3 s"),
+        (11, end, "redis-01 (192.168.0.4:6379) is master; 2 others do not follow it yet"),
+    ] {
+        why.masters[0].gates[place] = Checked { verdict: Verdict::Waits, gate };
+        let said = page(&why);
+        assert!(said.starts_with(&format!("mymaster: a failover is under way: {words}\n")), "{said}");
+    }
+    assert!(fine(&why));
+}
+
+#[test]
 fn the_answer_survives_its_way_over_the_socket() {
     let why = blocked();
     let line = serde_json::to_string(&why).unwrap();

@@ -157,3 +157,16 @@ fn a_switchover_by_order_is_under_way() {
     let target = |checked: &Checked| matches!(&checked.gate, Gate::Promotion { target: Some(who), told: false, .. } if who.node == Some(name(2)));
     assert!(why.gates.iter().any(target), "{why:#?}");
 }
+
+#[test]
+fn a_node_with_another_password_knows_that_it_cannot_lead() {
+    let mut world = World::settled();
+    world.crash_sentinel(1);
+    world.crash_sentinel(2);
+    world.redis.iter_mut().for_each(|redis| redis.password = Some("other".into()));
+    world.run(ms(3_000));
+    let why = why(&world, 0);
+    let (blocks, _) = shut(&why);
+    assert!(blocks.contains(&&Gate::Password { refused_by: 3, of: 3 }), "{why:#?}");
+    assert_eq!(why.outcome, Outcome::NotNeeded, "who refuses a password is alive");
+}
