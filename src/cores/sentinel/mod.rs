@@ -30,6 +30,7 @@ mod promote;
 mod quorum;
 mod render;
 mod select;
+mod session;
 mod state;
 mod switchover;
 
@@ -252,7 +253,7 @@ pub struct Sentinel {
     masters: Vec<Master>,
     /// All voters but this one.
     peers: Vec<Peer>,
-    clients: BTreeMap<ClientId, command::Client>,
+    clients: BTreeMap<ClientId, session::Client>,
     links_made: u32,
     posted: Option<SentinelFacts>,
     fault: Option<String>,
