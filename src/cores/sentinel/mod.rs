@@ -18,12 +18,18 @@
 //!
 //! Only the set of sentinels in the file votes. Who the voters are is configuration; their run ids are learned.
 
+mod access;
+mod acl;
+mod ask;
+mod clients;
 mod command;
+mod describe;
 mod durable;
 mod event;
 mod failover;
 mod glob;
 mod heal;
+mod info;
 mod instance;
 mod monitor;
 mod promote;
@@ -33,7 +39,12 @@ mod select;
 mod session;
 mod state;
 mod switchover;
+mod table;
+mod users;
 
+pub use access::Access;
+pub use acl::{Acl, AclError, Fault};
+pub use ask::{Fact, Question, Sockets, Usage};
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
@@ -49,8 +60,9 @@ use bytes::Bytes;
 
 use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId, Secret};
 use crate::wire::frame::{RedisFacts, SentinelFacts};
-use crate::wire::resp::Reply;
+use crate::wire::resp::{Protocol, Reply};
 
+use access::Desk;
 use failover::{Cause, Failover};
 use instance::{Instance, Peer};
 
@@ -139,14 +151,16 @@ pub enum Input {
     Reply(LinkId, Tag, Reply),
     /// A message on the hello channel of a redis.
     Message(LinkId, Bytes),
-    /// A client has connected from that address.
-    ClientCame(ClientId, IpAddr),
+    /// A client has connected.
+    ClientCame(ClientId, Sockets),
     /// A client is gone.
     ClientGone(ClientId),
     /// A client has sent what is no command; why in words. Nothing more comes from it.
     Garbage(ClientId, String),
     /// A client's command, at least one word.
     Command(ClientId, Vec<Bytes>),
+    /// The answer to an [`Output::Ask`], before any other command of that client.
+    Told(ClientId, Fact),
     /// What the peer link says of a node, whenever it changes.
     Facts(Box<NodeFacts>),
     /// What became of the last [`Output::Store`]. Success need not be said.
@@ -197,8 +211,14 @@ pub enum Output {
     Store(Durable),
     /// Answer a client, or send it a message it has subscribed to.
     Respond(ClientId, Answer),
+    /// Answers to the client, from here on, are in that protocol.
+    Protocol(ClientId, Protocol),
     /// Close the client's connection once it has what it was answered.
     Dismiss(ClientId),
+    /// Close the client's connection at once.
+    Kill(ClientId),
+    /// A command of the client waits for a fact: to be fed as [`Input::Told`] before the next input.
+    Ask(ClientId, Question),
     /// This sentinel's facts have changed.
     Post(Box<SentinelFacts>),
     /// What keeps the sentinel from its work has changed.
@@ -254,6 +274,7 @@ pub struct Sentinel {
     /// All voters but this one.
     peers: Vec<Peer>,
     clients: BTreeMap<ClientId, session::Client>,
+    desk: Desk,
     links_made: u32,
     posted: Option<SentinelFacts>,
     fault: Option<String>,
@@ -298,6 +319,7 @@ impl Sentinel {
         }
         let durable = durable.for_masters(config.masters.iter().map(|master| master.name.as_str()));
         let masters = config.masters.iter().map(|master| Master::new(master.clone(), now)).collect();
+        let (password, trusted) = (config.password.clone(), config.trusted.clone());
         let mut sentinel = Self {
             rng: Rng::new(config.seed),
             config,
@@ -309,6 +331,7 @@ impl Sentinel {
             masters,
             peers,
             clients: BTreeMap::new(),
+            desk: Desk::new(Access::Cluster { password, trusted }),
             links_made: 0,
             posted: None,
             fault: None,
@@ -387,7 +410,7 @@ impl Sentinel {
             Input::LinkDown(link, reason) => self.link_down(link, &reason, now),
             Input::Reply(link, tag, reply) => self.reply(link, tag, &reply, now),
             Input::Message(link, payload) => self.hello_heard(link, &payload, now),
-            Input::ClientCame(client, address) => self.client_came(client, address),
+            Input::ClientCame(client, sockets) => self.client_came(client, sockets, now),
             Input::ClientGone(client) => self.client_gone(client),
             Input::Garbage(client, why) => {
                 // Behind the answers to what came before it.
@@ -395,6 +418,7 @@ impl Sentinel {
                 self.free.push(Output::Respond(client, Answer::Reply(error)));
             }
             Input::Command(client, args) => self.command(client, &args, now),
+            Input::Told(client, fact) => self.told(client, fact, now),
             Input::Facts(facts) => self.facts(*facts, now),
             Input::Stored(Ok(())) => self.stored(),
             Input::Stored(Err(reason)) => self.store_failed(&reason, now),
@@ -426,6 +450,7 @@ impl Sentinel {
 
     /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
     fn flush(&mut self, out: &mut Vec<Output>) {
+        self.hold_tongue();
         out.append(&mut self.free);
         if self.dirty && !self.fenced.is_empty() {
             self.dirty = false;

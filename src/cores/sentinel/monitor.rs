@@ -326,7 +326,9 @@ impl Sentinel {
         let refused = match reply {
             // A server without any password takes everybody.
             Reply::Error(text) => !text.contains("without any password"),
-            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => false,
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
+                false
+            }
         };
         self.set_auth_failed(m, n, refused);
     }
@@ -347,7 +349,9 @@ impl Sentinel {
         let error = match reply {
             Reply::Error(text) => text.split(' ').next().unwrap_or(""),
             Reply::Simple(text) if text == "PONG" => "",
-            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => "no PONG",
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
+                "no PONG"
+            }
         };
         match error {
             "" | "LOADING" | "MASTERDOWN" => {

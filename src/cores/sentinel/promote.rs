@@ -98,7 +98,9 @@ impl Sentinel {
         let errors = reply.array().unwrap_or_else(|| std::slice::from_ref(reply));
         let error = errors.iter().find_map(|reply| match reply {
             Reply::Error(text) => Some(text.clone()),
-            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => None,
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
+                None
+            }
         });
         if let Some(error) = error {
             let reason = format!("the new master refuses: {error}");

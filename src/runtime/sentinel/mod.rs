@@ -2,9 +2,11 @@
 
 mod links;
 mod server;
+mod teller;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +19,14 @@ use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
 use crate::cores::cluster::{Part, View};
-use crate::cores::sentinel::{Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Sentinel, Severity};
+use crate::cores::sentinel::{
+    Access, Acl, Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Sentinel, Severity,
+};
 use crate::wire::frame::RedisFacts;
 
 use links::Links;
 use server::{Admission, Clients};
+use teller::Teller;
 
 /// Kind of the state file.
 pub const KIND: Kind = Kind { name: *b"se", version: 1 };
@@ -39,6 +44,21 @@ pub struct Setup {
     pub store: Store,
     /// Port for clients and sentinels, on all addresses of the node.
     pub port: u16,
+    /// Who is let in at that port.
+    pub door: Door,
+}
+
+/// Who is let in, and what is said of the process. By default: as the cluster file has it.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// Users that decide instead of the password of the cluster.
+    pub acl: Option<Acl>,
+    /// Where `ACL LOAD` reads them and `ACL SAVE` writes them.
+    pub acl_file: Option<PathBuf>,
+    /// `protected-mode`: while the user `default` has no password, only this host is let in.
+    pub protected: bool,
+    /// The configuration file, as `INFO` names it.
+    pub config_file: Option<PathBuf>,
 }
 
 /// An order of the operator.
@@ -84,7 +104,7 @@ pub async fn run(
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SentinelError> {
-    let Setup { config, store, port } = setup;
+    let Setup { config, store, port, door } = setup;
     let durable = match load(&store).await? {
         Some(durable) => durable,
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
@@ -101,9 +121,14 @@ pub async fn run(
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
+    let teller = Teller::new(port, door.config_file.as_deref(), door.acl_file.clone());
     let mut machine = Sentinel::new(config, durable, clock::now());
+    if let Some(mut acl) = door.acl {
+        acl.has_file = door.acl_file.is_some();
+        machine = machine.with_access(Access::Acl(acl), door.protected);
+    }
     let links = Links::new(inputs);
-    let mut runner = Runner { links, clients, waiting, store, post, journal, stopped: Some(stopped_tx) };
+    let mut runner = Runner { links, clients, teller, waiting, store, post, journal, stopped: Some(stopped_tx) };
     tokio::select! {
         () = drive(&mut machine, received, &mut runner) => {}
         _ = stopped => {}
@@ -197,6 +222,7 @@ fn steady(facts: RedisFacts) -> RedisFacts {
 struct Runner {
     links: Links,
     clients: Clients,
+    teller: Teller,
     waiting: Waiting,
     store: Store,
     post: mpsc::Sender<Part>,
@@ -216,7 +242,13 @@ impl Execute<Sentinel> for Runner {
             }
             Output::Store(durable) => return self.save(durable).await,
             Output::Respond(client, answer) => self.clients.respond(client, &answer),
+            Output::Protocol(client, protocol) => self.clients.speak(client, protocol),
             Output::Dismiss(client) => self.clients.dismiss(client),
+            Output::Kill(client) => self.clients.kill(client),
+            Output::Ask(client, question) => {
+                let fact = self.teller.tell(question, &self.clients.totals).await;
+                return Flow::Feed(Input::Told(client, fact));
+            }
             // Without a peer link nobody listens, and the sentinel works all the same.
             Output::Post(facts) => drop(self.post.send(Part::Sentinel(*facts)).await),
             Output::Fault(reason) => drop(self.post.send(Part::Fault { source: "sentinel", reason }).await),
