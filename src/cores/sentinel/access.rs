@@ -18,6 +18,8 @@ use super::{ClientId, Sentinel};
 const LOG_MAX: usize = 128;
 /// The same refusal within this time is counted, not kept again.
 const LOG_GROUP: Duration = Duration::from_secs(60);
+/// What a description of all commands counts for.
+const LINES_OF_THE_TABLE: usize = 100;
 /// Longest name or object that is kept of a refusal, bytes.
 const OBJECT_MAX: usize = 256;
 
@@ -50,6 +52,17 @@ pub(super) struct Desk {
     pub(super) errors: u64,
     /// Commands given until when, and how many there were in the second before: what `instantaneous_ops_per_sec` tells.
     pub(super) pace: Pace,
+    effort: Effort,
+}
+
+/// Lines of long answers that may be made in one second. A crowd that asks for long lists must not keep the sentinel from
+/// its judgement: what the servers say waits behind what clients ask.
+const LINES_PER_SECOND: usize = 50_000;
+
+#[derive(Debug, Default)]
+struct Effort {
+    since: Instant,
+    lines: usize,
 }
 
 /// How many commands there were in the last whole second.
@@ -105,7 +118,21 @@ impl Desk {
             commands: 0,
             errors: 0,
             pace: Pace::default(),
+            effort: Effort::default(),
         }
+    }
+
+    /// Whether so many more lines may be looked through in this second. One answer may always be, however long.
+    pub(super) fn affords(&mut self, lines: usize, now: Instant) -> bool {
+        let effort = &mut self.effort;
+        if now.since(effort.since) >= Duration::from_secs(1) {
+            *effort = Effort { since: now, lines: 0 };
+        }
+        let affords = effort.lines == 0 || effort.lines + lines <= LINES_PER_SECOND;
+        if affords {
+            effort.lines += lines;
+        }
+        affords
     }
 
     /// Whether a client is, at its start, who it says without saying anything.
@@ -203,6 +230,14 @@ impl Sentinel {
                  context",
                 spec.name
             ));
+        }
+        let lines = match spec.name {
+            "client|list" | "client|kill" => self.clients.len(),
+            "command" | "command|info" | "command|docs" | "command|list" => LINES_OF_THE_TABLE,
+            _ => 0,
+        };
+        if lines > 0 && !self.desk.affords(lines, now) {
+            return Err(format!("ERR too many long answers in one second: try '{}' again later", spec.name));
         }
         Ok(spec)
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::wire::resp::{Reply, Rich};
+use crate::wire::resp::Reply;
 
 use super::session::{bulk, error, integer, lower, text};
 use super::table::{self, CATEGORIES, Spec, TABLE};
@@ -25,7 +25,7 @@ impl Sentinel {
             "count" => Answer::Reply(integer(table::commands().count())),
             "list" => list(args),
             "info" if args.is_empty() => Self::command_all(),
-            "info" => all(args.iter().map(|word| found(word).map_or(Reply::Rich(Rich::NullArray), info))),
+            "info" => all(args.iter().map(|word| found(word).map_or(Reply::Null, info))),
             "docs" => {
                 let chosen: Vec<&Spec> =
                     if args.is_empty() { table::commands().collect() } else { args.iter().filter_map(found).collect() };

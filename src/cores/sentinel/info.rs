@@ -6,12 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::Instant;
-use crate::wire::resp::Reply;
 
 use super::access::Asked;
 use super::ask::{Question, Usage};
 use super::render::REDIS_VERSION;
-use super::session::lower;
+use super::session::{bulk, lower};
 use super::{Answer, ClientId, Sentinel};
 
 /// Sections, in their order.
@@ -47,7 +46,7 @@ impl Sentinel {
                 _ => self.info_sentinel(),
             })
             .collect();
-        Answer::Reply(Reply::prose(texts.join("\r\n")))
+        Answer::Reply(bulk(texts.join("\r\n")))
     }
 
     fn info_server(&self, usage: &Usage, now: Instant) -> String {

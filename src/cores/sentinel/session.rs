@@ -253,27 +253,21 @@ impl Sentinel {
                 Err(_) => return error("ERR Protocol version is not an integer or out of range"),
             };
         }
-        let (mut rest, mut credentials, mut name) = (args.get(1..).unwrap_or_default(), None, None);
+        let mut rest = args.get(1..).unwrap_or_default();
         while let [option, more @ ..] = rest {
             rest = match (lower(option).as_str(), more) {
                 ("auth", [user, password, more @ ..]) => {
-                    credentials = Some((user, password));
-                    more
-                }
-                ("setname", [said, more @ ..]) => {
-                    if !is_name(said) {
-                        return error(BAD_NAME);
+                    if !self.sign_in(client, user, password, now) {
+                        return error(WRONGPASS);
                     }
-                    name = Some(said);
                     more
                 }
+                ("setname", [name, more @ ..]) => match self.set_name(client, name) {
+                    Answer::Reply(Reply::Simple(_)) => more,
+                    refusal => return refusal,
+                },
                 _ => return error(format!("ERR Syntax error in HELLO option '{}'", text(option))),
             };
-        }
-        if let Some((user, password)) = credentials
-            && !self.sign_in(client, user, password, now)
-        {
-            return error(WRONGPASS);
         }
         let asks_who = matches!(self.desk.access, Access::Acl(_)) && !self.desk.is_open();
         let Some(session) = self.clients.get_mut(&client) else { return nothing() };
@@ -282,9 +276,6 @@ impl Sentinel {
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> \
                  option can be used to authenticate the client and select the RESP protocol version at the same time",
             );
-        }
-        if let Some(name) = name {
-            text(name).clone_into(&mut session.name);
         }
         if let Some(protocol) = protocol {
             session.protocol = protocol;

@@ -364,7 +364,12 @@ async fn hear(
 }
 
 fn words(reply: Reply) -> Option<Vec<Bytes>> {
-    let Reply::Array(elements) = reply else { return None };
+    let elements = match reply {
+        Reply::Array(elements) => elements,
+        // The null array is no command, as the empty one.
+        Reply::Null => Vec::new(),
+        Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Rich(_) => return None,
+    };
     let word = |element| match element {
         Reply::Bulk(bytes) => Some(bytes),
         Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => None,

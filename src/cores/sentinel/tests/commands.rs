@@ -1,7 +1,6 @@
 //! What clients are answered.
 
 use super::*;
-use crate::wire::resp::Rich;
 
 fn outside() -> IpAddr {
     "192.0.2.9".parse().unwrap()
@@ -142,11 +141,12 @@ fn the_usual_questions_of_clients_are_answered() {
     assert_eq!(one(&["PING"]), Answer::Reply(Reply::Simple("PONG".into())));
     assert_eq!(one(&["QUIT"]), Answer::Reply(Reply::Simple("OK".into())));
     assert_eq!(one(&["CLIENT", "SETINFO", "LIB-NAME", "x"]), Answer::Reply(Reply::Simple("OK".into())));
-    let Answer::Reply(Reply::Rich(Rich::Text(info))) = one(&["INFO"]) else { panic!() };
+    let Answer::Reply(Reply::Bulk(info)) = one(&["INFO"]) else { panic!() };
+    let info = String::from_utf8(info.to_vec()).unwrap();
     assert!(info.contains("redis_mode:sentinel") && info.contains("sentinel_masters:1"), "{info}");
     assert!(info.contains("master0:name=mymaster,status=ok,address=10.0.0.1:6379,slaves=2,sentinels=3"), "{info}");
-    let Answer::Reply(Reply::Rich(Rich::Text(info))) = one(&["INFO", "sentinel"]) else { panic!() };
-    assert!(!info.contains("redis_version"));
+    let Answer::Reply(Reply::Bulk(info)) = one(&["INFO", "sentinel"]) else { panic!() };
+    assert!(!String::from_utf8(info.to_vec()).unwrap().contains("redis_version"));
     let usable = "OK 3 usable Sentinels. Quorum and failover authorization can be reached";
     assert_eq!(one(&["SENTINEL", "CKQUORUM", "mymaster"]), Answer::Reply(Reply::Simple(usable.into())));
     assert!(matches!(one(&["ROLE"]), Answer::Reply(Reply::Array(words)) if words[0].text() == Some("sentinel")));
