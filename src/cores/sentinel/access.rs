@@ -48,9 +48,11 @@ pub(super) struct Desk {
     pub(super) asked: BTreeMap<ClientId, Asked>,
     /// The client whose command of this turn is not answered.
     pub(super) skipping: Option<ClientId>,
+    /// Channels and patterns of all clients.
+    pub(super) subscriptions: usize,
     pub(super) commands: u64,
     pub(super) errors: u64,
-    /// Commands given until when, and how many there were in the second before: what `instantaneous_ops_per_sec` tells.
+    /// What `instantaneous_ops_per_sec` tells.
     pub(super) pace: Pace,
     effort: Effort,
 }
@@ -115,6 +117,7 @@ impl Desk {
             log: VecDeque::new(),
             asked: BTreeMap::new(),
             skipping: None,
+            subscriptions: 0,
             commands: 0,
             errors: 0,
             pace: Pace::default(),
@@ -233,6 +236,7 @@ impl Sentinel {
         }
         let lines = match spec.name {
             "client|list" | "client|kill" => self.clients.len(),
+            "info" => 10 + self.clients.len() / 10,
             "command" | "command|info" | "command|docs" | "command|list" => LINES_OF_THE_TABLE,
             _ => 0,
         };

@@ -618,7 +618,8 @@ impl On {
     fn fits(&self, spec: &Spec, args: &[String]) -> bool {
         match self {
             Self::Category(bit) => spec.is_in(*bit),
-            Self::Command(name) => spec.name == *name || spec.container() == Some(name),
+            // Another name of a command is no way around a rule on it.
+            Self::Command(name) => [Some(spec.name), spec.alias_of, spec.container()].contains(&Some(name)),
             Self::FirstArgument(name, argument) => {
                 spec.name == *name && args.get(1).is_some_and(|said| said.eq_ignore_ascii_case(argument))
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::base::Instant;
 use crate::wire::hello;
-use crate::wire::resp::{Protocol, Reply};
+use crate::wire::resp::{Protocol, Reply, Rich};
 
 use super::access::Access;
 use super::acl::DEFAULT;
@@ -15,6 +15,8 @@ use super::{Answer, ClientId, Output, Sentinel, render};
 
 /// Most channels and patterns of one client.
 const SUBSCRIPTIONS_MAX: usize = 256;
+/// Most channels and patterns of all clients: each event is compared with each of them.
+const ALL_SUBSCRIPTIONS_MAX: usize = 65_536;
 /// Longest channel, pattern or name of a client, bytes.
 const NAME_MAX: usize = 256;
 
@@ -74,9 +76,14 @@ impl Client {
         }
     }
 
+    /// How many channels and patterns it has subscribed to.
+    pub(super) fn subscriptions(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
     /// Whether it has subscribed to anything.
     pub(super) fn is_subscribed(&self) -> bool {
-        !self.channels.is_empty() || !self.patterns.is_empty()
+        self.subscriptions() > 0
     }
 
     /// Whether it may give only the commands of subscribers: RESP2 cannot tell answers from messages.
@@ -136,38 +143,39 @@ impl Sentinel {
     }
 
     pub(super) fn client_gone(&mut self, client: ClientId) {
-        self.clients.remove(&client);
-        self.desk.asked.remove(&client);
+        self.forget(client);
         // Behind all answers it still gets.
         self.free.push(Output::Dismiss(client));
     }
 
     /// Ends a client's connection at once; what it was answered and has not read is lost.
     pub(super) fn kill(&mut self, client: ClientId) {
-        if self.clients.remove(&client).is_some() {
-            self.desk.asked.remove(&client);
+        if self.forget(client) {
             self.free.push(Output::Kill(client));
         }
     }
 
+    /// Whether there was such a client.
+    fn forget(&mut self, client: ClientId) -> bool {
+        self.desk.asked.remove(&client);
+        let gone = self.clients.remove(&client);
+        self.desk.subscriptions -= gone.as_ref().map_or(0, Client::subscriptions);
+        gone.is_some()
+    }
+
     /// Takes out what clients do not want to be answered. Messages to subscribers are no answers.
     pub(super) fn hold_tongue(&mut self) {
-        use crate::wire::resp::Rich;
         let clients = &self.clients;
-        let wanted = |output: &Output| match output {
-            Output::Respond(client, answer) => {
-                let silent = clients
-                    .get(client)
-                    .is_some_and(|session| matches!(session.replies, Replies::Off | Replies::Skipping));
-                let message = |reply: &Reply| matches!(reply, Reply::Rich(Rich::Push(_)));
-                !silent
-                    || match answer {
-                        Answer::Reply(reply) => message(reply),
-                        Answer::Many(replies) => replies.iter().all(message),
-                        Answer::NullArray => false,
-                    }
-            }
-            _ => true,
+        let silent = |session: &Client| matches!(session.replies, Replies::Off | Replies::Skipping);
+        let message = |reply: &Reply| matches!(reply, Reply::Rich(Rich::Push(_)));
+        let wanted = |output: &Output| {
+            let Output::Respond(client, answer) = output else { return true };
+            !clients.get(client).is_some_and(silent)
+                || match answer {
+                    Answer::Reply(reply) => message(reply),
+                    Answer::Many(replies) => replies.iter().all(message),
+                    Answer::NullArray => false,
+                }
         };
         self.free.retain(wanted);
         self.fenced.retain(wanted);
@@ -202,6 +210,7 @@ impl Sentinel {
     pub(super) fn reset(&mut self, client: ClientId, now: Instant) -> Answer {
         let open = self.desk.is_open();
         if let Some(session) = self.clients.get_mut(&client) {
+            self.desk.subscriptions -= session.subscriptions();
             *session = Client { came_at: session.came_at, last: "reset", ..Client::new(session.sockets, open, now) };
             self.free.push(Output::Protocol(client, Protocol::Two));
         }
@@ -310,6 +319,10 @@ impl Sentinel {
         if opening && (set.len() + names.len() > SUBSCRIPTIONS_MAX || names.iter().any(|name| name.len() > NAME_MAX)) {
             return error(format!("ERR at most {SUBSCRIPTIONS_MAX} subscriptions of {NAME_MAX} bytes are allowed"));
         }
+        if opening && self.desk.subscriptions + names.len() > ALL_SUBSCRIPTIONS_MAX {
+            return error(format!("ERR at most {ALL_SUBSCRIPTIONS_MAX} subscriptions of all clients are allowed"));
+        }
+        let before = session.subscriptions();
         let mut replies = Vec::new();
         for name in names.iter().map(Some).chain(names.is_empty().then_some(None)) {
             let set = if by_pattern { &mut session.patterns } else { &mut session.channels };
@@ -319,10 +332,11 @@ impl Sentinel {
                 (Some(name), false) => drop(set.remove(name)),
                 (None, _) => {}
             }
-            let count = session.channels.len() + session.patterns.len();
+            let count = session.subscriptions();
             let name = name.map_or(Reply::Null, |name| Reply::Bulk(name.clone()));
             replies.push(Reply::push(vec![bulk(command.to_owned()), name, integer(count)]));
         }
+        self.desk.subscriptions = self.desk.subscriptions + session.subscriptions() - before;
         Answer::Many(replies)
     }
 

@@ -171,9 +171,10 @@ impl Sentinel {
             (Asked::Users, Fact::Saved(Err(why))) => {
                 error(format!("ERR There was an error trying to save the ACLs: {why}"))
             }
-            (Asked::Info(_) | Asked::Password(_) | Asked::Users, _) => {
-                error("ERR the process did not tell what was asked")
-            }
+            (
+                Asked::Info(_) | Asked::Password(_) | Asked::Users,
+                Fact::Usage(_) | Fact::Random(_) | Fact::Users(_) | Fact::Saved(_),
+            ) => error("ERR the process did not tell what was asked"),
         };
         self.free.push(Output::Respond(client, answer));
     }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod model;
+mod session;
 mod world;
 
 use crate::wire::frame::History;
