@@ -205,7 +205,7 @@ impl Ours {
             masters: vec![MasterConfig {
                 name: "mymaster".into(),
                 quorum: 1,
-                down_after: Duration::from_secs(1),
+                down_after: Duration::from_secs(2),
                 busy_grace: Duration::from_secs(5),
                 failover_timeout: Duration::from_secs(10),
                 parallel_syncs: 1,
@@ -520,6 +520,60 @@ fn commands_are_described_field_by_field_as_redis_does() {
     }
 }
 
+/// Names of fields, of a map or of a flat list.
+fn names(value: &Value) -> Vec<String> {
+    match value {
+        Value::Map(pairs) => pairs.iter().map(|(key, _)| key.text().to_owned()).collect(),
+        flat => flat.list().iter().step_by(2).map(|key| key.text().to_owned()).collect(),
+    }
+}
+
+#[test]
+fn masters_replicas_and_sentinels_are_maps_in_resp3_and_flat_lists_in_resp2() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = [free_port(), free_port()];
+    let _servers = [redis(directory.path(), ports[0], None), redis(directory.path(), ports[1], Some(ports[0]))];
+    ports.into_iter().for_each(until_it_answers);
+    let ours = Ours::new(directory.path(), &ports, Door::default());
+    let stock_port = free_port();
+    let config = format!("sentinel monitor mymaster 127.0.0.1 {} 1\n", ports[0]);
+    let _stock = stock(directory.path(), stock_port, &config);
+    let start = Clock::now();
+    for port in [ours.port, stock_port] {
+        let mut client = Client::new(port);
+        while client.say("SENTINEL REPLICAS mymaster").list().is_empty() {
+            assert!(start.elapsed() < 2 * LIMIT, "the replica is not found");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    for protocol in ["2", "3"] {
+        let mut clients = [Client::new(ours.port), Client::new(stock_port)];
+        clients.iter_mut().for_each(|client| drop(client.ask(&["HELLO", protocol])));
+        let mut both = |line: &str| clients.each_mut().map(|client| client.say(line));
+        let shape = |value: &Value| matches!(value, Value::Map(_)) == (protocol == "3");
+        let [ours, stock] = both("SENTINEL MASTER mymaster");
+        assert!(shape(&ours) && shape(&stock), "{ours:?}");
+        assert_eq!(names(&ours), names(&stock));
+        for line in ["SENTINEL MASTERS", "SENTINEL REPLICAS mymaster", "SENTINEL SLAVES mymaster"] {
+            let [ours, stock] = both(line);
+            let ([ours], [stock]) = (ours.list(), stock.list()) else { panic!("{line}: {ours:?} {stock:?}") };
+            assert!(shape(ours) && shape(stock), "{ours:?}");
+            assert_eq!(names(ours), names(stock), "{line}");
+        }
+        for line in ["SENTINEL GET-MASTER-ADDR-BY-NAME mymaster", "ROLE"] {
+            let [ours, stock] = both(line);
+            assert_eq!(ours, stock, "{line}");
+        }
+    }
+    for options in [&["-3"][..], &[]] {
+        let mut cli = Command::new("redis-cli");
+        cli.args(["-p", &ours.port.to_string(), "--no-raw"]).args(options).args(["SENTINEL", "MASTER", "mymaster"]);
+        let said = String::from_utf8(cli.output().unwrap().stdout).unwrap();
+        let expected = if options.is_empty() { " 1) \"name\"\n 2) \"mymaster\"" } else { "\"name\" => \"mymaster\"" };
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
 /// Names of the fields of an INFO, with its sections.
 fn info_fields(text: &str) -> Vec<String> {
     let fields = text.lines().filter(|line| !line.is_empty());
@@ -818,6 +872,17 @@ fn a_crowd_of_clients_changes_no_judgement_and_takes_bounded_memory() {
     let acl = Acl::from_lines(&[], None).unwrap();
     let ours = Ours::new(directory.path(), &ports, Door { acl: Some(acl), ..Door::default() });
     let mut client = Client::new(ours.port);
+    // What is published while the crowd is there.
+    let (events, heard) = std::sync::mpsc::channel();
+    let mut subscriber = Client::new(ours.port);
+    subscriber.0.get_mut().set_read_timeout(None).unwrap();
+    subscriber.say("PSUBSCRIBE *");
+    let listening = std::thread::spawn(move || {
+        while let Value::Array(message) = subscriber.read() {
+            // The test may have ended.
+            let _ = events.send(format!("{} {}", message[2].text(), message[3].text()));
+        }
+    });
     let until = |client: &mut Client, what: &str, holds: &dyn Fn(&mut Client) -> bool| {
         let start = Clock::now();
         while !holds(client) {
@@ -832,11 +897,13 @@ fn a_crowd_of_clients_changes_no_judgement_and_takes_bounded_memory() {
     };
     let known = |client: &mut Client| field(client, "num-slaves") == "1" && field(client, "flags") == "master";
     until(&mut client, "all is well", &known);
+    heard.try_iter().for_each(drop);
     let before = resident();
     // Idle ones, ones that say a byte at a time, ones whose request never ends, ones that ask and never read.
     let mut others: Vec<TcpStream> = Vec::new();
     for n in 0..crowd {
         let mut stream = TcpStream::connect(at(ours.port)).unwrap();
+        stream.set_nodelay(true).unwrap();
         match n % 4 {
             1 => stream.write_all(b"*2\r\n$4\r\nPI").unwrap(),
             2 => stream.write_all(&[b"*1\r\n$16000\r\n".to_vec(), vec![b'x'; 8_000]].concat()).unwrap(),
@@ -856,7 +923,15 @@ fn a_crowd_of_clients_changes_no_judgement_and_takes_bounded_memory() {
     assert!(listed > crowd / 2, "{listed} of {crowd}");
     let grown = resident().saturating_sub(before);
     assert!(grown < 300 * 1_024, "{grown} KiB for {crowd} clients");
+    let wrong: Vec<String> = heard.try_iter().filter(|event| event.contains("down")).collect();
+    assert!(wrong.is_empty(), "a crowd makes nobody silent: {wrong:?}");
     drop(servers.remove(0));
-    let replaced = |client: &mut Client| field(client, "port") == ports[1].to_string();
-    until(&mut client, "a new master in spite of the crowd", &replaced);
+    let start = Clock::now();
+    while field(&mut client, "port") != ports[1].to_string() {
+        let so_far = || heard.try_iter().collect::<Vec<_>>();
+        assert!(start.elapsed() < 3 * LIMIT, "no new master in spite of the crowd: {:#?}", so_far());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop((others, ours));
+    listening.join().unwrap();
 }

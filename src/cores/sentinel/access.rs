@@ -19,7 +19,7 @@ const LOG_MAX: usize = 128;
 /// The same refusal within this time is counted, not kept again.
 const LOG_GROUP: Duration = Duration::from_secs(60);
 /// What a description of all commands counts for.
-const LINES_OF_THE_TABLE: usize = 100;
+const LINES_OF_THE_TABLE: usize = 200;
 /// Longest name or object that is kept of a refusal, bytes.
 const OBJECT_MAX: usize = 256;
 
@@ -59,7 +59,7 @@ pub(super) struct Desk {
 
 /// Lines of long answers that may be made in one second. A crowd that asks for long lists must not keep the sentinel from
 /// its judgement: what the servers say waits behind what clients ask.
-const LINES_PER_SECOND: usize = 50_000;
+const LINES_PER_SECOND: usize = 20_000;
 
 #[derive(Debug, Default)]
 struct Effort {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::clock;
-use super::drive::{Execute, Flow, drive};
+use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
@@ -32,6 +32,8 @@ use teller::Teller;
 pub const KIND: Kind = Kind { name: *b"se", version: 1 };
 /// Inputs that may wait. Whoever brings more waits itself.
 const INPUTS_MAX: usize = 1_024;
+/// The same of clients, which wait behind all others: a crowd must not make servers look silent.
+const CLIENT_INPUTS_MAX: usize = 256;
 /// What was sent at the end may take so long to leave.
 const LEAVE_MAX: Duration = Duration::from_millis(200);
 
@@ -110,14 +112,15 @@ pub async fn run(
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
     };
     let listener = server::listen(port)?;
-    let (inputs, received) = mpsc::channel(INPUTS_MAX);
+    let (inputs, first) = mpsc::channel(INPUTS_MAX);
+    let (of_clients, second) = mpsc::channel(CLIENT_INPUTS_MAX);
     let clients = Clients::default();
     let waiting = Waiting::default();
     let (stopped_tx, stopped) = oneshot::channel();
     // Everything spawned here ends with this set.
     let mut tasks = JoinSet::new();
     let admission = Admission::new(config.trusted.clone(), &journal);
-    tasks.spawn(server::accept(listener, admission, clients.clone(), inputs.clone(), journal.clone()));
+    tasks.spawn(server::accept(listener, admission, clients.clone(), of_clients, journal.clone()));
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
@@ -130,7 +133,7 @@ pub async fn run(
     let links = Links::new(inputs);
     let mut runner = Runner { links, clients, teller, waiting, store, post, journal, stopped: Some(stopped_tx) };
     tokio::select! {
-        () = drive(&mut machine, received, &mut runner) => {}
+        () = drive(&mut machine, Lanes { first, second }, &mut runner) => {}
         _ = stopped => {}
     }
     runner.links.leave(LEAVE_MAX).await;
