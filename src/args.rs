@@ -1,5 +1,6 @@
 //! The command line. It shows only what this version can do.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -116,6 +117,10 @@ pub enum Command {
         vigie check                  the installed file\n  \
         vigie check cluster.toml     another one; exit 1 if it would be refused")]
     Check(Check),
+    /// Is a redis-sentinel: the same arguments, the same file.
+    #[command(disable_help_flag = true)]
+    #[command(after_help = "Example:\n  vigie sentinel /etc/redis/sentinel.conf --supervised systemd")]
+    Sentinel(Sentinel),
     /// Prints the version.
     Version,
 }
@@ -145,6 +150,14 @@ pub struct Failover {
     /// The node that becomes the master; without it the best replica does.
     #[arg(long, value_name = "NODE")]
     pub to: Option<NodeName>,
+}
+
+/// `vigie sentinel`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Sentinel {
+    /// What redis-sentinel would be given.
+    #[arg(value_name = "CONF [OPTIONS]", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
 }
 
 /// `vigie check`
@@ -200,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_sentinel_is_left_to_it() {
+        let parsed = parse("vigie --log debug sentinel x.conf --port 1 --config y -").unwrap();
+        let Command::Sentinel(Sentinel { words }) = parsed.command else { panic!("sentinel is expected") };
+        assert_eq!(words, ["x.conf", "--port", "1", "--config", "y", "-"]);
+        assert_eq!(parsed.global.log, LogLevel::Debug);
+    }
+
+    #[test]
     fn wrong_lines_are_usage_errors() {
         for wrong in [
             "vigie",
@@ -222,10 +243,12 @@ mod tests {
     #[test]
     fn help_shows_examples_and_only_what_exists() {
         let help = Arguments::command().render_help().to_string();
-        for there in ["run", "demo", "status", "events", "failover", "check", "version", "Examples:", "--state-dir"] {
+        for there in
+            ["run", "demo", "status", "events", "failover", "check", "sentinel", "version", "Examples:", "--state-dir"]
+        {
             assert!(help.contains(there), "{there}:\n{help}");
         }
-        for absent in ["  top ", "  why ", "  import ", "  sentinel "] {
+        for absent in ["  top ", "  why ", "  import "] {
             assert!(!help.contains(absent), "{absent}:\n{help}");
         }
     }

@@ -1,5 +1,6 @@
 //! Reads the command line and hands over.
 
+use std::ffi::OsString;
 use std::io::{stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +10,19 @@ use vigie::args::{Arguments, Command, Global, LogLevel, exit};
 use vigie::config::file;
 use vigie::config::kernel::{self, Kernel};
 use vigie::operate::commands::{self, CommandError};
-use vigie::operate::{check, demo};
+use vigie::operate::{check, demo, sentinel};
 use vigie::runtime::guard::{self, GuardSpec};
 use vigie::runtime::worker::{self, Spec};
 use vigie::runtime::{host, vip};
 
 fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // What follows is of redis-sentinel's language, not of clap's.
+    match words.as_slice() {
+        [program, rest @ ..] if sentinel::is_name_of_sentinel(program) => return sentinel::main(rest),
+        [_, command, rest @ ..] if command == "sentinel" => return sentinel::main(rest),
+        _ => {}
+    }
     let Arguments { global, command } = Arguments::parse();
     let code = match command {
         Command::Run => return run(&global),
@@ -34,6 +42,7 @@ fn main() -> ExitCode {
             // Whoever no longer listens has not heard a yes.
             Ok(false) | Err(_) => exit::NO,
         },
+        Command::Sentinel(arguments) => return sentinel::main(&arguments.words),
         Command::Version => {
             println!("vigie {} ({}-{})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
             exit::OK

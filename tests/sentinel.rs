@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use vigie::base::{Instant, NodeName, Secret};
 use vigie::cores::cluster::{NodeView, Part, View};
-use vigie::cores::sentinel::{Config, DataNode, FailoverReport, MasterConfig, Voter};
+use vigie::cores::sentinel::{Config, DataNode, FailoverReport, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, Order, SentinelError, Setup, run};
@@ -182,21 +182,24 @@ impl World {
         let name = |kind: &str, n: usize| format!("{kind}-{n}").parse::<NodeName>().unwrap();
         let voters = self.sentinels.iter().enumerate();
         let nodes = self.redis.iter().enumerate();
+        let password = self.password.then(|| Secret::new(PASSWORD));
         Config {
-            me: name("s", n),
-            voters: voters.map(|(n, port)| Voter { name: name("s", n), address: at(*port) }).collect(),
+            membership: Membership::Voters {
+                me: name("s", n),
+                all: voters.map(|(n, port)| Voter { name: name("s", n), address: at(*port) }).collect(),
+            },
             masters: vec![MasterConfig {
-                name: "mymaster".into(),
-                quorum: 2,
                 down_after: DOWN_AFTER,
                 busy_grace: Duration::from_secs(5),
                 failover_timeout: Duration::from_secs(10),
-                parallel_syncs: 1,
                 nodes: nodes
                     .map(|(n, port)| DataNode { name: name("r", n), address: at(*port), bootstrap: n == 0 })
                     .collect(),
+                auth_pass: password.clone(),
+                ..MasterConfig::new("mymaster", 2)
             }],
-            password: self.password.then(|| Secret::new(PASSWORD)),
+            settings: Settings { sentinel_pass: password.clone(), ..Settings::default() },
+            password,
             trusted: vec![at(1).ip()],
             seed: n as u64,
         }

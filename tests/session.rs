@@ -16,7 +16,7 @@ use std::time::{Duration, Instant as Clock};
 use tokio::sync::{mpsc, watch};
 use vigie::base::{Instant, Secret};
 use vigie::cores::cluster::View;
-use vigie::cores::sentinel::{Acl, Config, DataNode, MasterConfig, Voter};
+use vigie::cores::sentinel::{Acl, Config, DataNode, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
@@ -200,20 +200,21 @@ impl Ours {
         let (stop, stop_rx) = watch::channel(false);
         let node = |at: usize| format!("r-{at}").parse().unwrap();
         let config = Config {
-            me: "s-0".parse().unwrap(),
-            voters: vec![Voter { name: "s-0".parse().unwrap(), address: at(port) }],
+            membership: Membership::Voters {
+                me: "s-0".parse().unwrap(),
+                all: vec![Voter { name: "s-0".parse().unwrap(), address: at(port) }],
+            },
+            settings: Settings::default(),
             masters: vec![MasterConfig {
-                name: "mymaster".into(),
-                quorum: 1,
                 down_after: Duration::from_secs(2),
                 busy_grace: Duration::from_secs(5),
                 failover_timeout: Duration::from_secs(10),
-                parallel_syncs: 1,
                 nodes: redis
                     .iter()
                     .enumerate()
                     .map(|(n, port)| DataNode { name: node(n), address: at(*port), bootstrap: n == 0 })
                     .collect(),
+                ..MasterConfig::new("mymaster", 1)
             }],
             password: None,
             trusted: Vec::new(),

@@ -8,6 +8,6 @@ pub mod rng;
 pub mod time;
 
 pub use machine::Machine;
-pub use names::{Epoch, NodeName, RunId, Secret};
+pub use names::{Epoch, NodeName, Place, RunId, Secret};
 pub use rng::Rng;
 pub use time::Instant;

@@ -1,6 +1,7 @@
 //! Newtypes for what could be mixed up, each with its range.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,53 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A host, by address or name, and a port, as files and servers write them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Address, or name.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+}
+
+impl Place {
+    /// Longest host name, bytes (RFC 1035 §2.3.4).
+    pub const HOST_MAX: usize = 253;
+
+    /// Whether a text can be a host: an address, or a name of letters, digits, `.`, `-` and `_`.
+    pub fn is_host(host: &str) -> bool {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let name = host.len() <= Self::HOST_MAX && !host.is_empty() && host.bytes().all(allowed);
+        name || host.parse::<IpAddr>().is_ok()
+    }
+
+    /// A place of these, if both can be true.
+    pub fn new(host: &str, port: u16) -> Option<Self> {
+        (port > 0 && Self::is_host(host)).then(|| Self { host: host.to_owned(), port })
+    }
+
+    /// The address, unless the host is a name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +190,17 @@ mod tests {
         let text = "00112233445566778899aabbccddeeff00112233";
         assert_eq!(text.parse::<RunId>().map(|id| id.to_string()), Ok(text.to_owned()));
         assert!("zz".parse::<RunId>().is_err());
+    }
+
+    #[test]
+    fn places_are_addresses_or_names() {
+        assert_eq!(Place::new("10.0.0.1", 6379).unwrap().address(), Some("10.0.0.1:6379".parse().unwrap()));
+        let named = Place::new("redis-1.example", 6379).unwrap();
+        assert_eq!((named.address(), named.to_string()), (None, "redis-1.example:6379".to_owned()));
+        assert_eq!(Place::new("fd00::1", 1).unwrap().to_string(), "[fd00::1]:1");
+        for (host, port) in [("", 1), ("a b", 1), ("a,b", 1), ("a", 0), (&*"x".repeat(254), 1)] {
+            assert_eq!(Place::new(host, port), None, "{host:?} {port}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod keys;
 mod reader;
 mod rules;
+pub mod sentinel;
 
 pub use faults::{Fault, Faults, Warning};
 pub use file::{load, parse};

@@ -1,8 +1,9 @@
-//! What a person uses: status, events, orders to a running node, the demo and its lab.
+//! What a person uses: status, events, orders to a running node, the drop-in for redis-sentinel, the demo and its lab.
 
 pub mod check;
 pub mod client;
 pub mod commands;
 pub mod demo;
 pub mod lab;
+pub mod sentinel;
 pub mod status;

@@ -1,7 +1,7 @@
 //! A RESP connection to a redis or a sentinel, for control traffic: the proxy's clients never come here.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -69,6 +69,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The own address on it, unspecified if the system does not say.
+    pub fn local(&self) -> IpAddr {
+        self.replies.stream.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
+    }
+
     /// Connects within `limit`.
     pub async fn open(address: SocketAddr, limit: Duration) -> Result<Self, ConnectionError> {
         let stream = timeout(limit, TcpStream::connect(address))

@@ -36,9 +36,9 @@ use super::{clock, notify};
 use crate::base::Instant;
 
 /// Process id of the guard, in the environment of its worker.
-const WORKER_ENV: &str = "VIGIE_WORKER";
+pub(super) const WORKER_ENV: &str = "VIGIE_WORKER";
 /// Descriptor of the lock, which the worker shares: no other vigie starts before both are gone.
-const LOCK_ENV: &str = "VIGIE_LOCK";
+pub(super) const LOCK_ENV: &str = "VIGIE_LOCK";
 /// A worker that lived for so long has started; one that refuses its configuration says so sooner.
 const RUN_MIN: Duration = Duration::from_secs(10);
 /// The shortest pause after the first restart that did not last; it doubles up to [`PAUSE_MAX`].

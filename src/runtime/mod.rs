@@ -3,11 +3,13 @@
 pub mod clock;
 pub mod connection;
 pub mod control;
+pub mod daemon;
 pub mod drive;
 pub mod forward;
 pub mod guard;
 pub mod host;
 pub mod journal;
+pub mod log;
 pub mod netlink;
 pub mod notify;
 pub mod peers;

@@ -305,29 +305,29 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
 }
 
 fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {
-    use cores::sentinel::{Config, DataNode, MasterConfig, Voter};
+    use cores::sentinel::{Config, DataNode, MasterConfig, Membership, Settings, Voter};
     let (config, cluster) = (&spec.config, &spec.config.cluster);
+    let password = Some(cluster.password.clone());
     let voters = config.nodes.iter().filter(|node| node.roles.sentinel);
-    let data = config.nodes.iter().filter(|node| node.roles.redis);
+    let voters = voters.map(|node| Voter { name: node.name.clone(), address: config.sentinel_address(node) });
+    let nodes = config.nodes.iter().filter(|node| node.roles.redis).map(|node| DataNode {
+        name: node.name.clone(),
+        address: config.redis_address(node),
+        bootstrap: node.bootstrap_master,
+    });
     Config {
-        me: spec.node().name.clone(),
-        voters: voters.map(|node| Voter { name: node.name.clone(), address: config.sentinel_address(node) }).collect(),
+        membership: Membership::Voters { me: spec.node().name.clone(), all: voters.collect() },
         masters: vec![MasterConfig {
-            name: cluster.name.clone(),
-            quorum: cluster.quorum,
             down_after: cluster.down_after,
             busy_grace: cluster.busy_grace,
             failover_timeout: cluster.failover_timeout,
             parallel_syncs: PARALLEL_SYNCS,
-            nodes: data
-                .map(|node| DataNode {
-                    name: node.name.clone(),
-                    address: config.redis_address(node),
-                    bootstrap: node.bootstrap_master,
-                })
-                .collect(),
+            nodes: nodes.collect(),
+            auth_pass: password.clone(),
+            ..MasterConfig::new(cluster.name.clone(), cluster.quorum)
         }],
-        password: Some(cluster.password.clone()),
+        settings: Settings { sentinel_pass: password.clone(), ..Settings::default() },
+        password,
         trusted: config.nodes.iter().map(|node| node.address).collect(),
         seed: random(),
     }

@@ -4,10 +4,9 @@
 //! configuration epoch.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::base::{Epoch, RunId};
+use crate::base::{Epoch, Place, RunId};
 
 /// The channel.
 pub const CHANNEL: &str = "__sentinel__:hello";
@@ -20,7 +19,7 @@ pub const EPOCH_MAX: Epoch = 1 << 53;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Where the speaker is reached.
-    pub address: SocketAddr,
+    pub place: Place,
     /// Its id.
     pub id: RunId,
     /// The highest epoch it has seen.
@@ -28,7 +27,7 @@ pub struct Hello {
     /// The name of the master it speaks of.
     pub master_name: String,
     /// Who is master.
-    pub master: SocketAddr,
+    pub master: Place,
     /// Since which epoch.
     pub config_epoch: Epoch,
 }
@@ -67,11 +66,11 @@ impl FromStr for Hello {
             return Err(Malformed::Field { name: "master name", value: String::new() });
         }
         Ok(Self {
-            address: SocketAddr::new(field("ip", ip)?, positive("port", port)?),
+            place: place("ip", ip, positive("port", port)?)?,
             id: field("run id", id)?,
             current_epoch: epoch("current epoch", current_epoch)?,
             master_name: master_name.to_owned(),
-            master: SocketAddr::new(field("master ip", master_ip)?, positive("master port", master_port)?),
+            master: place("master ip", master_ip, positive("master port", master_port)?)?,
             config_epoch: epoch("configuration epoch", config_epoch)?,
         })
     }
@@ -79,9 +78,9 @@ impl FromStr for Hello {
 
 impl fmt::Display for Hello {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, id, current_epoch, master_name, master, config_epoch } = self;
-        write!(f, "{},{},{id},{current_epoch},{master_name},", address.ip(), address.port())?;
-        write!(f, "{},{},{config_epoch}", master.ip(), master.port())
+        let Self { place, id, current_epoch, master_name, master, config_epoch } = self;
+        write!(f, "{},{},{id},{current_epoch},{master_name},", place.host, place.port)?;
+        write!(f, "{},{},{config_epoch}", master.host, master.port)
     }
 }
 
@@ -95,6 +94,10 @@ fn field<T: FromStr>(name: &'static str, value: &str) -> Result<T, Malformed> {
 
 fn positive(name: &'static str, value: &str) -> Result<u16, Malformed> {
     field(name, value).and_then(|port| if port > 0 { Ok(port) } else { Err(wrong(name, value)) })
+}
+
+fn place(name: &'static str, host: &str, port: u16) -> Result<Place, Malformed> {
+    Place::new(host, port).ok_or_else(|| wrong(name, host))
 }
 
 fn epoch(name: &'static str, value: &str) -> Result<Epoch, Malformed> {
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn a_hello_round_trips() {
         let hello: Hello = REAL.parse().unwrap();
-        assert_eq!((hello.current_epoch, hello.config_epoch, hello.master.port()), (0, 0, 17601));
+        assert_eq!((hello.current_epoch, hello.config_epoch, hello.master.port), (0, 0, 17601));
         assert_eq!(hello.to_string(), REAL);
         let six = REAL.replace("127.0.0.1,17601", "fd00::1,6379");
         assert_eq!(six.parse::<Hello>().unwrap().to_string(), six);

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::RunId;
+use crate::base::{Place, RunId};
 
 /// Most replicas taken from one text; the rest is left out.
 pub const REPLICAS_MAX: usize = 128;
@@ -76,7 +76,7 @@ pub enum LinkDown {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedReplica {
     /// Where it is reached by its own announcement.
-    pub address: SocketAddr,
+    pub place: Place,
     /// `state=online`: it takes the stream.
     pub online: bool,
     /// What it last acknowledged, bytes; absent in the format before 2.8.
@@ -140,10 +140,14 @@ impl Info {
         }
     }
 
+    /// The master of a replica.
+    pub fn master_place(&self) -> Option<Place> {
+        Place::new(self.master_host.as_deref()?, self.master_port?)
+    }
+
     /// The master of a replica, if it is written as an address.
     pub fn master(&self) -> Option<SocketAddr> {
-        let host: IpAddr = self.master_host.as_deref()?.parse().ok()?;
-        Some(SocketAddr::new(host, self.master_port?))
+        self.master_place()?.address()
     }
 
     /// Whether it is a replica of `127.0.0.1:1`, where nobody answers: so a supervised server starts, refusing writers and
@@ -175,13 +179,13 @@ fn attached(value: &str) -> Option<AttachedReplica> {
     if !value.contains('=') {
         let mut fields = value.split(',');
         let (host, port, state) = (fields.next()?, fields.next()?, fields.next()?);
-        let address = SocketAddr::new(host.parse().ok()?, port.parse().ok()?);
-        return Some(AttachedReplica { address, online: state == "online", offset: None, lag: None });
+        let place = Place::new(host, port.parse().ok()?)?;
+        return Some(AttachedReplica { place, online: state == "online", offset: None, lag: None });
     }
     let field = |name: &str| value.split(',').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
     let text = |name: &str| field(name).map(|(_, value)| value);
     Some(AttachedReplica {
-        address: SocketAddr::new(text("ip")?.parse().ok()?, text("port")?.parse().ok()?),
+        place: Place::new(text("ip")?, text("port")?.parse().ok()?)?,
         online: text("state") == Some("online"),
         offset: text("offset").and_then(|offset| offset.parse().ok()),
         lag: text("lag").and_then(|lag| lag.parse().ok()),

@@ -10,3 +10,4 @@ pub mod info;
 pub mod resp;
 pub mod scan;
 pub mod vrrp;
+pub mod words;

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, Instant, RunId};
+use crate::base::{Epoch, Instant, Place, RunId};
 use crate::wire::resp::Reply;
 
-use super::session::{Replies, arity, bulk, error, lower, nothing, simple, text};
+pub(super) use super::session::arity;
+use super::session::{Replies, bulk, error, lower, nothing, simple, text};
 use super::table::Spec;
 use super::{Answer, ClientId, Output, Sentinel};
 
@@ -52,7 +53,7 @@ impl Sentinel {
             }
             ("sentinel", _) => {
                 let words: Vec<Bytes> = std::iter::once(Bytes::from(sub)).chain(behind.iter().cloned()).collect();
-                self.sentinel_command(client, &words, now)
+                self.sentinel_command(client, &words, now).unwrap_or_else(nothing)
             }
             ("ping", _) => self.ping(client, rest),
             ("auth", _) => self.auth(client, rest, now),
@@ -71,9 +72,25 @@ impl Sentinel {
         }
     }
 
-    fn sentinel_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Answer {
-        let Some((word, rest)) = args.split_first() else { return arity("sentinel") };
+    /// None: it is answered later.
+    fn sentinel_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Option<Answer> {
+        let Some((word, rest)) = args.split_first() else { return Some(arity("sentinel")) };
         let name = lower(word);
+        match name.as_str() {
+            "monitor" => return self.monitor_command(client, rest, now),
+            "remove" => return self.remove_command(client, rest),
+            "set" => return self.set_command(client, rest),
+            "config" => return self.config_command(client, rest),
+            "flushconfig" if rest.is_empty() => {
+                self.flush_command(client);
+                return None;
+            }
+            _ => {}
+        }
+        Some(self.answer_at_once(client, &name, word, rest, now)).filter(|answer| *answer != Answer::Many(vec![]))
+    }
+
+    fn answer_at_once(&mut self, client: ClientId, name: &str, word: &[u8], rest: &[Bytes], now: Instant) -> Answer {
         let named = |sentinel: &Self| {
             let [master] = rest else { return Err(arity(&format!("sentinel|{name}"))) };
             let found = sentinel.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
@@ -83,7 +100,7 @@ impl Sentinel {
             Ok(m) => Answer::Reply(show(sentinel, m, now)),
             Err(refusal) => refusal,
         };
-        match name.as_str() {
+        match name {
             "masters" => {
                 let masters = (0..self.masters.len()).map(|m| self.master_map(m, now)).collect();
                 Answer::Reply(Reply::Array(masters))
@@ -94,10 +111,10 @@ impl Sentinel {
             "get-master-addr-by-name" => {
                 let [master] = rest else { return arity("sentinel|get-master-addr-by-name") };
                 let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
-                match found.and_then(|m| self.durable.decision(m)) {
-                    Some(decision) => {
-                        let (ip, port) = (decision.master.ip().to_string(), decision.master.port().to_string());
-                        Answer::Reply(Reply::Array(vec![bulk(ip), bulk(port)]))
+                match found.filter(|m| self.decision(*m).is_some()) {
+                    Some(m) => {
+                        let Place { host, port } = self.told_place(m);
+                        Answer::Reply(Reply::Array(vec![bulk(host), bulk(port.to_string())]))
                     }
                     None => Answer::NullArray,
                 }
@@ -108,10 +125,21 @@ impl Sentinel {
             },
             "myid" if rest.is_empty() => Answer::Reply(bulk(self.me().to_string())),
             "failover" => match named(self) {
-                Ok(_) if !self.trusted(client) => error("NOAUTH Authentication required."),
                 Ok(m) => self.failover_command(m, now),
                 Err(refusal) => refusal,
             },
+            "reset" => match rest {
+                [pattern] => self.reset_command(pattern, now),
+                _ => arity("sentinel|reset"),
+            },
+            "debug" => self.debug_command(rest),
+            "simulate-failure" if !rest.is_empty() => self.simulate_command(rest),
+            "simulate-failure" => arity("sentinel|simulate-failure"),
+            "flushconfig" => arity("sentinel|flushconfig"),
+            "info-cache" if !rest.is_empty() => self.info_cache(rest, now),
+            "info-cache" => arity("sentinel|info-cache"),
+            "pending-scripts" if rest.is_empty() => Answer::Reply(self.scripts.pending(now)),
+            "pending-scripts" => arity("sentinel|pending-scripts"),
             "switchover" => match rest {
                 [master] | [master, _] => {
                     let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
@@ -127,11 +155,6 @@ impl Sentinel {
                 _ => arity("sentinel|switchover"),
             },
             "myid" => arity("sentinel|myid"),
-            "monitor" | "remove" | "set" | "reset" | "config" | "debug" | "flushconfig" | "info-cache"
-            | "pending-scripts" | "simulate-failure" => error(format!(
-                "ERR SENTINEL {} is not supported yet: what is watched, and how, is in the cluster file",
-                name.to_ascii_uppercase()
-            )),
             _ => error(format!("ERR unknown subcommand '{}'. Try SENTINEL HELP.", text(word))),
         }
     }
@@ -140,16 +163,18 @@ impl Sentinel {
     fn answer_is_master_down(&mut self, client: ClientId, args: &[Bytes], now: Instant) {
         let answer = match args {
             [_, ip, port, epoch, candidate] => {
-                let about = text(ip).parse().ok().zip(text(port).parse().ok());
+                let place = text(port).parse().ok().and_then(|port| Place::new(text(ip), port));
                 let epoch = text(epoch).parse::<Epoch>().ok();
                 let candidate = (candidate.as_ref() != b"*").then(|| text(candidate).parse::<RunId>());
-                match (about, epoch, candidate.transpose()) {
+                match (place, epoch, candidate.transpose()) {
                     (None, _, _) => error("ERR Invalid IP address or port specified"),
                     (_, None, _) => error("ERR value is not an integer or out of range"),
                     (_, _, Err(why)) => error(format!("ERR {why}")),
                     (_, _, Ok(Some(_))) if !self.trusted(client) => error("NOAUTH Authentication required."),
-                    (Some((ip, port)), Some(epoch), Ok(candidate)) => {
-                        let about = SocketAddr::new(ip, port);
+                    (Some(place), Some(epoch), Ok(candidate)) => {
+                        // A name that is not known is no master of this sentinel.
+                        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                        let about = self.address_of(&place).unwrap_or(nowhere);
                         Answer::Reply(self.is_master_down(about, epoch, candidate, now))
                     }
                 }
@@ -161,13 +186,14 @@ impl Sentinel {
     }
 
     fn ckquorum(&self, m: usize) -> Answer {
-        let usable = 1 + self.peers.iter().filter(|peer| peer.id.is_some() && peer.down_since.is_none()).count();
+        let peers = self.peers_of(m).map(|p| &self.peers[p]);
+        let usable = 1 + peers.filter(|peer| peer.id.is_some() && peer.down_since.is_none()).count();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
         let mut faults = Vec::new();
         if usable < quorum {
             faults.push("Not enough available Sentinels to reach the specified quorum for this master");
         }
-        if usable < self.majority() {
+        if usable < self.majority(m) {
             faults.push("Not enough available Sentinels to reach the majority and authorize a failover");
         }
         if faults.is_empty() {

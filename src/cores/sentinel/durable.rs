@@ -6,7 +6,7 @@ use crate::base::{Epoch, NodeName, RunId};
 use crate::wire::frame::Decision;
 use crate::wire::hello::EPOCH_MAX;
 
-use super::Sentinel;
+use super::{Membership, Record, Sentinel};
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,36 +37,32 @@ impl Durable {
     pub fn new(id: RunId) -> Self {
         Self { id, current_epoch: 0, masters: Vec::new(), sentinels: Vec::new() }
     }
-
-    /// With the records in the order of `names`, and those of masters no more in the file behind them.
-    pub(super) fn for_masters<'a>(mut self, names: impl Iterator<Item = &'a str>) -> Self {
-        for (at, name) in names.enumerate() {
-            match self.masters.iter().position(|master| master.name == name) {
-                Some(found) => self.masters.swap(at, found),
-                None => self.masters.insert(at, DurableMaster { name: name.to_owned(), decision: None, vote: None }),
-            }
-        }
-        self
-    }
-
-    pub(super) fn decision(&self, m: usize) -> Option<Decision> {
-        self.masters.get(m).and_then(|master| master.decision)
-    }
-
-    pub(super) fn vote(&self, m: usize) -> Option<(RunId, Epoch)> {
-        self.masters.get(m).and_then(|master| master.vote)
-    }
-
-    pub(super) fn sentinel(&self, name: &NodeName) -> Option<RunId> {
-        self.sentinels.iter().find(|(known, _)| known == name).map(|(_, id)| *id)
-    }
 }
 
 impl Sentinel {
+    /// What must survive a crash, as it is now.
+    pub(super) fn record(&self) -> Record {
+        if let Membership::Discovered { .. } = self.membership {
+            return Record::Everything(Box::new(self.state()));
+        }
+        let watched = self.masters.iter().map(|master| DurableMaster {
+            name: master.config.name.clone(),
+            decision: master.decision,
+            vote: master.vote,
+        });
+        let known = self.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id?)));
+        Record::Votes(Durable {
+            id: self.id,
+            current_epoch: self.current_epoch,
+            masters: watched.chain(self.retired.iter().cloned()).collect(),
+            sentinels: known.collect(),
+        })
+    }
+
     /// Adopts a higher epoch; one beyond all reason is not believed.
     pub(super) fn raise_epoch(&mut self, epoch: Epoch) {
-        if epoch > self.durable.current_epoch && epoch <= EPOCH_MAX {
-            self.durable.current_epoch = epoch;
+        if epoch > self.current_epoch && epoch <= EPOCH_MAX {
+            self.current_epoch = epoch;
             self.dirty = true;
             self.publish_new_epoch(epoch);
         }
@@ -74,24 +70,17 @@ impl Sentinel {
 
     /// Records the vote for `leader` in `epoch`, which must be higher than that of the last vote.
     pub(super) fn record_vote(&mut self, m: usize, leader: RunId, epoch: Epoch) {
-        assert!(self.durable.vote(m).is_none_or(|(_, last)| last < epoch), "a second vote in epoch {epoch}");
-        self.durable.masters[m].vote = Some((leader, epoch));
+        assert!(self.voted(m).is_none_or(|(_, last)| last < epoch), "a second vote in epoch {epoch}");
+        self.masters[m].vote = Some((leader, epoch));
         self.dirty = true;
-        self.publish_vote(leader, epoch);
+        self.publish_vote(m, leader, epoch);
     }
 
     /// Records a decision; its epoch must be higher than that of the last one.
     pub(super) fn record_decision(&mut self, m: usize, decision: Decision) {
-        assert!(self.durable.decision(m).is_none_or(|last| last.epoch < decision.epoch), "decisions never go back");
-        self.durable.masters[m].decision = Some(decision);
+        assert!(self.decision(m).is_none_or(|last| last.epoch < decision.epoch), "decisions never go back");
+        self.masters[m].decision = Some(decision);
         self.dirty = true;
         self.raise_epoch(decision.epoch);
-    }
-
-    /// Remembers the id of another sentinel.
-    pub(super) fn record_sentinel(&mut self, name: &NodeName, id: RunId) {
-        self.durable.sentinels.retain(|(known, _)| known != name);
-        self.durable.sentinels.push((name.clone(), id));
-        self.dirty = true;
     }
 }

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, RunId};
+use crate::base::{Epoch, Instant, RunId};
 use crate::wire::resp::Reply;
 
-use super::{Answer, Output, Sentinel, glob};
+use super::{Answer, Output, Place, Sentinel, glob, scripts};
 
 /// How much a person should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +75,43 @@ impl Sentinel {
         self.fenced.push(Output::Publish(event));
     }
 
-    fn say(&mut self, name: &'static str, payload: String) {
+    /// Says what happened to master `m`; what its operator should hear of, the notification script is told.
+    fn say(&mut self, name: &'static str, m: Option<usize>, payload: String) {
+        let script = m.and_then(|m| self.masters[m].config.notification_script.as_ref());
+        if let Some(script) = script.filter(|_| scripts::level(name) == Some(scripts::Level::Warning)) {
+            self.scripts.schedule(scripts::notification(script, name, &payload));
+        }
         self.publish(Event::new(name, severity(name), payload));
+    }
+
+    pub(super) fn run_scripts(&mut self, now: Instant) {
+        let (mut requests, mut events) = (Vec::new(), Vec::new());
+        let wake = self.scripts.turn(now, &self.timers, &mut requests, &mut events);
+        wake.into_iter().for_each(|at| self.wake_at(at));
+        for event in events {
+            // Those of level debug are for the log alone.
+            if scripts::level(event.name) == Some(scripts::Level::Debug) {
+                self.fenced.push(Output::Publish(event));
+            } else {
+                self.publish(event);
+            }
+        }
+        // What they tell is true only once it is on disk.
+        self.fenced.extend(requests.into_iter().map(Output::Script));
+    }
+
+    /// Tells the client reconfiguration script that the master has moved.
+    pub(super) fn reconfigure_clients(&mut self, m: usize, role: scripts::Role, from: &Place, to: &Place) {
+        let config = &self.masters[m].config;
+        if let Some(script) = &config.client_reconfig_script {
+            self.scripts.schedule(scripts::client_reconfig(script, &config.name, role, from, to));
+        }
     }
 
     /// `master <name> <ip> <port>`, and `extra` behind it.
     pub(super) fn master_event(&mut self, name: &'static str, m: usize, extra: &str) {
         let payload = format!("{}{extra}", self.master_words(m));
-        self.say(name, payload);
+        self.say(name, Some(m), payload);
     }
 
     fn master_words(&self, m: usize) -> String {
@@ -103,13 +132,13 @@ impl Sentinel {
         } else {
             format!("slave {address} {} {} {}{extra}", address.ip(), address.port(), self.at_master(m))
         };
-        self.say(name, payload);
+        self.say(name, Some(m), payload);
     }
 
     /// `sentinel <id> <ip> <port> @ <master>`.
     pub(super) fn sentinel_event(&mut self, name: &'static str, m: usize, id: RunId, address: SocketAddr) {
         let payload = format!("sentinel {id} {} {} {}", address.ip(), address.port(), self.at_master(m));
-        self.say(name, payload);
+        self.say(name, Some(m), payload);
     }
 
     pub(super) fn publish_monitor(&mut self, m: usize) {
@@ -118,16 +147,16 @@ impl Sentinel {
     }
 
     pub(super) fn publish_new_epoch(&mut self, epoch: Epoch) {
-        self.say("+new-epoch", epoch.to_string());
+        self.say("+new-epoch", None, epoch.to_string());
     }
 
-    pub(super) fn publish_vote(&mut self, leader: RunId, epoch: Epoch) {
-        self.say("+vote-for-leader", format!("{leader} {epoch}"));
+    pub(super) fn publish_vote(&mut self, m: usize, leader: RunId, epoch: Epoch) {
+        self.say("+vote-for-leader", Some(m), format!("{leader} {epoch}"));
     }
 
     pub(super) fn publish_switch(&mut self, m: usize, from: SocketAddr, to: SocketAddr) {
         let name = &self.masters[m].config.name;
         let payload = format!("{name} {} {} {} {}", from.ip(), from.port(), to.ip(), to.port());
-        self.say("+switch-master", payload);
+        self.say("+switch-master", Some(m), payload);
     }
 }

@@ -6,15 +6,14 @@ use crate::base::{Epoch, Instant, RunId};
 use crate::wire::frame::{Process, RedisRole};
 use crate::wire::info::{Info, LinkDown, Role};
 
+use super::promote::SIMULATED;
 use super::select::{self, Candidate, Ground};
-use super::{ClientId, OrderId, Sentinel};
+use super::{ClientId, Membership, OrderId, Output, Sentinel};
 
 /// Between the candidates' attempts, so that one is elected before the next one stands.
 const STAGGER: Duration = Duration::from_millis(40);
 /// Jitter of all but the first candidate.
 const STAGGER_JITTER: Duration = Duration::from_millis(5);
-/// Not elected for so long: another attempt at another epoch.
-const ELECTION_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed attempt, and as much again at random.
 const RETRY: Duration = Duration::from_millis(100);
 /// Replicas get so long to drain what the kernel of a dead master's host still delivers.
@@ -167,7 +166,7 @@ impl Sentinel {
 
     /// A decision of others makes whatever was under way here pointless, unless it is further and of a higher epoch.
     pub(super) fn become_idle(&mut self, m: usize, now: Instant) {
-        let known = self.durable.decision(m).map_or(0, |decision| decision.epoch);
+        let known = self.decision(m).map_or(0, |decision| decision.epoch);
         match self.masters[m].failover {
             Failover::Promoting { step: Promotion::Sent { .. }, epoch, .. } if epoch > known => {}
             Failover::Idle { .. } | Failover::Following { .. } | Failover::Waiting { cause: Cause::Down, .. } => {
@@ -262,7 +261,7 @@ impl Sentinel {
         if self.shut_out(m) {
             return None;
         }
-        if self.durable.decision(m).is_none() {
+        if self.decision(m).is_none() {
             return self.bootstrap_node(m).map(|_| Cause::Bootstrap);
         }
         self.masters[m].odown_since?;
@@ -296,7 +295,7 @@ impl Sentinel {
         if self.other_leads(m) {
             return;
         }
-        let rank = self.rank();
+        let rank = self.rank(m);
         let jitter = if rank == 0 { Duration::ZERO } else { self.rng.below(STAGGER_JITTER) };
         self.enter(m, Failover::Waiting { cause, start_at: now + STAGGER * rank + jitter });
     }
@@ -312,8 +311,9 @@ impl Sentinel {
     ) {
         let peer = self.peers.iter().position(|peer| peer.id == Some(leader));
         let leads = peer.and_then(|p| self.peer_master(p, m)).map(|facts| facts.leads.is_some_and(|led| led >= epoch));
-        // Whoever has ever spoken over the peer link is known by its frames; a stock sentinel only by what it decides.
-        let speaks = peer.is_some_and(|p| self.peers[p].spoke);
+        // Whoever has ever spoken over the peer link is known by its frames; another one only by what it decides, and by
+        // whether it answers at all.
+        let speaks = peer.is_some_and(|p| self.peers[p].spoke || self.peers[p].down_since.is_some());
         let over = match leads {
             Some(true) => {
                 if !led || since != now {
@@ -347,31 +347,35 @@ impl Sentinel {
 
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
     pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
-        let epoch = self.durable.current_epoch + 1;
+        let epoch = self.current_epoch + 1;
         self.raise_epoch(epoch);
-        if self.durable.current_epoch != epoch {
+        if self.current_epoch != epoch {
             let reason = "epochs are used up";
             return self.abort(m, "-failover-abort-not-elected", reason, now);
         }
         self.master_event("+try-failover", m, "");
         self.record_vote(m, self.me(), epoch);
-        let until = now + ELECTION_MAX.min(self.masters[m].config.failover_timeout);
+        let until = now + self.timers.election.min(self.masters[m].config.failover_timeout);
         self.enter(m, Failover::Electing { cause, epoch, until });
         self.ask_votes(m, now);
     }
 
     fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority().max(quorum));
-        if self.durable.current_epoch > epoch {
+        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority(m).max(quorum));
+        if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if votes >= needed {
             self.master_event("+elected-leader", m, "");
             self.master_event("+failover-state-select-slave", m, "");
             self.elected(m, cause, epoch, now);
         } else if now >= until || votes + self.votes_open(m, epoch) < needed {
+            if matches!((cause, &self.membership), (Cause::Ordered { .. }, Membership::Discovered { .. })) {
+                // Stock asks nobody: an order counts even where most sentinels are lost.
+                return self.elected(m, cause, epoch, now);
+            }
             // A split vote is known to be one as soon as everybody alive has voted: no use in waiting.
-            let reason = format!("not elected: {votes} of {} votes", self.config.voters.len());
+            let reason = format!("not elected: {votes} of {} votes", self.voters(m));
             self.abort(m, "-failover-abort-not-elected", &reason, now);
         } else {
             self.wake_at(until);
@@ -379,6 +383,9 @@ impl Sentinel {
     }
 
     fn elected(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
+        if self.simulated.after_election {
+            self.fenced.push(Output::Exit(SIMULATED));
+        }
         match cause {
             Cause::Down => self.begin_selecting(m, cause, epoch, now),
             Cause::Bootstrap => match self.bootstrap_node(m) {
@@ -411,7 +418,7 @@ impl Sentinel {
         (since, until): (Instant, Instant),
         now: Instant,
     ) {
-        if self.durable.current_epoch > epoch {
+        if self.current_epoch > epoch {
             return self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         }
         let (proved, master) = (self.proved_down(m), self.master_at(m));
@@ -484,10 +491,10 @@ impl Sentinel {
         let down_for = master.nodes[self.master_at(m)].down_since.map_or(Duration::ZERO, |since| now.since(since));
         let monitored = self.monitored(m);
         Ground {
-            info_age_max: Duration::from_secs(5),
+            info_age_max: Duration::from_secs(5) + self.timers.info_period(master.config.down_after),
             link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
             lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
-            epoch: self.durable.decision(m).map_or(0, |decision| decision.epoch),
+            epoch: self.decision(m).map_or(0, |decision| decision.epoch),
         }
     }
 
@@ -542,14 +549,14 @@ impl Sentinel {
     /// The redis that becomes the first master, if the cluster has never had one and a majority of the sentinels says so.
     fn bootstrap_node(&self, m: usize) -> Option<usize> {
         let unrecorded = |p: &usize| self.peer_master(*p, m).is_some_and(|facts| facts.decision.is_none());
-        let agreeing = 1 + (0..self.peers.len()).filter(unrecorded).count();
+        let agreeing = 1 + self.peers_of(m).filter(unrecorded).count();
         let n = self.masters[m].config.nodes.iter().position(|node| node.bootstrap)?;
         let node = &self.masters[m].nodes[n];
         let closed = node.info.as_ref().is_some_and(|info| info.is_closed() && !info.loading);
         let alive = node.fresh_facts().is_none_or(|facts| {
             facts.process == Process::Alive && matches!(facts.role, RedisRole::Closed | RedisRole::Unknown)
         });
-        let ready = agreeing >= self.majority() && closed && alive && node.command.up().is_some();
+        let ready = agreeing >= self.majority(m) && closed && alive && node.command.up().is_some();
         ready.then_some(n)
     }
 }

@@ -7,7 +7,7 @@ use crate::wire::frame::Decision;
 use crate::wire::info::Role;
 
 use super::failover::Failover;
-use super::{Sentinel, hello_wait};
+use super::{Membership, Sentinel, hello_wait};
 
 /// A redis that says something else than the decision is left alone for so long: a decision may be on its way.
 const STABLE: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ impl Sentinel {
     /// A master that is one already, at its place in the file, where no sentinel has a record: as a stock sentinel takes
     /// over what it is told to monitor.
     pub(super) fn adopt_first(&mut self, m: usize, now: Instant) {
-        if self.durable.decision(m).is_some() {
+        if self.decision(m).is_some() {
             return;
         }
         let n = self.master_at(m);
@@ -44,7 +44,7 @@ impl Sentinel {
     pub(super) fn heal(&mut self, m: usize, now: Instant) {
         let idle = matches!(self.masters[m].failover, Failover::Idle { .. });
         let at = self.master_at(m);
-        if self.durable.decision(m).is_none() || !idle || self.other_leads(m) {
+        if self.decision(m).is_none() || !idle || self.other_leads(m) {
             return;
         }
         let master = &self.masters[m].nodes[at];
@@ -60,7 +60,7 @@ impl Sentinel {
     }
 
     fn heal_node(&mut self, m: usize, n: usize, now: Instant) {
-        let (to, rank) = (self.monitored(m), self.rank());
+        let (to, rank) = (self.monitored(m), self.rank(m));
         let decided_at = self.masters[m].decided_at;
         let node = &self.masters[m].nodes[n];
         // What it said before the decision is no disagreement with it.
@@ -68,7 +68,7 @@ impl Sentinel {
         let Some(info) = node.info.as_ref().filter(|_| current && node.command.up().is_some()) else { return };
         let strays = match info.role {
             Some(Role::Master) => true,
-            Some(Role::Replica) => info.master_host.is_some() && info.master() != Some(to),
+            Some(Role::Replica) => info.master_host.is_some() && self.master_of(info) != Some(to),
             Some(Role::Sentinel) | None => false,
         };
         if !strays {
@@ -92,7 +92,7 @@ impl Sentinel {
             return;
         }
         if is_master {
-            self.demote(m, n);
+            self.demote(m, n, matches!(self.membership, Membership::Voters { .. }));
             self.node_event("+convert-to-slave", m, n, "");
         } else {
             self.point(m, n);

@@ -1,5 +1,6 @@
 //! What is known of one redis and of one other sentinel, and the links to them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::frame::{RedisFacts, SentinelFacts};
 use crate::wire::info::Info;
 
-use super::Voter;
+use super::MasterId;
 
 /// The name of one connection, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,14 @@ impl Link {
     pub(super) fn up(&self) -> Option<LinkId> {
         match self {
             Self::Up { id, .. } => Some(*id),
+            Self::Down { .. } | Self::Connecting { .. } => None,
+        }
+    }
+
+    /// Since when it is open.
+    pub(super) fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Up { since, .. } => Some(*since),
             Self::Down { .. } | Self::Connecting { .. } => None,
         }
     }
@@ -80,10 +89,21 @@ pub(super) enum Reconf {
     Done,
 }
 
+/// Names an instance as long as this process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InstanceId(pub(super) u32);
+
+/// Names another sentinel as long as this process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PeerId(pub(super) u32);
+
 /// One redis.
 #[derive(Debug)]
 pub(super) struct Instance {
+    pub(super) id: InstanceId,
     pub(super) address: SocketAddr,
+    /// Its host name, if it is known by one.
+    pub(super) host: Option<String>,
     /// Its node; none if it is not in the file.
     pub(super) node: Option<NodeName>,
     pub(super) command: Link,
@@ -91,6 +111,8 @@ pub(super) struct Instance {
     pub(super) ping_due: Instant,
     /// When the ping was sent that is not answered yet.
     pub(super) ping_sent: Option<Instant>,
+    /// Whether its last answer to a ping was a refusal: that it tells of itself proves no longer that it works.
+    pub(super) refused: bool,
     /// Since when nothing valid has come although something was asked, or could not be for want of a link.
     pub(super) silent_since: Option<Instant>,
     pub(super) last_ok: Instant,
@@ -98,12 +120,16 @@ pub(super) struct Instance {
     /// Since when this sentinel finds it down.
     pub(super) down_since: Option<Instant>,
     pub(super) info: Option<Info>,
+    /// The text of that, for SENTINEL INFO-CACHE.
+    pub(super) info_text: Option<bytes::Bytes>,
     pub(super) info_at: Option<Instant>,
     /// When the INFO was sent that is not answered yet.
     pub(super) info_sent: Option<Instant>,
     pub(super) info_due: Instant,
     /// Since when it reports the role it reports.
     pub(super) role_since: Instant,
+    /// When its run id was seen to change; none once it has answered PONG again.
+    pub(super) rebooted_at: Option<Instant>,
     /// Its supervisor's word.
     pub(super) facts: Option<RedisFacts>,
     pub(super) fresh: bool,
@@ -121,23 +147,28 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn new(address: SocketAddr, node: Option<NodeName>, now: Instant) -> Self {
+    pub(super) fn new(id: InstanceId, address: SocketAddr, node: Option<NodeName>, now: Instant) -> Self {
         Self {
+            id,
             address,
+            host: None,
             node,
             command: Link::default(),
             pubsub: Link::default(),
             ping_due: now,
             ping_sent: None,
+            refused: false,
             silent_since: Some(now),
             last_ok: now,
             last_reply: now,
             down_since: None,
             info: None,
+            info_text: None,
             info_at: None,
             info_sent: None,
             info_due: now,
             role_since: now,
+            rebooted_at: None,
             facts: None,
             fresh: false,
             served: None,
@@ -211,7 +242,12 @@ pub(super) struct Opinion {
 /// One other sentinel.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) voter: Voter,
+    pub(super) key: PeerId,
+    /// Its node; none if it is not in the file.
+    pub(super) name: Option<NodeName>,
+    pub(super) address: SocketAddr,
+    /// Its host name, if it is known by one.
+    pub(super) host: Option<String>,
     /// Its run id, once heard.
     pub(super) id: Option<RunId>,
     pub(super) link: Link,
@@ -222,8 +258,8 @@ pub(super) struct Peer {
     pub(super) last_reply: Instant,
     pub(super) last_hello: Instant,
     pub(super) down_since: Option<Instant>,
-    /// One per master.
-    pub(super) opinions: Vec<Opinion>,
+    /// One per master that it is known to watch.
+    pub(super) opinions: BTreeMap<MasterId, Opinion>,
     pub(super) facts: Option<SentinelFacts>,
     pub(super) fresh: bool,
     /// Whether it has ever spoken over the peer link: a stock sentinel does not.
@@ -231,10 +267,19 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(voter: Voter, masters: usize, now: Instant) -> Self {
+    pub(super) fn new(
+        key: PeerId,
+        name: Option<NodeName>,
+        address: SocketAddr,
+        id: Option<RunId>,
+        now: Instant,
+    ) -> Self {
         Self {
-            voter,
-            id: None,
+            key,
+            name,
+            address,
+            host: None,
+            id,
             link: Link::default(),
             ping_due: now,
             ping_sent: None,
@@ -243,7 +288,7 @@ impl Peer {
             last_reply: now,
             last_hello: now,
             down_since: None,
-            opinions: vec![Opinion::default(); masters],
+            opinions: BTreeMap::new(),
             facts: None,
             fresh: false,
             spoke: false,
@@ -252,6 +297,11 @@ impl Peer {
 
     pub(super) fn fresh_facts(&self) -> Option<&SentinelFacts> {
         self.facts.as_ref().filter(|_| self.fresh)
+    }
+
+    /// What it said of a master; nothing if it does not watch it.
+    pub(super) fn opinion(&self, master: MasterId) -> Opinion {
+        self.opinions.get(&master).copied().unwrap_or_default()
     }
 
     /// Whether it can be counted on to answer.

@@ -20,6 +20,8 @@
 
 mod access;
 mod acl;
+mod admin;
+mod alone;
 mod ask;
 mod clients;
 mod command;
@@ -32,16 +34,20 @@ mod heal;
 mod info;
 mod instance;
 mod monitor;
+pub mod names;
 mod promote;
 mod quorum;
 mod render;
+pub mod scripts;
 mod select;
 mod session;
 mod state;
 mod switchover;
 mod table;
+mod timers;
 mod users;
 
+pub use crate::base::Place;
 pub use access::Access;
 pub use acl::{Acl, AclError, Fault};
 pub use ask::{Fact, Question, Sockets, Usage};
@@ -50,7 +56,8 @@ pub use event::{Event, Severity};
 pub use instance::LinkId;
 pub use monitor::Tag;
 pub use select::Rejection;
-pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Place, Settings, State};
+pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Settings, State};
+pub use timers::Timers;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -59,36 +66,55 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId, Secret};
-use crate::wire::frame::{RedisFacts, SentinelFacts};
+use crate::wire::frame::{Decision, RedisFacts, SentinelFacts};
 use crate::wire::resp::{Protocol, Reply};
 
 use access::Desk;
 use failover::{Cause, Failover};
-use instance::{Instance, Peer};
+use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
+use names::Names;
+use scripts::{Report, Request, Scripts};
 
-/// A turn that comes so much later than it should means that this process was not running: all silence it measured is its
-/// own.
-const LATE_TURN_MAX: Duration = Duration::from_secs(1);
+/// Whom a vote was for that is only remembered by its epoch.
+const NOBODY: RunId = RunId([0; 20]);
 /// Most data nodes of one master beyond those of the file: whoever may attach replicas must not fill the memory.
 const EXTRA_NODES_MAX: usize = 64;
 /// How soon a failed store is tried again.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
-/// What a sentinel has to know; all of it from the cluster file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a sentinel has to know before it starts.
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// This node.
-    pub me: NodeName,
-    /// All sentinels of the file, this one among them, in the order of the file. A majority is one of these.
-    pub voters: Vec<Voter>,
-    /// The masters to watch, 1 to 4.
+    /// Who the other sentinels are.
+    pub membership: Membership,
+    /// The masters of the cluster file, 1 to 4; none where masters come and go by command.
     pub masters: Vec<MasterConfig>,
-    /// Password of redis and of the sentinels; none: they have none.
+    /// What belongs to no master.
+    pub settings: Settings,
+    /// Password that clients and other sentinels give; none: they need none.
     pub password: Option<Secret>,
-    /// Addresses of all nodes of the file: from there commands that change state need no password.
+    /// From there commands that change state need no password.
     pub trusted: Vec<IpAddr>,
     /// Where jitter comes from.
     pub seed: u64,
+}
+
+/// Who votes.
+#[derive(Clone, Debug)]
+pub enum Membership {
+    /// The sentinels of the cluster file, in its order, this one among them. A majority is one of these.
+    Voters {
+        /// This node.
+        me: NodeName,
+        /// All of them.
+        all: Vec<Voter>,
+    },
+    /// Whoever greets on a master's hello channel, as with redis-sentinel. A majority is one of all ever heard and not
+    /// removed since.
+    Discovered {
+        /// The own port for clients and sentinels.
+        port: u16,
+    },
 }
 
 /// One sentinel of the file.
@@ -103,9 +129,9 @@ pub struct Voter {
 /// One watched master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasterConfig {
-    /// The name that clients ask for, at most 32 bytes.
+    /// The name that clients ask for, at most 32 bytes in a cluster file.
     pub name: String,
-    /// Sentinels that must agree that it is down, 1 to the number of voters.
+    /// Sentinels that must agree that it is down, at least 1.
     pub quorum: u32,
     /// Silence before it is suspected.
     pub down_after: Duration,
@@ -117,6 +143,39 @@ pub struct MasterConfig {
     pub parallel_syncs: u32,
     /// The data nodes of the file.
     pub nodes: Vec<DataNode>,
+    /// User at the redis.
+    pub auth_user: Option<String>,
+    /// Password at the redis.
+    pub auth_pass: Option<Secret>,
+    /// Told of every event of severity warning.
+    pub notification_script: Option<String>,
+    /// Told of every change of address.
+    pub client_reconfig_script: Option<String>,
+    /// Commands that the redis call otherwise.
+    pub renames: Vec<(String, String)>,
+    /// A master that was started anew counts as down after this time; zero: never.
+    pub reboot_down_after: Duration,
+}
+
+impl MasterConfig {
+    /// A master of that name without any data node, with the defaults of redis-sentinel.
+    pub fn new(name: impl Into<String>, quorum: u32) -> Self {
+        Self {
+            name: name.into(),
+            quorum,
+            down_after: DOWN_AFTER,
+            busy_grace: Duration::ZERO,
+            failover_timeout: FAILOVER_TIMEOUT,
+            parallel_syncs: 1,
+            nodes: Vec::new(),
+            auth_user: None,
+            auth_pass: None,
+            notification_script: None,
+            client_reconfig_script: None,
+            renames: Vec::new(),
+            reboot_down_after: Duration::ZERO,
+        }
+    }
 }
 
 /// One redis of the file.
@@ -143,8 +202,8 @@ pub struct OrderId(pub u64);
 pub enum Input {
     /// Only time has passed.
     Tick,
-    /// A link asked for with [`Output::Connect`] is connected.
-    LinkUp(LinkId),
+    /// A link asked for with [`Output::Connect`] is connected, from this address of the own host.
+    LinkUp(LinkId, IpAddr),
     /// It could not be connected, or has ended; the reason in words. The link is gone.
     LinkDown(LinkId, String),
     /// The reply to the query with that tag; replies of one link come in the order of its queries.
@@ -163,8 +222,14 @@ pub enum Input {
     Told(ClientId, Fact),
     /// What the peer link says of a node, whenever it changes.
     Facts(Box<NodeFacts>),
-    /// What became of the last [`Output::Store`]. Success need not be said.
+    /// What became of the last [`Output::Store`]; before any other input.
     Stored(Result<(), String>),
+    /// Whether the file of an [`Output::CheckScript`] can be run; before any other input.
+    ScriptChecked(String, bool),
+    /// What becomes of a script.
+    Script(Report),
+    /// What a host name stands for.
+    Resolved(names::Answer),
     /// The operator orders a switchover.
     Order(OrderId, Option<NodeName>),
     /// The process is about to leave: an ordered switchover is undone.
@@ -182,6 +247,18 @@ pub struct NodeFacts {
     pub sentinel: Option<SentinelFacts>,
     /// Whether it is recent enough to be acted upon.
     pub fresh: bool,
+}
+
+impl From<names::Answer> for Input {
+    fn from(answer: names::Answer) -> Self {
+        Self::Resolved(answer)
+    }
+}
+
+impl From<Report> for Input {
+    fn from(report: Report) -> Self {
+        Self::Script(report)
+    }
 }
 
 /// What goes out, in this order.
@@ -207,8 +284,8 @@ pub enum Output {
         /// Its words.
         args: Vec<Bytes>,
     },
-    /// FENCE: nothing behind it in the batch happens unless this is on disk.
-    Store(Durable),
+    /// FENCE: nothing behind it in the batch happens unless this is on disk. Answered by [`Input::Stored`].
+    Store(Record),
     /// Answer a client, or send it a message it has subscribed to.
     Respond(ClientId, Answer),
     /// Answers to the client, from here on, are in that protocol.
@@ -229,6 +306,25 @@ pub enum Output {
     OrderDone(OrderId, Result<FailoverReport, String>),
     /// What was begun is undone: the process may leave.
     Stopped,
+    /// Run a script, or kill it.
+    Script(Request),
+    /// Find out what a host name stands for; answered by [`Input::Resolved`].
+    Resolve(names::Request),
+    /// Look whether the file at that path exists and can be run.
+    CheckScript(String),
+    /// Log from that level on: `debug`, `verbose`, `notice`, `warning` or `nothing`.
+    LogLevel(String),
+    /// End the process at once with that code, as SENTINEL SIMULATE-FAILURE asked for.
+    Exit(u8),
+}
+
+/// What is to be on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Of a sentinel of a cluster file, which is configured by that file.
+    Votes(Durable),
+    /// Of one that is configured by commands, too.
+    Everything(Box<State>),
 }
 
 /// An answer to a client.
@@ -262,37 +358,77 @@ pub struct FailoverReport {
 /// The machine.
 #[derive(Debug)]
 pub struct Sentinel {
-    config: Config,
-    durable: Durable,
-    /// Whether `durable` has changed since it was last given to the store.
+    membership: Membership,
+    settings: Settings,
+    id: RunId,
+    /// The highest epoch seen.
+    current_epoch: Epoch,
+    /// Records of masters that are not watched any more: their votes stay given.
+    retired: Vec<DurableMaster>,
+    /// Whether what must survive a crash has changed since it was last given to the store.
     dirty: bool,
     /// Set while the store fails: when to try again.
     store_retry_at: Option<Instant>,
     rng: Rng,
     started_at: Instant,
+    timers: Timers,
+    /// A change that waits for the disk.
+    pending: Option<admin::Pending>,
+    simulated: Simulated,
+    names: Names,
+    /// Commands that wait for what a host name stands for.
+    unresolved: Vec<(String, ClientId, Vec<Bytes>)>,
+    scripts: Scripts,
     masters: Vec<Master>,
-    /// All voters but this one.
+    /// All sentinels known but this one.
     peers: Vec<Peer>,
     clients: BTreeMap<ClientId, session::Client>,
     desk: Desk,
+    /// Whose each link is, and the own address on it, once it is up.
+    links: BTreeMap<LinkId, (Owner, Option<IpAddr>)>,
     links_made: u32,
+    ids_made: u32,
     posted: Option<SentinelFacts>,
     fault: Option<String>,
     /// Clients whose answers stand behind the fence of this turn.
     promised: Vec<ClientId>,
     /// Outputs of this turn that promise nothing.
     free: Vec<Output>,
-    /// Outputs of this turn that must not happen unless the durable state is on disk.
+    /// Outputs of this turn that must not happen unless what must survive is on disk.
     fenced: Vec<Output>,
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
     deadline: Option<Instant>,
 }
 
+/// Where SENTINEL SIMULATE-FAILURE wants the process to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Simulated {
+    after_election: bool,
+    after_promotion: bool,
+}
+
+/// Whose link it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Command(MasterId, InstanceId),
+    PubSub(MasterId, InstanceId),
+    Peer(PeerId),
+}
+
+/// Names a watched master as long as this process lives; its place among the others may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MasterId(u32);
+
 /// One watched master and its replicas.
 #[derive(Debug)]
 struct Master {
+    id: MasterId,
     config: MasterConfig,
+    /// Who is master since which epoch; none: there is no record of any.
+    decision: Option<Decision>,
+    /// The last vote: for whom, in which epoch.
+    vote: Option<(RunId, Epoch)>,
     /// Those of the file, in its order, and behind them those found out.
     nodes: Vec<Instance>,
     failover: Failover,
@@ -307,32 +443,58 @@ struct Master {
     lineage: Option<(SocketAddr, RunId)>,
     /// Why nobody can be promoted, as last published.
     no_candidate: Option<String>,
+    /// When it next needs a turn; now, if something was heard of it.
+    due: Option<Instant>,
+    touched: bool,
 }
 
 impl Sentinel {
-    /// A sentinel at its start. `durable` is what was stored last, or [`Durable::new`] with a new random id.
+    /// A sentinel of a cluster file at its start. `durable` is what was stored last, or [`Durable::new`] with a new random id.
     pub fn new(config: Config, durable: Durable, now: Instant) -> Self {
-        let peers = config.voters.iter().filter(|voter| voter.name != config.me);
-        let mut peers: Vec<Peer> = peers.map(|voter| Peer::new(voter.clone(), config.masters.len(), now)).collect();
-        for peer in &mut peers {
-            peer.id = durable.sentinel(&peer.voter.name);
+        let Durable { id, current_epoch, masters: records, sentinels } = durable;
+        let mut sentinel = Self::empty(&config, id, current_epoch, now);
+        sentinel.retired = records;
+        if let Membership::Voters { me, all } = &config.membership {
+            for voter in all.iter().filter(|voter| voter.name != *me) {
+                let known = sentinels.iter().find(|(name, _)| *name == voter.name);
+                sentinel.add_peer(Some(voter.name.clone()), voter.address, known.map(|(_, id)| *id), now);
+            }
         }
-        let durable = durable.for_masters(config.masters.iter().map(|master| master.name.as_str()));
-        let masters = config.masters.iter().map(|master| Master::new(master.clone(), now)).collect();
-        let (password, trusted) = (config.password.clone(), config.trusted.clone());
-        let mut sentinel = Self {
-            rng: Rng::new(config.seed),
-            config,
-            durable,
+        for master in config.masters {
+            let m = sentinel.watch(master, None, now);
+            let id = sentinel.masters[m].id;
+            for peer in &mut sentinel.peers {
+                peer.opinions.insert(id, Opinion::default());
+            }
+        }
+        sentinel
+    }
+
+    fn empty(config: &Config, id: RunId, current_epoch: Epoch, now: Instant) -> Self {
+        Self {
+            membership: config.membership.clone(),
+            settings: config.settings.clone(),
+            id,
+            current_epoch,
+            retired: Vec::new(),
             // The id itself has to be on disk before anybody hears of it.
             dirty: true,
             store_retry_at: None,
+            rng: Rng::new(config.seed),
             started_at: now,
-            masters,
-            peers,
+            timers: Timers::default(),
+            pending: None,
+            simulated: Simulated::default(),
+            names: Names::default(),
+            unresolved: Vec::new(),
+            scripts: Scripts::default(),
+            masters: Vec::new(),
+            peers: Vec::new(),
             clients: BTreeMap::new(),
-            desk: Desk::new(Access::Cluster { password, trusted }),
+            desk: Desk::new(Access::Cluster { password: config.password.clone(), trusted: config.trusted.clone() }),
+            links: BTreeMap::new(),
             links_made: 0,
+            ids_made: 0,
             posted: None,
             fault: None,
             promised: Vec::new(),
@@ -340,22 +502,87 @@ impl Sentinel {
             fenced: Vec::new(),
             wake: None,
             deadline: Some(now),
-        };
-        for m in 0..sentinel.masters.len() {
-            sentinel.index_of(m, sentinel.monitored(m), now);
-            sentinel.publish_monitor(m);
         }
-        sentinel
     }
 
-    /// Sentinels that make a majority of the file's.
-    fn majority(&self) -> usize {
-        self.config.voters.len() / 2 + 1
+    /// Watches one more master, with the record that there is of one of that name; `at`: where it is, since which epoch.
+    fn watch(&mut self, config: MasterConfig, at: Option<(SocketAddr, &Place, Epoch)>, now: Instant) -> usize {
+        let record = self.retired.iter().position(|record| record.name == config.name);
+        let record = record.map(|at| self.retired.swap_remove(at));
+        let id = MasterId(self.fresh_id());
+        let nodes = config.nodes.iter().map(|node| (node.address, Some(node.name.clone()))).collect::<Vec<_>>();
+        let nodes =
+            nodes.into_iter().map(|(address, name)| Instance::new(InstanceId(self.fresh_id()), address, name, now));
+        let nodes = nodes.collect();
+        self.masters.push(Master {
+            id,
+            config,
+            decision: record.as_ref().and_then(|record| record.decision),
+            vote: record.as_ref().and_then(|record| record.vote),
+            nodes,
+            failover: Failover::Idle { not_before: now },
+            odown_since: None,
+            decided_at: now,
+            asked_at: None,
+            hello_due: now,
+            lineage: None,
+            no_candidate: None,
+            due: None,
+            touched: true,
+        });
+        let m = self.masters.len() - 1;
+        match at {
+            Some((address, place, epoch)) => self.place_master(m, address, place, epoch, now),
+            None => drop(self.index_of(m, self.monitored(m), now)),
+        }
+        self.publish_monitor(m);
+        m
+    }
+
+    fn add_peer(&mut self, name: Option<NodeName>, address: SocketAddr, id: Option<RunId>, now: Instant) -> usize {
+        let key = PeerId(self.fresh_id());
+        self.peers.push(Peer::new(key, name, address, id, now));
+        self.peers.len() - 1
+    }
+
+    fn fresh_id(&mut self) -> u32 {
+        self.ids_made = self.ids_made.wrapping_add(1);
+        self.ids_made
+    }
+
+    /// The place of a master, if it is still watched.
+    fn place_of(&self, id: MasterId) -> Option<usize> {
+        self.masters.iter().position(|master| master.id == id)
+    }
+
+    /// Sentinels known to watch a master beside this one.
+    fn peers_of(&self, m: usize) -> impl Iterator<Item = usize> {
+        let id = self.masters[m].id;
+        (0..self.peers.len()).filter(move |p| self.peers[*p].opinions.contains_key(&id))
+    }
+
+    /// Sentinels that have a vote on a master, this one included.
+    fn voters(&self, m: usize) -> usize {
+        match &self.membership {
+            Membership::Voters { all, .. } => all.len(),
+            Membership::Discovered { .. } => 1 + self.peers_of(m).count(),
+        }
+    }
+
+    /// Sentinels that make a majority of them.
+    fn majority(&self, m: usize) -> usize {
+        self.voters(m) / 2 + 1
     }
 
     /// Whether the authentic frames of a majority, this one included, come in: then this node's password is the cluster's.
     fn hears_majority(&self) -> bool {
-        self.peers.iter().filter(|peer| peer.fresh_facts().is_some()).count() + 1 >= self.majority()
+        match &self.membership {
+            Membership::Voters { all, .. } => {
+                self.peers.iter().filter(|peer| peer.fresh_facts().is_some()).count() + 1 > all.len() / 2
+            }
+            // There is no cluster's password: each master has one of its own.
+            Membership::Discovered { .. } => true,
+        }
     }
 
     /// Whether this node has another password than the cluster: most redis refuse it, and most sentinels are not heard. It
@@ -366,12 +593,15 @@ impl Sentinel {
     }
 
     fn me(&self) -> RunId {
-        self.durable.id
+        self.id
     }
 
-    /// The address this sentinel is reached at by the file.
-    fn address(&self) -> Option<SocketAddr> {
-        self.config.voters.iter().find(|voter| voter.name == self.config.me).map(|voter| voter.address)
+    fn decision(&self, m: usize) -> Option<Decision> {
+        self.masters.get(m).and_then(|master| master.decision)
+    }
+
+    fn voted(&self, m: usize) -> Option<(RunId, Epoch)> {
+        self.masters.get(m).and_then(|master| master.vote)
     }
 
     /// The address under which master `m` is watched: that of the decision, else where the first one will be.
@@ -379,17 +609,17 @@ impl Sentinel {
         let nodes = &self.masters[m].config.nodes;
         let first = nodes.iter().find(|node| node.bootstrap).or_else(|| nodes.first()).map(|node| node.address);
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.durable.decision(m).map_or_else(|| first.unwrap_or(unknown), |decision| decision.master)
+        self.decision(m).map_or_else(|| first.unwrap_or(unknown), |decision| decision.master)
     }
 
     /// The place of the instance at `address`, made if there is none and room for it; else of the watched master.
     fn index_of(&mut self, m: usize, address: SocketAddr, now: Instant) -> usize {
-        let master = &mut self.masters[m];
-        if let Some(at) = master.nodes.iter().position(|node| node.address == address) {
+        if let Some(at) = self.masters[m].nodes.iter().position(|node| node.address == address) {
             return at;
         }
-        master.nodes.push(Instance::new(address, None, now));
-        master.nodes.len() - 1
+        let id = InstanceId(self.fresh_id());
+        self.masters[m].nodes.push(Instance::new(id, address, None, now));
+        self.masters[m].nodes.len() - 1
     }
 
     /// The place of the watched master.
@@ -403,10 +633,40 @@ impl Sentinel {
         self.wake = crate::base::time::earliest(self.wake, Some(at));
     }
 
+    /// Something was heard of a master: it needs a turn now.
+    fn touch(&mut self, m: usize) {
+        self.masters[m].touched = true;
+    }
+
+    fn touch_all(&mut self) {
+        self.masters.iter_mut().for_each(|master| master.touched = true);
+    }
+
     fn take_in(&mut self, now: Instant, input: Input) {
+        match &input {
+            Input::Tick | Input::ClientCame(..) | Input::ClientGone(_) | Input::Garbage(..) | Input::Told(..) => {}
+            Input::LinkUp(link, _) | Input::LinkDown(link, _) | Input::Reply(link, ..) | Input::Message(link, _) => {
+                match self.links.get(link).map(|(owner, _)| *owner) {
+                    Some(Owner::Command(id, _) | Owner::PubSub(id, _)) => {
+                        self.place_of(id).into_iter().for_each(|m| self.touch(m));
+                    }
+                    Some(Owner::Peer(_)) => self.touch_all(),
+                    None => {}
+                }
+            }
+            Input::Stored(Ok(())) | Input::ScriptChecked(..) | Input::Script(_) => {}
+            Input::Command(..)
+            | Input::Facts(_)
+            | Input::Stored(Err(_))
+            | Input::Resolved(_)
+            | Input::Order(..)
+            | Input::Stop => {
+                self.touch_all();
+            }
+        }
         match input {
             Input::Tick => {}
-            Input::LinkUp(link) => self.link_up(link, now),
+            Input::LinkUp(link, local) => self.link_up(link, local, now),
             Input::LinkDown(link, reason) => self.link_down(link, &reason, now),
             Input::Reply(link, tag, reply) => self.reply(link, tag, &reply, now),
             Input::Message(link, payload) => self.hello_heard(link, &payload, now),
@@ -420,8 +680,11 @@ impl Sentinel {
             Input::Command(client, args) => self.command(client, &args, now),
             Input::Told(client, fact) => self.told(client, fact, now),
             Input::Facts(facts) => self.facts(*facts, now),
-            Input::Stored(Ok(())) => self.stored(),
+            Input::Stored(Ok(())) => self.stored(now),
+            Input::ScriptChecked(path, executable) => self.script_checked(&path, executable),
             Input::Stored(Err(reason)) => self.store_failed(&reason, now),
+            Input::Resolved(answer) => self.resolved(answer, now),
+            Input::Script(report) => self.scripts.report(report, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
             Input::Stop => self.stop(now),
         }
@@ -432,33 +695,67 @@ impl Sentinel {
         for p in 0..self.peers.len() {
             self.tend_peer(p, now);
         }
+        let mut wake = self.wake.take();
         for m in 0..self.masters.len() {
-            for n in 0..self.masters[m].nodes.len() {
-                self.tend_node(m, n, now);
-                self.judge(m, n, now);
+            // With a hundred masters, what was heard of one is no reason to look at all the others.
+            if self.masters[m].touched || self.masters[m].due.is_some_and(|due| due <= now) {
+                self.masters[m].touched = false;
+                self.turn_of(m, now);
+                self.masters[m].due = self.wake.take();
             }
-            self.adopt_first(m, now);
-            self.judge_quorum(m, now);
-            self.say_hello_if_due(m, now);
-            self.failover(m, now);
-            self.ask_peers(m, now);
-            self.heal(m, now);
+            wake = crate::base::time::earliest(wake, self.masters[m].due);
         }
+        self.wake = wake;
+        self.run_scripts(now);
+        self.ask_names(now);
         self.tell_fault();
         self.post(now);
+    }
+
+    fn turn_of(&mut self, m: usize, now: Instant) {
+        for n in 0..self.masters[m].nodes.len() {
+            self.tend_node(m, n, now);
+            self.judge(m, n, now);
+        }
+        self.adopt_first(m, now);
+        self.judge_quorum(m, now);
+        self.say_hello_if_due(m, now);
+        self.failover(m, now);
+        self.ask_peers(m, now);
+        self.heal(m, now);
+        // What this turn has changed, another rule of it may have looked at before.
+        if self.masters[m].touched {
+            self.wake_at(now);
+        }
     }
 
     /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
     fn flush(&mut self, out: &mut Vec<Output>) {
         self.hold_tongue();
         out.append(&mut self.free);
-        if self.dirty && !self.fenced.is_empty() {
+        if self.change_is_ready() || self.dirty && !self.fenced.is_empty() {
             self.dirty = false;
-            out.push(Output::Store(self.durable.clone()));
+            out.push(Output::Store(self.record()));
         } else {
             self.promised.clear();
         }
         out.append(&mut self.fenced);
+        if self.masters.iter().any(|master| !master.config.renames.is_empty()) {
+            self.rename(out);
+        }
+    }
+
+    /// Calls commands as the redis at the other end calls them.
+    fn rename(&self, out: &mut [Output]) {
+        for output in out {
+            let Output::Query { link, args, .. } = output else { continue };
+            let Some((Owner::Command(id, _) | Owner::PubSub(id, _), _)) = self.links.get(link) else { continue };
+            let (Some(m), Some(word)) = (self.place_of(*id), args.first_mut()) else { continue };
+            let mut renames = self.masters[m].config.renames.iter();
+            if let Some((_, new)) = renames.find(|(old, _)| old.as_bytes().eq_ignore_ascii_case(word)) {
+                *word = Bytes::copy_from_slice(new.as_bytes());
+            }
+        }
     }
 
     /// The process was not running: what looked like silence of others was its own.
@@ -470,10 +767,19 @@ impl Sentinel {
         for m in 0..self.masters.len() {
             self.abort_if_early(m, now, "this sentinel was paused");
         }
-        self.publish(Event::new("paused", Severity::Warn, "this process did not run for more than 1 s".to_owned()));
+        let text = format!("this process did not run for more than {:?}", self.timers.tilt_trigger);
+        self.publish(Event::new("paused", Severity::Warn, text));
+        for master in &mut self.masters {
+            if let Failover::Idle { not_before } = &mut master.failover {
+                *not_before = (*not_before).max(now + self.timers.tilt_period);
+            }
+        }
     }
 
-    fn stored(&mut self) {
+    fn stored(&mut self, now: Instant) {
+        if let Some(pending) = self.pending.take() {
+            self.apply(pending, now);
+        }
         if self.store_retry_at.take().is_some() {
             self.publish(Event::new("store-works", Severity::Info, "state can be stored again".to_owned()));
         }
@@ -488,6 +794,7 @@ impl Sentinel {
         }
         self.store_retry_at = Some(now + STORE_RETRY);
         self.posted = None;
+        self.change_failed(reason);
         for client in std::mem::take(&mut self.promised) {
             let refusal = "ERR the vote is refused: it cannot be stored".to_owned();
             self.free.push(Output::Respond(client, Answer::Reply(Reply::Error(refusal))));
@@ -538,7 +845,7 @@ impl Machine for Sentinel {
 
     fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         self.wake = None;
-        if self.deadline.is_some_and(|deadline| now > deadline + LATE_TURN_MAX) {
+        if self.deadline.is_some_and(|deadline| now > deadline + self.timers.tilt_trigger) {
             self.was_paused(now);
         }
         self.take_in(now, input);
@@ -555,21 +862,6 @@ impl Machine for Sentinel {
 }
 
 impl Master {
-    fn new(config: MasterConfig, now: Instant) -> Self {
-        let nodes = config.nodes.iter().map(|node| Instance::new(node.address, Some(node.name.clone()), now)).collect();
-        Self {
-            config,
-            nodes,
-            failover: Failover::Idle { not_before: now },
-            odown_since: None,
-            decided_at: now,
-            asked_at: None,
-            hello_due: now,
-            lineage: None,
-            no_candidate: None,
-        }
-    }
-
     /// The voter's share of a failover it leads: its epoch.
     fn leads(&self) -> Option<Epoch> {
         self.failover.leads()

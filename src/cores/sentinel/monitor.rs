@@ -1,18 +1,20 @@
 //! Links, PING, INFO and hello; what the answers say; and when an instance is found down.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, Instant};
-use crate::wire::frame::{Process, RedisFacts, RedisRole};
+use crate::base::{Epoch, Instant, Place, Secret};
+use crate::wire::frame::{Decision, Process, RedisFacts, RedisRole};
 use crate::wire::hello::{self, Hello};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
 use super::instance::{Instance, Link, LinkId};
-use super::{EXTRA_NODES_MAX, Event, NodeFacts, Output, Sentinel, Severity};
+use super::{
+    EXTRA_NODES_MAX, Event, MasterConfig, MasterId, Membership, NodeFacts, Output, Owner, Sentinel, Settings, Severity,
+};
 
 /// What a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,8 @@ pub enum Tag {
     Info,
     /// SUBSCRIBE
     Subscribe,
-    /// SENTINEL IS-MASTER-DOWN-BY-ADDR about the master at that place, by the address it had when that was asked.
-    Ask(usize, SocketAddr),
+    /// SENTINEL IS-MASTER-DOWN-BY-ADDR about that master, by the address it had when that was asked.
+    Ask(MasterId, SocketAddr),
     /// The EXEC that makes a replica the master, in the failover of that epoch.
     Promote(Epoch),
     /// ROLE of the replica to promote.
@@ -39,20 +41,10 @@ pub enum Tag {
     PausedInfo(Epoch),
 }
 
-/// Stock asks every 10 s and cannot know sooner what a replica has; INFO costs a server some 100 µs.
-const INFO_PERIOD: Duration = Duration::from_secs(1);
-/// Of replicas whose state is awaited.
+/// INFO of replicas whose state is awaited.
 const INFO_PERIOD_FAILOVER: Duration = Duration::from_millis(100);
-/// As stock.
-const HELLO_PERIOD: Duration = Duration::from_secs(2);
 /// Longest time to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// How often to ping: often enough that a death is noticed at most 50 ms after `down_after` has passed. The clock of silence
-/// starts with a ping that is not answered, so that `down_after` is never undercut.
-fn ping_period(down_after: Duration) -> Duration {
-    (down_after / 10).clamp(Duration::from_millis(10), Duration::from_millis(50))
-}
 
 /// A command of text words.
 pub(super) fn words(args: &[&str]) -> Vec<Bytes> {
@@ -72,17 +64,15 @@ impl Sentinel {
     }
 
     fn far(&self, link: LinkId) -> Option<Far> {
-        for (m, master) in self.masters.iter().enumerate() {
-            for (n, node) in master.nodes.iter().enumerate() {
-                if node.command.id() == Some(link) {
-                    return Some(Far::Command(m, n));
-                }
-                if node.pubsub.id() == Some(link) {
-                    return Some(Far::PubSub(m, n));
-                }
-            }
+        let place = |master, instance| {
+            let m = self.place_of(master)?;
+            Some((m, self.masters[m].nodes.iter().position(|node| node.id == instance)?))
+        };
+        match self.links.get(&link)?.0 {
+            Owner::Command(master, instance) => place(master, instance).map(|(m, n)| Far::Command(m, n)),
+            Owner::PubSub(master, instance) => place(master, instance).map(|(m, n)| Far::PubSub(m, n)),
+            Owner::Peer(key) => self.peers.iter().position(|peer| peer.key == key).map(Far::Peer),
         }
-        self.peers.iter().position(|peer| peer.link.id() == Some(link)).map(Far::Peer)
     }
 
     fn fresh_link(&mut self) -> LinkId {
@@ -90,30 +80,45 @@ impl Sentinel {
         LinkId(self.links_made)
     }
 
-    fn greet(&mut self, link: LinkId, kind: &str) {
-        if let Some(password) = self.config.password.clone() {
-            self.query(link, Tag::Auth, &["AUTH", password.reveal()]);
+    fn greet(&mut self, link: LinkId, user: Option<&str>, password: Option<&Secret>, kind: &str) {
+        match (user, password) {
+            (Some(user), Some(password)) => self.query(link, Tag::Auth, &["AUTH", user, password.reveal()]),
+            (None, Some(password)) => self.query(link, Tag::Auth, &["AUTH", password.reveal()]),
+            (_, None) => {}
         }
         let id = self.me().to_string();
         self.query(link, Tag::Ignored, &["CLIENT", "SETNAME", &format!("sentinel-{}-{kind}", &id[..8])]);
     }
 
-    pub(super) fn link_up(&mut self, link: LinkId, now: Instant) {
+    fn greet_redis(&mut self, m: usize, link: LinkId, kind: &str) {
+        let MasterConfig { auth_user, auth_pass, .. } = &self.masters[m].config;
+        let (user, password) = (auth_user.clone(), auth_pass.clone());
+        self.greet(link, user.as_deref(), password.as_ref(), kind);
+    }
+
+    fn greet_peer(&mut self, link: LinkId) {
+        let Settings { sentinel_user, sentinel_pass, require_pass, .. } = &self.settings;
+        let (user, password) = (sentinel_user.clone(), sentinel_pass.clone().or_else(|| require_pass.clone()));
+        self.greet(link, user.as_deref(), password.as_ref(), "cmd");
+    }
+
+    pub(super) fn link_up(&mut self, link: LinkId, local: IpAddr, now: Instant) {
+        self.links.get_mut(&link).into_iter().for_each(|(_, own)| *own = Some(local));
         match self.far(link) {
             None => {}
             Some(Far::Command(m, n)) => {
-                self.greet(link, "cmd");
+                self.greet_redis(m, link, "cmd");
                 let node = &mut self.masters[m].nodes[n];
                 node.command.connected(now);
                 (node.ping_due, node.info_due) = (now, now);
             }
             Some(Far::PubSub(m, n)) => {
-                self.greet(link, "pubsub");
+                self.greet_redis(m, link, "pubsub");
                 self.query(link, Tag::Subscribe, &["SUBSCRIBE", hello::CHANNEL]);
                 self.masters[m].nodes[n].pubsub.connected(now);
             }
             Some(Far::Peer(p)) => {
-                self.greet(link, "cmd");
+                self.greet_peer(link);
                 let peer = &mut self.peers[p];
                 peer.link.connected(now);
                 peer.ping_due = now;
@@ -123,7 +128,9 @@ impl Sentinel {
     }
 
     pub(super) fn link_down(&mut self, link: LinkId, reason: &str, now: Instant) {
-        match self.far(link) {
+        let far = self.far(link);
+        self.links.remove(&link);
+        match far {
             None => {}
             Some(Far::Command(m, n)) => {
                 let node = &mut self.masters[m].nodes[n];
@@ -136,23 +143,28 @@ impl Sentinel {
         }
     }
 
-    fn peer_lost(&mut self, p: usize, now: Instant) {
+    pub(super) fn peer_lost(&mut self, p: usize, now: Instant) {
         let peer = &mut self.peers[p];
         peer.link.ended(now);
         peer.ping_sent = None;
         peer.ping_due = now;
         peer.silent_since.get_or_insert(now);
-        peer.opinions.iter_mut().for_each(|opinion| opinion.asked = None);
+        peer.opinions.values_mut().for_each(|opinion| opinion.asked = None);
     }
 
     /// Opens a link that should be open.
-    fn open(&mut self, link: &Link, address: SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
+    fn open(&mut self, link: &Link, owner: Owner, address: SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
         let Link::Down { retry_at, backoff } = *link else { return None };
+        if address.ip().is_unspecified() {
+            // Its name is not known yet; the answer brings a turn.
+            return None;
+        }
         if now < retry_at {
             self.wake_at(retry_at);
             return None;
         }
         let id = self.fresh_link();
+        self.links.insert(id, (owner, None));
         self.free.push(Output::Connect { link: id, address, limit: limit.min(CONNECT_MAX) });
         Some(Link::Connecting { id, backoff })
     }
@@ -160,14 +172,16 @@ impl Sentinel {
     /// Keeps the links of one redis, its pings and its INFO going.
     pub(super) fn tend_node(&mut self, m: usize, n: usize, now: Instant) {
         let down_after = self.masters[m].config.down_after;
+        let period = self.timers.ping_period(down_after);
         let node = &self.masters[m].nodes[n];
         let (address, command, pubsub) = (node.address, node.command.clone(), node.pubsub.clone());
-        if let Some(link) = self.open(&command, address, down_after, now) {
+        let (master, instance) = (self.masters[m].id, node.id);
+        if let Some(link) = self.open(&command, Owner::Command(master, instance), address, down_after, now) {
             self.masters[m].nodes[n].command = link;
         }
         // The second link follows the first: what cannot be reached need not be tried twice.
         if command.up().is_some()
-            && let Some(link) = self.open(&pubsub, address, down_after, now)
+            && let Some(link) = self.open(&pubsub, Owner::PubSub(master, instance), address, down_after, now)
         {
             self.masters[m].nodes[n].pubsub = link;
         }
@@ -179,25 +193,18 @@ impl Sentinel {
                     let node = &mut self.masters[m].nodes[n];
                     node.ping_sent = Some(now);
                     node.silent_since.get_or_insert(now);
-                    node.ping_due = now + ping_period(down_after);
+                    node.ping_due = now + period;
                 } else {
                     self.wake_at(self.masters[m].nodes[n].ping_due);
                 }
             }
             // A connection through a network that was cut would come back only when TCP tries again, seconds later.
-            Some(sent) if now >= sent + down_after => {
-                self.free.push(Output::Hangup(link));
-                let node = &mut self.masters[m].nodes[n];
-                node.command.ended(now);
-                node.command_lost(now);
-                if let Some(pubsub) = node.pubsub.id() {
-                    node.pubsub.ended(now);
-                    self.free.push(Output::Hangup(pubsub));
-                }
+            Some(sent) if now >= self.given_up_at(sent, &self.masters[m].nodes[n].command, down_after) => {
+                self.hang_up_node(m, n, now);
                 self.wake_at(now);
                 return;
             }
-            Some(sent) => self.wake_at(sent + down_after),
+            Some(sent) => self.wake_at(self.given_up_at(sent, &self.masters[m].nodes[n].command, down_after)),
         }
         if self.masters[m].nodes[n].info_sent.is_none() {
             let due = self.masters[m].nodes[n].info_due;
@@ -205,14 +212,41 @@ impl Sentinel {
         }
     }
 
+    pub(super) fn hang_up(&mut self, link: LinkId) {
+        self.links.remove(&link);
+        self.free.push(Output::Hangup(link));
+    }
+
+    pub(super) fn hang_up_node(&mut self, m: usize, n: usize, now: Instant) {
+        let node = &mut self.masters[m].nodes[n];
+        let (command, pubsub) = (node.command.id(), node.pubsub.id());
+        if command.is_some() {
+            node.command.ended(now);
+            node.command_lost(now);
+        }
+        if pubsub.is_some() {
+            node.pubsub.ended(now);
+        }
+        command.into_iter().chain(pubsub).for_each(|link| self.hang_up(link));
+    }
+
+    /// When a link is given up on which a ping has been sent that is not answered.
+    fn given_up_at(&self, sent: Instant, link: &Link, down_after: Duration) -> Instant {
+        let young = link.since().map_or(sent, |since| since + self.timers.min_link_reconnect);
+        (sent + down_after).max(young)
+    }
+
     /// Asks for INFO at once, unless an answer is already on its way.
     pub(super) fn ask_info(&mut self, m: usize, n: usize, now: Instant) {
-        let awaited = self.masters[m].failover.leads().is_some() || self.out_of_sync(m, n);
+        let master_down = self.masters[m].nodes[self.master_at(m)].down_since.is_some();
+        let awaited = master_down || self.masters[m].failover.leads().is_some() || self.out_of_sync(m, n);
+        let period = self.timers.info_period(self.masters[m].config.down_after);
+        let period = if awaited { period.min(INFO_PERIOD_FAILOVER) } else { period };
         let node = &mut self.masters[m].nodes[n];
         let Some(link) = node.command.up() else { return };
         if node.info_sent.is_none() {
             node.info_sent = Some(now);
-            node.info_due = now + if awaited { INFO_PERIOD_FAILOVER } else { INFO_PERIOD };
+            node.info_due = now + period;
             self.query(link, Tag::Info, &["INFO"]);
         }
     }
@@ -225,14 +259,15 @@ impl Sentinel {
 
     /// Keeps the link to one other sentinel and its pings going.
     pub(super) fn tend_peer(&mut self, p: usize, now: Instant) {
-        let down_after = self.masters.first().map_or(CONNECT_MAX, |master| master.config.down_after);
-        let (link, address) = (self.peers[p].link.clone(), self.peers[p].voter.address);
-        if let Some(link) = self.open(&link, address, down_after, now) {
+        let watched = self.watched_by(p);
+        let down_after = watched.first().map_or(CONNECT_MAX, |m| self.masters[*m].config.down_after);
+        let (link, address) = (self.peers[p].link.clone(), self.peers[p].address);
+        if let Some(link) = self.open(&link, Owner::Peer(self.peers[p].key), address, down_after, now) {
             self.peers[p].link = link;
         }
         self.judge_peer(p, down_after, now);
         let Some(link) = self.peers[p].link.up() else { return };
-        let period = (down_after / 2).min(Duration::from_secs(1));
+        let period = self.timers.ping.unwrap_or_else(|| (down_after / 2).min(Duration::from_secs(1)));
         match self.peers[p].ping_sent {
             None if now >= self.peers[p].ping_due => {
                 self.query(link, Tag::Ping, &["PING"]);
@@ -243,12 +278,18 @@ impl Sentinel {
             }
             None => self.wake_at(self.peers[p].ping_due),
             Some(sent) if now >= sent + down_after => {
-                self.free.push(Output::Hangup(link));
+                self.hang_up(link);
                 self.peer_lost(p, now);
                 self.wake_at(now);
             }
             Some(sent) => self.wake_at(sent + down_after),
         }
+    }
+
+    /// The masters that a peer is known to watch.
+    pub(super) fn watched_by(&self, p: usize) -> Vec<usize> {
+        let knows = |m: &usize| self.peers[p].opinions.contains_key(&self.masters[*m].id);
+        (0..self.masters.len()).filter(knows).collect()
     }
 
     fn judge_peer(&mut self, p: usize, down_after: Duration, now: Instant) {
@@ -262,9 +303,10 @@ impl Sentinel {
             return;
         }
         peer.down_since = down.then_some(now);
-        let (id, address) = (peer.id, peer.voter.address);
+        let (id, address) = (peer.id, peer.address);
+        self.touch_all();
         if let Some(id) = id {
-            for m in 0..self.masters.len() {
+            for m in self.watched_by(p) {
                 self.sentinel_event(if down { "+sdown" } else { "-sdown" }, m, id, address);
             }
         }
@@ -288,7 +330,14 @@ impl Sentinel {
             Tag::Info => {
                 self.masters[m].nodes[n].info_sent = None;
                 if let Some(text) = reply.text() {
-                    self.masters[m].nodes[n].alive(now);
+                    let node = &mut self.masters[m].nodes[n];
+                    if node.refused {
+                        node.last_reply = now;
+                    } else {
+                        node.alive(now);
+                    }
+                    // A copy: what came in may be a slice of a large buffer.
+                    self.masters[m].nodes[n].info_text = Some(Bytes::copy_from_slice(text.as_bytes()));
                     self.info(m, n, Info::parse(text), now);
                 }
             }
@@ -341,11 +390,15 @@ impl Sentinel {
     }
 
     fn pong(&mut self, m: usize, n: usize, reply: &Reply, now: Instant) {
+        // Of a node that is shut out of the peer link too, the others can do without: it has another password, and its redis,
+        // started closed, serves nobody.
+        let file = matches!(self.membership, Membership::Voters { .. });
         let agreed = self.hears_majority();
         let node = &mut self.masters[m].nodes[n];
-        let fresh = node.fresh || node.node.is_none();
+        let excused = file && (node.fresh || node.node.is_none() || !agreed);
         let sent = node.ping_sent.take();
         node.last_reply = now;
+        node.refused = false;
         let error = match reply {
             Reply::Error(text) => text.split(' ').next().unwrap_or(""),
             Reply::Simple(text) if text == "PONG" => "",
@@ -355,15 +408,17 @@ impl Sentinel {
         };
         match error {
             "" | "LOADING" | "MASTERDOWN" => {
+                if error.is_empty() {
+                    node.rebooted_at = None;
+                }
                 node.alive(now);
                 self.set_auth_failed(m, n, false);
             }
             "NOAUTH" | "WRONGPASS" | "NOPERM" => {
-                // Of a node that is shut out of the peer link too, the others can do without: it has another password,
-                // and its redis, started closed, serves nobody.
-                if fresh || !agreed {
+                if excused {
                     node.alive(now);
                 } else {
+                    node.refused = true;
                     node.silent_since = node.silent_since.or(sent);
                 }
                 self.set_auth_failed(m, n, true);
@@ -378,12 +433,16 @@ impl Sentinel {
                 }
             }
             // It answers, but nothing that proves that it works: the silence goes on.
-            _ => node.silent_since = node.silent_since.or(sent),
+            _ => {
+                node.refused = true;
+                node.silent_since = node.silent_since.or(sent);
+            }
         }
     }
 
     pub(super) fn info(&mut self, m: usize, n: usize, mut info: Info, now: Instant) {
         let (is_master, address) = (n == self.master_at(m), self.monitored(m));
+        let master = info.master_place().and_then(|place| self.look_up(&place, now));
         let node = &mut self.masters[m].nodes[n];
         let old = node.info.take();
         let rebooted =
@@ -401,25 +460,32 @@ impl Sentinel {
         }
         node.info_at = Some(now);
         let role = info.role;
+        let attached = info.replicas.iter().any(|replica| replica.online);
         let replicas = std::mem::take(&mut info.replicas);
         let lineage = info.master_replid;
-        let follows = info.master_link_up && !info.master_sync_in_progress && info.master() == Some(address);
+        let follows = info.master_link_up && !info.master_sync_in_progress && master == Some(address);
         let linked = if is_master { role == Some(Role::Master) } else { role == Some(Role::Replica) && follows };
         node.info = Some(info);
         if rebooted {
+            self.masters[m].nodes[n].rebooted_at = Some(now);
             self.node_event("+reboot", m, n, "");
         }
         if role_changed && old.is_some() {
             let master_says_so = is_master == (role == Some(Role::Master));
             self.node_event(if master_says_so { "+role-change" } else { "-role-change" }, m, n, "");
         }
-        // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows.
-        if linked && let Some(lineage) = lineage {
+        // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows. One
+        // that was started anew has a lineage that nobody shares until a replica has synchronised.
+        let shared = !is_master || attached || self.masters[m].lineage.is_none_or(|(known, _)| known != address);
+        if shared
+            && linked
+            && let Some(lineage) = lineage
+        {
             self.masters[m].lineage = Some((address, lineage));
         }
         if is_master && role == Some(Role::Master) {
             for replica in replicas {
-                self.found(m, replica.address, now);
+                self.found(m, &replica.place, now);
             }
         }
         if self.out_of_sync(m, n) {
@@ -430,19 +496,21 @@ impl Sentinel {
     }
 
     /// A replica that the master knows of.
-    fn found(&mut self, m: usize, address: SocketAddr, now: Instant) {
-        let master = &mut self.masters[m];
+    fn found(&mut self, m: usize, place: &Place, now: Instant) {
+        let Some(address) = self.look_up(place, now) else { return };
+        let master = &self.masters[m];
         let known = master.nodes.iter().any(|node| node.address == address);
         if !known && master.nodes.len() < master.config.nodes.len() + EXTRA_NODES_MAX {
-            master.nodes.push(Instance::new(address, None, now));
-            let n = master.nodes.len() - 1;
+            let n = self.index_of(m, address, now);
+            self.masters[m].nodes[n].host = place.address().is_none().then(|| place.host.clone());
+            self.dirty = true;
             self.node_event("+slave", m, n, "");
         }
     }
 
     /// Decides whether this sentinel, by itself, finds the redis down.
     pub(super) fn judge(&mut self, m: usize, n: usize, now: Instant) {
-        let is_master = n == self.master_at(m) && self.durable.decision(m).is_some();
+        let is_master = n == self.master_at(m) && self.decision(m).is_some();
         let config = &self.masters[m].config;
         let node = &self.masters[m].nodes[n];
         let busy = node.busy_since.is_some() || node.fresh_facts().is_some_and(|facts| is_busy(facts, node.served));
@@ -450,11 +518,16 @@ impl Sentinel {
         let silent_at = node.silent_since.map(|since| since + limit);
         // A master that says for long that it is none is of no use as one, whatever the reason.
         let strayed = is_master && node.info.as_ref().is_some_and(|info| info.role == Some(Role::Replica));
-        let strayed_at = strayed.then(|| node.role_since + config.down_after + 2 * INFO_PERIOD);
+        let strayed_at =
+            strayed.then(|| node.role_since + config.down_after + 2 * self.timers.info_period(config.down_after));
+        // It may take long to read its data from disk, and answers PING meanwhile.
+        let reboot = node.rebooted_at.filter(|_| is_master && !config.reboot_down_after.is_zero());
+        let reboot_at = reboot.map(|at| at + config.reboot_down_after);
         let proof = proof(node, is_master);
-        let down = proof.is_some() || [silent_at, strayed_at].into_iter().flatten().any(|at| now >= at);
+        let limits = [silent_at, strayed_at, reboot_at];
+        let down = proof.is_some() || limits.into_iter().flatten().any(|at| now >= at);
         let was_down = node.down_since.is_some();
-        for at in [silent_at, strayed_at].into_iter().flatten().filter(|at| *at > now) {
+        for at in limits.into_iter().flatten().filter(|at| *at > now) {
             self.wake_at(at);
         }
         if down == was_down {
@@ -464,6 +537,9 @@ impl Sentinel {
         node.down_since = down.then_some(now);
         if down && is_master {
             self.masters[m].asked_at = None;
+            // What the replicas have decides who takes over.
+            self.masters[m].nodes.iter_mut().for_each(|node| node.info_due = now);
+            self.touch(m);
         }
         self.node_event(if down { "+sdown" } else { "-sdown" }, m, n, "");
         if let Some(proof) = proof.filter(|_| down) {
@@ -501,20 +577,34 @@ impl Sentinel {
                 self.ask_info(m, n, now);
             }
         }
-        if let Some(p) = self.peers.iter().position(|peer| peer.voter.name == name) {
+        if let Some(p) = self.peers.iter().position(|peer| peer.name.as_ref() == Some(&name)) {
             self.peer_facts(p, sentinel, fresh, now);
         }
     }
 
+    /// The address under which this sentinel is reached by whoever is at the other end of a link.
+    pub(super) fn announced(&self, link: LinkId) -> Option<Place> {
+        match &self.membership {
+            Membership::Voters { me, all } => {
+                all.iter().find(|voter| voter.name == *me).map(|voter| voter.address.into())
+            }
+            Membership::Discovered { port } => {
+                let own = || self.links.get(&link).and_then(|(_, own)| own.map(|ip| ip.to_canonical().to_string()));
+                let host = self.settings.announce_ip.clone().or_else(own)?;
+                Some(Place { host, port: self.settings.announce_port.unwrap_or(*port) })
+            }
+        }
+    }
+
     /// The greeting as this sentinel publishes it now.
-    fn hello(&self, m: usize) -> Option<Hello> {
+    fn hello(&self, m: usize, link: LinkId) -> Option<Hello> {
         Some(Hello {
-            address: self.address()?,
+            place: self.announced(link)?,
             id: self.me(),
-            current_epoch: self.durable.current_epoch,
+            current_epoch: self.current_epoch,
             master_name: self.masters[m].config.name.clone(),
-            master: self.monitored(m),
-            config_epoch: self.durable.decision(m).map_or(0, |decision| decision.epoch),
+            master: self.told_place(m),
+            config_epoch: self.decision(m).map_or(0, |decision| decision.epoch),
         })
     }
 
@@ -527,27 +617,24 @@ impl Sentinel {
 
     /// Publishes the greeting everywhere. Behind the fence: it tells of the decision.
     pub(super) fn say_hello(&mut self, m: usize, now: Instant) {
-        self.masters[m].hello_due = now + HELLO_PERIOD;
-        let Some(hello) = self.hello(m).map(|hello| hello.to_string()) else { return };
+        self.masters[m].hello_due = now + self.timers.publish;
         // PUBLISH is held by CLIENT PAUSE … WRITE, and with it everything behind it on the same link.
         let paused = if self.somebody_leads(m) { Some(self.master_at(m)) } else { None };
-        let args = words(&["PUBLISH", hello::CHANNEL, &hello]);
-        for (n, node) in self.masters[m].nodes.iter().enumerate() {
-            if let Some(link) = node.command.up().filter(|_| paused != Some(n)) {
-                self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: args.clone() });
-            }
-        }
-        for link in self.peers.iter().filter_map(|peer| peer.link.up()) {
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: args.clone() });
-        }
+        let nodes = self.masters[m].nodes.iter().enumerate().filter(|(n, _)| paused != Some(*n));
+        let nodes = nodes.filter_map(|(_, node)| node.command.up());
+        let links: Vec<_> = nodes.chain(self.peers_of(m).filter_map(|p| self.peers[p].link.up())).collect();
+        links.into_iter().for_each(|link| self.publish_hello(m, link));
+    }
+
+    fn publish_hello(&mut self, m: usize, link: LinkId) {
+        let Some(hello) = self.hello(m, link) else { return };
+        let args = words(&["PUBLISH", hello::CHANNEL, &hello.to_string()]);
+        self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
     }
 
     fn say_hello_to_peer(&mut self, p: usize) {
-        for m in 0..self.masters.len() {
-            let (Some(link), Some(hello)) = (self.peers[p].link.up(), self.hello(m)) else { continue };
-            let args = words(&["PUBLISH", hello::CHANNEL, &hello.to_string()]);
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
-        }
+        let Some(link) = self.peers[p].link.up() else { return };
+        self.watched_by(p).into_iter().for_each(|m| self.publish_hello(m, link));
     }
 
     pub(super) fn hello_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {
@@ -556,20 +643,27 @@ impl Sentinel {
         }
     }
 
-    /// Takes in a greeting. Only voters of the file are listened to.
+    /// Takes in a greeting.
     pub(super) fn greeted(&mut self, payload: &[u8], now: Instant) {
         let Some(hello) = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<Hello>().ok()) else { return };
         if hello.id == self.me() {
             return;
         }
-        let Some(p) = self.peers.iter().position(|peer| peer.voter.address == hello.address) else { return };
         let Some(m) = self.masters.iter().position(|master| master.config.name == hello.master_name) else { return };
+        let peer = match self.membership {
+            // Only voters of the file are listened to.
+            Membership::Voters { .. } => self.peers.iter().position(|peer| Some(peer.address) == hello.place.address()),
+            Membership::Discovered { .. } => self.discover(m, &hello, now),
+        };
+        let Some(p) = peer else { return };
+        self.touch(m);
         self.peers[p].last_hello = now;
         self.know_peer(p, hello.id);
         self.raise_epoch(hello.current_epoch);
-        if hello.config_epoch > 0 {
-            let decision = crate::wire::frame::Decision { master: hello.master, epoch: hello.config_epoch };
-            self.adopt(m, p, decision, now);
+        if hello.config_epoch > 0
+            && let Some(master) = self.look_up(&hello.master, now)
+        {
+            self.adopt(m, p, Decision { master, epoch: hello.config_epoch }, now);
         }
     }
 }

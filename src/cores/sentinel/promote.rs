@@ -1,20 +1,23 @@
 //! The promotion, the decision that follows from it, and what is told to all others then.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::{Epoch, Instant};
+use bytes::Bytes;
+
+use crate::base::{Epoch, Instant, Place};
 use crate::wire::frame::{Decision, Process};
-use crate::wire::info::Role;
+use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
 use super::failover::{By, Cause, Failover, Promotion, REASK};
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
 use super::switchover::Refused;
-use super::{Answer, FailoverReport, Output, Sentinel};
+use super::{Answer, FailoverReport, Membership, Output, Sentinel, scripts};
 
-/// As stock: a replica that was told and does not follow counts as done.
-const RECONF_SENT_MAX: Duration = Duration::from_secs(10);
+/// Exit code of a simulated failure, as stock.
+pub(super) const SIMULATED: u8 = 99;
 /// What was told and has no effect is told again.
 const RECONF_RETRY: Duration = Duration::from_secs(1);
 
@@ -52,7 +55,7 @@ impl Sentinel {
         }
         self.wake_at(until);
         match (step, link) {
-            (Promotion::Unsent, _) if self.durable.current_epoch > epoch => {
+            (Promotion::Unsent, _) if self.current_epoch > epoch => {
                 self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
             }
             (_, None) => {}
@@ -61,10 +64,10 @@ impl Sentinel {
                     // The hold must outlast the promotion whatever its time until now.
                     self.hold_writes(m, self.master_at(m));
                 }
-                for args in [&["MULTI"][..], &["REPLICAOF", "NO", "ONE"]] {
-                    self.query(link, Tag::Ignored, args);
+                for args in self.transaction(None, false) {
+                    let tag = if args[0] == "EXEC" { Tag::Promote(epoch) } else { Tag::Ignored };
+                    self.free.push(Output::Query { link, tag, args });
                 }
-                self.query(link, Tag::Promote(epoch), &["EXEC"]);
                 self.query(link, Tag::Role(epoch), &["ROLE"]);
                 self.node_event("+failover-state-wait-promotion", m, target, "");
                 self.sent(m, now);
@@ -95,14 +98,9 @@ impl Sentinel {
         if !self.promoting(m, n, epoch) {
             return;
         }
-        let errors = reply.array().unwrap_or_else(|| std::slice::from_ref(reply));
-        let error = errors.iter().find_map(|reply| match reply {
-            Reply::Error(text) => Some(text.clone()),
-            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
-                None
-            }
-        });
-        if let Some(error) = error {
+        // Its first part changes the role; a configuration file that cannot be rewritten is no reason to give up.
+        let said = reply.array().map_or(Some(reply), <[_]>::first);
+        if let Some(Reply::Error(error)) = said {
             let reason = format!("the new master refuses: {error}");
             self.abort(m, "-failover-abort-slave-timeout", &reason, now);
         }
@@ -122,13 +120,18 @@ impl Sentinel {
         let from = self.monitored(m);
         self.node_event("+promoted-slave", m, target, "");
         self.node_event("+failover-state-reconf-slaves", m, target, "");
-        if self.durable.decision(m).is_some_and(|known| known.epoch >= epoch) {
+        if self.decision(m).is_some_and(|known| known.epoch >= epoch) {
             // Too late: a higher decision stands, and healing will make this one a replica again.
             return self.become_idle(m, now);
         }
         let until = now + self.masters[m].config.failover_timeout;
         self.enter(m, Failover::Reconfiguring { epoch, until });
+        let before = self.told_place(m);
         self.switch(m, Decision { master: to, epoch }, now);
+        self.reconfigure_clients(m, scripts::Role::Leader, &before, &self.told_place(m));
+        if self.simulated.after_promotion {
+            self.fenced.push(Output::Exit(SIMULATED));
+        }
         let node = &mut self.masters[m].nodes[target];
         if let Some(info) = &mut node.info {
             info.role = Some(Role::Master);
@@ -139,7 +142,7 @@ impl Sentinel {
         node.down_since = None;
         self.say_hello(m, now);
         if held.is_some() {
-            self.demote(m, old);
+            self.demote(m, old, true);
             self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
         if let Some(Cause::Ordered { by, .. }) = cause {
@@ -156,6 +159,8 @@ impl Sentinel {
         if self.masters[m].odown_since.is_some() {
             return self.end(m, now);
         }
+        // Where nobody but vigie holds writes, releasing them is never wrong.
+        let file = matches!(self.membership, Membership::Voters { .. });
         let limit = usize::try_from(self.masters[m].config.parallel_syncs).unwrap_or(usize::MAX).max(1);
         let syncing = |reconf| matches!(reconf, Reconf::Sent(_) | Reconf::InProgress(_));
         let mut open = self.masters[m].nodes.iter().filter(|node| syncing(node.reconf)).count();
@@ -166,7 +171,7 @@ impl Sentinel {
             else {
                 continue;
             };
-            let follows = info.role == Some(Role::Replica) && info.master() == Some(to);
+            let follows = info.role == Some(Role::Replica) && self.master_of(info) == Some(to);
             let (master, up) = (info.role == Some(Role::Master), info.master_link_up);
             match node.reconf {
                 Reconf::None if follows && up => self.masters[m].nodes[n].reconf = Reconf::Done,
@@ -174,7 +179,7 @@ impl Sentinel {
                 Reconf::None => {
                     open += 1;
                     if master {
-                        self.demote(m, n);
+                        self.demote(m, n, file);
                         self.node_event("+convert-to-slave", m, n, "");
                     } else {
                         self.point(m, n);
@@ -188,7 +193,7 @@ impl Sentinel {
                     self.masters[m].nodes[n].reconf = Reconf::InProgress(now);
                     self.wake_at(now);
                 }
-                Reconf::Sent(since) if now >= since + RECONF_SENT_MAX => {
+                Reconf::Sent(since) if now >= since + self.timers.slave_reconf => {
                     self.node_event("-slave-reconf-sent-timeout", m, n, "");
                     self.masters[m].nodes[n].reconf = Reconf::Done;
                 }
@@ -196,9 +201,9 @@ impl Sentinel {
                     let again = self.masters[m].nodes[n].heal_at.unwrap_or(since) + RECONF_RETRY;
                     if now >= again {
                         self.masters[m].nodes[n].heal_at = Some(now);
-                        if master { self.demote(m, n) } else { self.point(m, n) }
+                        if master { self.demote(m, n, file) } else { self.point(m, n) }
                     }
-                    self.wake_at((since + RECONF_SENT_MAX).min(again.max(now + REASK)));
+                    self.wake_at((since + self.timers.slave_reconf).min(again.max(now + REASK)));
                 }
                 Reconf::InProgress(_) if up => {
                     self.node_event("+slave-reconf-done", m, n, "");
@@ -225,31 +230,71 @@ impl Sentinel {
         self.enter(m, Failover::Idle { not_before: now });
     }
 
-    /// Points a replica at the master of the decision; behind the fence, as the decision is.
-    pub(super) fn point(&mut self, m: usize, n: usize) {
-        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-        let to = self.monitored(m);
-        let args = words(&["REPLICAOF", &to.ip().to_string(), &to.port().to_string()]);
-        self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
+    /// Changes the role of a redis in one step: no client may write in between, and no other sentinel's CLIENT KILL may cut
+    /// this link before a hold has ended (`release`). To whom none is given, it becomes a master.
+    fn transaction(&self, to: Option<Place>, release: bool) -> Vec<Vec<Bytes>> {
+        let (host, port) = match &to {
+            Some(Place { host, port }) => (host.clone(), port.to_string()),
+            None => ("NO".to_owned(), "ONE".to_owned()),
+        };
+        let normal: &[&str] = &["CLIENT", "KILL", "TYPE", "normal"];
+        let pubsub: &[&str] = &["CLIENT", "KILL", "TYPE", "pubsub"];
+        let mut commands: Vec<&[&str]> = vec![&["MULTI"]];
+        let (replicaof, slaveof) = (["REPLICAOF", &host, &port], ["SLAVEOF", &host, &port]);
+        match self.membership {
+            Membership::Voters { .. } => {
+                commands.push(&replicaof);
+                if to.is_some() {
+                    commands.extend([normal, pubsub]);
+                }
+            }
+            // A redis that nobody supervises has to remember it itself. The words are those that the access lists of
+            // existing setups allow.
+            Membership::Discovered { .. } => commands.extend([&slaveof[..], &["CONFIG", "REWRITE"], normal, pubsub]),
+        }
+        if release {
+            commands.push(&["CLIENT", "UNPAUSE"]);
+        }
+        commands.push(&["EXEC"]);
+        commands.into_iter().map(words).collect()
     }
 
-    /// Makes a master a replica, drops its clients and ends a hold of writes, as one transaction: no client may write in
-    /// between, and no other sentinel's CLIENT KILL may cut this link before the hold has ended.
-    pub(super) fn demote(&mut self, m: usize, n: usize) {
-        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-        let to = self.monitored(m);
-        let (ip, port) = (to.ip().to_string(), to.port().to_string());
-        let commands: [&[&str]; 6] = [
-            &["MULTI"],
-            &["REPLICAOF", &ip, &port],
-            &["CLIENT", "KILL", "TYPE", "normal"],
-            &["CLIENT", "KILL", "TYPE", "pubsub"],
-            &["CLIENT", "UNPAUSE"],
-            &["EXEC"],
-        ];
-        for args in commands {
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: words(args) });
+    /// Points a replica at the master of the decision; behind the fence, as the decision is.
+    pub(super) fn point(&mut self, m: usize, n: usize) {
+        match self.membership {
+            Membership::Voters { .. } => {
+                let Some(link) = self.masters[m].nodes[n].command.up() else { return };
+                let Place { host, port } = self.told_place(m);
+                let args = words(&["REPLICAOF", &host, &port.to_string()]);
+                self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
+            }
+            Membership::Discovered { .. } => self.demote(m, n, false),
         }
+    }
+
+    /// Makes a master a replica of the master of the decision and drops its clients; `release` ends a hold of writes.
+    pub(super) fn demote(&mut self, m: usize, n: usize, release: bool) {
+        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
+        for args in self.transaction(Some(self.told_place(m)), release) {
+            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
+        }
+    }
+
+    /// The master as replicas and sentinels are told.
+    pub(super) fn told_place(&self, m: usize) -> Place {
+        let (address, node) = (self.monitored(m), &self.masters[m].nodes[self.master_at(m)]);
+        Place { host: self.told_host(node.host.as_deref(), address), port: address.port() }
+    }
+
+    /// A host as others are told: by its name if that is wanted and there is one.
+    pub(super) fn told_host(&self, name: Option<&str>, address: SocketAddr) -> String {
+        let name = name.filter(|_| self.settings.announce_hostnames).map(str::to_owned);
+        name.unwrap_or_else(|| address.ip().to_string())
+    }
+
+    /// The master of a replica, by its own word.
+    pub(super) fn master_of(&self, info: &Info) -> Option<SocketAddr> {
+        self.address_of(&info.master_place()?)
     }
 
     /// `SENTINEL FAILOVER`: what is answered at once.

@@ -1,5 +1,6 @@
 //! What the sentinels agree on: who is down, who leads, who is master.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::{Epoch, Instant, NodeName, RunId};
@@ -10,12 +11,12 @@ use crate::wire::resp::Reply;
 use super::failover::Failover;
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
-use super::{EXTRA_NODES_MAX, Output, Sentinel};
+use super::{EXTRA_NODES_MAX, MasterId, Membership, NOBODY, Output, Sentinel, scripts};
 
 /// An answer of a peer counts for so long (as stock).
 const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
-/// How often peers are asked while the master is down.
-const ASK_PERIOD: Duration = Duration::from_millis(100);
+/// While a master is only just found down, peers are asked four times as often.
+const ASK_SOON: Duration = Duration::from_secs(1);
 /// A question without an answer for so long is asked again.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -29,17 +30,17 @@ impl Sentinel {
     /// Whether a peer finds the master down: by its facts, which are of this moment, else by its last answer.
     fn peer_sees_down(&self, p: usize, m: usize, now: Instant) -> bool {
         if let Some(facts) = self.peer_master(p, m) {
-            return facts.sees_down && facts.decision == self.durable.decision(m);
+            return facts.sees_down && facts.decision == self.decision(m);
         }
-        let answer = self.peers[p].opinions[m].down;
+        let answer = self.peers[p].opinion(self.masters[m].id).down;
         answer.is_some_and(|(at, down)| down && now.since(at) <= OPINION_AGE_MAX)
     }
 
     pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
         let n = self.master_at(m);
-        let seen = self.masters[m].nodes[n].down_since.is_some() && self.durable.decision(m).is_some();
+        let seen = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let others = (0..self.peers.len()).filter(|p| self.peer_sees_down(*p, m, now)).count();
+        let others = self.peers_of(m).filter(|p| self.peer_sees_down(*p, m, now)).count();
         let down = seen && 1 + others >= quorum;
         if down == self.masters[m].odown_since.is_some() {
             return;
@@ -51,20 +52,24 @@ impl Sentinel {
 
     /// Asks the other sentinels whether they see the master down, and for their votes while an election runs.
     pub(super) fn ask_peers(&mut self, m: usize, now: Instant) {
-        let down = self.masters[m].nodes[self.master_at(m)].down_since.is_some() && self.durable.decision(m).is_some();
+        let down = self.masters[m].nodes[self.master_at(m)].down_since.is_some() && self.decision(m).is_some();
         let electing = matches!(self.masters[m].failover, Failover::Electing { .. });
         if !down && !electing {
             return;
         }
-        let due = self.masters[m].asked_at.map_or(now, |at| at + ASK_PERIOD);
+        // The others find it down at about the same time: the sooner that is heard, the sooner there is a quorum.
+        let fresh = self.masters[m].nodes[self.master_at(m)].down_since.is_some_and(|at| now.since(at) < ASK_SOON);
+        let period = if fresh { self.timers.ask / 4 } else { self.timers.ask };
+        let due = self.masters[m].asked_at.map_or(now, |at| at + period);
         if now < due {
             self.wake_at(due);
             return;
         }
         self.masters[m].asked_at = Some(now);
-        self.wake_at(now + ASK_PERIOD);
-        for p in 0..self.peers.len() {
-            let waiting = self.peers[p].opinions[m].asked.is_some_and(|at| now.since(at) < ASK_PATIENCE);
+        self.wake_at(now + period);
+        let id = self.masters[m].id;
+        for p in self.peers_of(m).collect::<Vec<_>>() {
+            let waiting = self.peers[p].opinion(id).asked.is_some_and(|at| now.since(at) < ASK_PATIENCE);
             if !waiting {
                 self.ask_peer(p, m, now);
             }
@@ -83,28 +88,29 @@ impl Sentinel {
             | Failover::Pausing { .. }
             | Failover::Catching { .. }
             | Failover::Promoting { .. }
-            | Failover::Reconfiguring { .. } => ("*".to_owned(), self.durable.current_epoch),
+            | Failover::Reconfiguring { .. } => ("*".to_owned(), self.current_epoch),
         };
         let master = self.monitored(m);
         let (ip, port, epoch) = (master.ip().to_string(), master.port().to_string(), epoch.to_string());
         let args = words(&["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, &candidate]);
-        self.fenced.push(Output::Query { link, tag: Tag::Ask(m, master), args });
-        self.peers[p].opinions[m].asked = Some(now);
+        let id = self.masters[m].id;
+        self.fenced.push(Output::Query { link, tag: Tag::Ask(id, master), args });
+        self.peers[p].opinions.entry(id).or_default().asked = Some(now);
     }
 
     /// Asks everybody for a vote at once, whatever was asked before.
     pub(super) fn ask_votes(&mut self, m: usize, now: Instant) {
         self.masters[m].asked_at = Some(now);
-        for p in 0..self.peers.len() {
+        for p in self.peers_of(m).collect::<Vec<_>>() {
             self.ask_peer(p, m, now);
         }
     }
 
     /// A peer's answer: down or not, its vote, the epoch of that. What it says of a master that was replaced meanwhile is
     /// not said of the new one.
-    pub(super) fn opinion(&mut self, p: usize, m: usize, about: std::net::SocketAddr, reply: &Reply, now: Instant) {
-        let current = self.masters.get(m).is_some() && self.monitored(m) == about;
-        let Some(opinion) = self.peers[p].opinions.get_mut(m) else { return };
+    pub(super) fn opinion(&mut self, p: usize, master: MasterId, about: SocketAddr, reply: &Reply, now: Instant) {
+        let current = self.place_of(master).is_some_and(|m| self.monitored(m) == about);
+        let Some(opinion) = self.peers[p].opinions.get_mut(&master) else { return };
         opinion.asked = None;
         let Some([down, leader, epoch]) = reply.array() else { return };
         let (Some(down), Some(epoch)) = (down.integer(), epoch.integer()) else { return };
@@ -122,7 +128,7 @@ impl Sentinel {
     /// Answers a question of another sentinel. A vote is granted once per epoch, and stands behind the fence.
     pub(super) fn is_master_down(
         &mut self,
-        about: std::net::SocketAddr,
+        about: SocketAddr,
         epoch: Epoch,
         candidate: Option<RunId>,
         now: Instant,
@@ -132,13 +138,17 @@ impl Sentinel {
             None => (false, None),
             Some(m) => {
                 let n = self.master_at(m);
-                let down = self.masters[m].nodes[n].down_since.is_some() && self.durable.decision(m).is_some();
+                let down = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
                 (down, candidate.and_then(|candidate| self.vote(m, candidate, epoch, now)))
             }
         };
         let (leader, leader_epoch) = vote.map_or_else(
             || ("*".to_owned(), 0),
-            |(leader, epoch)| (leader.to_string(), i64::try_from(epoch).unwrap_or(0)),
+            |(leader, epoch)| {
+                // After a restart nobody knows any more whom it was for: it was given, and is not given again.
+                let leader = if leader == NOBODY { "*".to_owned() } else { leader.to_string() };
+                (leader, i64::try_from(epoch).unwrap_or(0))
+            },
         );
         let leader = Reply::Bulk(leader.into());
         Reply::Array(vec![Reply::Integer(i64::from(down)), leader, Reply::Integer(leader_epoch)])
@@ -146,56 +156,65 @@ impl Sentinel {
 
     fn vote(&mut self, m: usize, candidate: RunId, epoch: Epoch, now: Instant) -> Option<(RunId, Epoch)> {
         if epoch > EPOCH_MAX {
-            return self.durable.vote(m);
+            return self.voted(m);
         }
         self.raise_epoch(epoch);
-        let last = self.durable.vote(m).map_or(0, |(_, epoch)| epoch);
-        if last < epoch && self.durable.current_epoch <= epoch {
+        let last = self.voted(m).map_or(0, |(_, epoch)| epoch);
+        if last < epoch && self.current_epoch <= epoch {
             self.record_vote(m, candidate, epoch);
             if candidate != self.me() {
                 self.follow(m, candidate, epoch, now);
             }
         }
-        self.durable.vote(m)
+        self.voted(m)
     }
 
     /// Votes for this sentinel in `epoch`, its own included.
     pub(super) fn votes_for_me(&self, m: usize, epoch: Epoch) -> usize {
         let mine = Some((self.me(), epoch));
+        let id = self.masters[m].id;
         let by_peer = |p: &usize| {
             let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
-            facts == mine || self.peers[*p].opinions[m].vote == mine
+            facts == mine || self.peers[*p].opinion(id).vote == mine
         };
-        usize::from(self.durable.vote(m) == mine) + (0..self.peers.len()).filter(by_peer).count()
+        usize::from(self.voted(m) == mine) + self.peers_of(m).filter(by_peer).count()
     }
 
     /// Voters that may still give their vote in `epoch`: alive as far as can be seen, and not known to have given it.
     pub(super) fn votes_open(&self, m: usize, epoch: Epoch) -> usize {
         let given = |vote: Option<(RunId, Epoch)>| vote.is_some_and(|(_, voted)| voted >= epoch);
+        let id = self.masters[m].id;
         let open = |p: &usize| {
             let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
-            self.peers[*p].looks_alive() && !given(facts) && !given(self.peers[*p].opinions[m].vote)
+            self.peers[*p].looks_alive() && !given(facts) && !given(self.peers[*p].opinion(id).vote)
         };
-        (0..self.peers.len()).filter(open).count()
+        self.peers_of(m).filter(open).count()
     }
 
-    /// This sentinel's place among the voters that look alive, in the order of the file: the first stands first.
-    pub(super) fn rank(&self) -> u32 {
-        let before = self.config.voters.iter().take_while(|voter| voter.name != self.config.me);
-        let alive = |name: &NodeName| self.peers.iter().any(|peer| peer.voter.name == *name && peer.looks_alive());
-        u32::try_from(before.filter(|voter| alive(&voter.name)).count()).unwrap_or(0)
+    /// This sentinel's place among those that look alive, in the order of the file, else of their ids: the first stands
+    /// first.
+    pub(super) fn rank(&self, m: usize) -> u32 {
+        let alive = self.peers_of(m).map(|p| &self.peers[p]).filter(|peer| peer.looks_alive());
+        let before = match &self.membership {
+            Membership::Voters { me, all } => {
+                let place = |name: &NodeName| all.iter().position(|voter| voter.name == *name);
+                alive.filter(|peer| peer.name.as_ref().and_then(place) < place(me)).count()
+            }
+            Membership::Discovered { .. } => alive.filter(|peer| peer.id.is_some_and(|id| id < self.id)).count(),
+        };
+        u32::try_from(before).unwrap_or(u32::MAX)
     }
 
     /// Whether another sentinel leads a failover beyond the decision known here, or this one does.
     pub(super) fn somebody_leads(&self, m: usize) -> bool {
-        let known = self.durable.decision(m).map_or(0, |decision| decision.epoch);
+        let known = self.decision(m).map_or(0, |decision| decision.epoch);
         self.masters[m].leads().is_some_and(|epoch| epoch > known) || self.other_leads(m)
     }
 
     pub(super) fn other_leads(&self, m: usize) -> bool {
-        let known = self.durable.decision(m).map_or(0, |decision| decision.epoch);
+        let known = self.decision(m).map_or(0, |decision| decision.epoch);
         let leads = |p: usize| self.peer_master(p, m).and_then(|facts| facts.leads);
-        (0..self.peers.len()).any(|p| leads(p).is_some_and(|epoch| epoch > known))
+        self.peers_of(m).any(|p| leads(p).is_some_and(|epoch| epoch > known))
     }
 
     /// Remembers who the sentinel at a voter's address is.
@@ -204,8 +223,8 @@ impl Sentinel {
             return;
         }
         self.peers[p].id = Some(id);
-        let (name, address) = (self.peers[p].voter.name.clone(), self.peers[p].voter.address);
-        self.record_sentinel(&name, id);
+        self.dirty = true;
+        let address = self.peers[p].address;
         for m in 0..self.masters.len() {
             self.sentinel_event("+sentinel", m, id, address);
         }
@@ -229,7 +248,7 @@ impl Sentinel {
 
     /// Adopts a decision of a higher epoch, or the first one at all.
     pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, now: Instant) {
-        let known = self.durable.decision(m);
+        let known = self.decision(m);
         if known.is_some_and(|known| known.epoch >= decision.epoch) || decision.epoch > EPOCH_MAX {
             return;
         }
@@ -242,9 +261,13 @@ impl Sentinel {
         if from != decision.master
             && let Some(id) = self.peers[p].id
         {
-            self.sentinel_event("+config-update-from", m, id, self.peers[p].voter.address);
+            self.sentinel_event("+config-update-from", m, id, self.peers[p].address);
         }
+        let before = self.told_place(m);
         self.switch(m, decision, now);
+        if from != decision.master {
+            self.reconfigure_clients(m, scripts::Role::Observer, &before, &self.told_place(m));
+        }
         self.become_idle(m, now);
     }
 
@@ -252,7 +275,7 @@ impl Sentinel {
     pub(super) fn switch(&mut self, m: usize, decision: Decision, now: Instant) {
         let from = self.monitored(m);
         let old = self.master_at(m);
-        let first = self.durable.decision(m).is_none();
+        let first = self.decision(m).is_none();
         self.record_decision(m, decision);
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
@@ -264,7 +287,7 @@ impl Sentinel {
             node.heal_at = None;
         }
         for peer in &mut self.peers {
-            peer.opinions[m].down = None;
+            peer.opinions.get_mut(&master.id).into_iter().for_each(|opinion| opinion.down = None);
         }
         if old != new {
             master.nodes[old].was_master = true;
@@ -299,13 +322,12 @@ impl Sentinel {
     fn own_facts(&self) -> SentinelFacts {
         let masters = (0..self.masters.len()).map(|m| MasterFacts {
             name: clipped(&self.masters[m].config.name),
-            decision: self.durable.decision(m),
-            sees_down: self.durable.decision(m).is_some()
-                && self.masters[m].nodes[self.master_at(m)].down_since.is_some(),
+            decision: self.decision(m),
+            sees_down: self.decision(m).is_some() && self.masters[m].nodes[self.master_at(m)].down_since.is_some(),
             leads: self.masters[m].leads(),
-            vote: self.durable.vote(m),
+            vote: self.voted(m),
         });
-        SentinelFacts { id: self.me(), current_epoch: self.durable.current_epoch, masters: masters.take(4).collect() }
+        SentinelFacts { id: self.me(), current_epoch: self.current_epoch, masters: masters.take(4).collect() }
     }
 }
 

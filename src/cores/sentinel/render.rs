@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::base::Instant;
 use crate::wire::info::Role;
 use crate::wire::resp::Reply;
 
-use super::Sentinel;
 use super::failover::{Cause, Failover, Promotion};
 use super::instance::{Instance, Peer, Reconf};
+use super::{Answer, Sentinel};
 
 /// The version whose protocol is spoken; clients decide by it what they may ask.
 pub(super) const REDIS_VERSION: &str = "7.0.15";
@@ -36,7 +38,7 @@ impl Sentinel {
         let at_master = n == self.master_at(m);
         let name = if at_master { self.masters[m].config.name.clone() } else { node.address.to_string() };
         map.put("name", name);
-        map.put("ip", node.address.ip().to_string());
+        map.put("ip", self.told_host(node.host.as_deref(), node.address));
         map.put("port", node.address.port().to_string());
         let run_id = node.info.as_ref().and_then(|info| info.run_id);
         map.put("runid", run_id.map_or(String::new(), |id| id.to_string()));
@@ -82,13 +84,22 @@ impl Sentinel {
         if matches!(master.cause(), Some(Cause::Ordered { .. })) {
             flags.push("force_failover");
         }
+        if !master.config.reboot_down_after.is_zero() && master.nodes[n].rebooted_at.is_some() {
+            flags.push("master_reboot");
+        }
         self.node_head(&mut map, m, n, &flags.join(","), now);
-        map.put("config-epoch", self.durable.decision(m).map_or(0, |decision| decision.epoch).to_string());
+        map.put("config-epoch", self.decision(m).map_or(0, |decision| decision.epoch).to_string());
         map.put("num-slaves", self.replicas(m).count().to_string());
-        map.put("num-other-sentinels", self.known_peers().count().to_string());
+        map.put("num-other-sentinels", self.known_peers(m).count().to_string());
         map.put("quorum", master.config.quorum.to_string());
         map.put("failover-timeout", ms(master.config.failover_timeout));
         map.put("parallel-syncs", master.config.parallel_syncs.to_string());
+        for (field, script) in [
+            ("notification-script", &master.config.notification_script),
+            ("client-reconfig-script", &master.config.client_reconfig_script),
+        ] {
+            script.iter().for_each(|path| map.put(field, path.clone()));
+        }
         Reply::map(map.0)
     }
 
@@ -100,8 +111,8 @@ impl Sentinel {
         (0..nodes.len()).filter(move |n| *n != at && announced(&nodes[*n]))
     }
 
-    fn known_peers(&self) -> impl Iterator<Item = &Peer> {
-        self.peers.iter().filter(|peer| peer.id.is_some())
+    fn known_peers(&self, m: usize) -> impl Iterator<Item = &Peer> {
+        self.peers_of(m).map(|p| &self.peers[p]).filter(|peer| peer.id.is_some())
     }
 
     pub(super) fn replica_maps(&self, m: usize, now: Instant) -> Reply {
@@ -141,12 +152,12 @@ impl Sentinel {
     }
 
     pub(super) fn sentinel_maps(&self, m: usize, now: Instant) -> Reply {
-        Reply::Array(self.known_peers().map(|peer| self.sentinel_map(m, peer, now)).collect())
+        Reply::Array(self.known_peers(m).map(|peer| self.sentinel_map(m, peer, now)).collect())
     }
 
     fn sentinel_map(&self, m: usize, peer: &Peer, now: Instant) -> Reply {
         let id = peer.id.map_or(String::new(), |id| id.to_string());
-        let opinion = peer.opinions[m];
+        let opinion = peer.opinion(self.masters[m].id);
         let mut flags = vec![];
         if peer.down_since.is_some() {
             flags.push("s_down");
@@ -160,12 +171,12 @@ impl Sentinel {
         }
         let mut map = Map(Vec::with_capacity(16));
         map.put("name", id.clone());
-        map.put("ip", peer.voter.address.ip().to_string());
-        map.put("port", peer.voter.address.port().to_string());
+        map.put("ip", self.told_host(peer.host.as_deref(), peer.address));
+        map.put("port", peer.address.port().to_string());
         map.put("runid", id);
         map.put("flags", flags.join(","));
         map.put("link-pending-commands", usize::from(peer.ping_sent.is_some()).to_string());
-        map.put("link-refcount", self.masters.len().to_string());
+        map.put("link-refcount", peer.opinions.len().to_string());
         map.put("last-ping-sent", age(now, peer.ping_sent));
         map.put("last-ok-ping-reply", ms(now.since(peer.last_ok)));
         map.put("last-ping-reply", ms(now.since(peer.last_reply)));
@@ -182,11 +193,31 @@ impl Sentinel {
         Reply::map(map.0)
     }
 
+    /// `SENTINEL INFO-CACHE name …`: of each such master, what it and its replicas last said, and how long ago.
+    pub(super) fn info_cache(&self, names: &[Bytes], now: Instant) -> Answer {
+        let cached = |node: &Instance| {
+            let age = node.info_at.map_or(0, |at| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX));
+            Reply::Array(vec![Reply::Integer(age), node.info_text.clone().map_or(Reply::Null, Reply::Bulk)])
+        };
+        let mut found = Vec::new();
+        let wanted = |name: &str| names.iter().any(|wanted| wanted.as_ref() == name.as_bytes());
+        for m in (0..self.masters.len()).filter(|m| wanted(&self.masters[*m].config.name)) {
+            let nodes = std::iter::once(self.master_at(m)).chain(self.replicas(m));
+            let name = Bytes::copy_from_slice(self.masters[m].config.name.as_bytes());
+            found.push(Reply::Bulk(name));
+            found.push(Reply::Array(nodes.map(|n| cached(&self.masters[m].nodes[n])).collect()));
+        }
+        Answer::Reply(Reply::Array(found))
+    }
+
     pub(super) fn info_sentinel(&self) -> String {
         format!(
             "# Sentinel\r\nsentinel_masters:{}\r\nsentinel_tilt:0\r\nsentinel_tilt_since_seconds:-1\r\n\
-             sentinel_running_scripts:0\r\nsentinel_scripts_queue_length:0\r\nsentinel_simulate_failure_flags:0\r\n{}",
+             sentinel_running_scripts:{}\r\nsentinel_scripts_queue_length:{}\r\nsentinel_simulate_failure_flags:{}\r\n{}",
             self.masters.len(),
+            self.scripts.running(),
+            self.scripts.queue_length(),
+            u8::from(self.simulated.after_election) | u8::from(self.simulated.after_promotion) << 1,
             (0..self.masters.len()).map(|m| self.info_master(m)).collect::<String>(),
         )
     }
@@ -199,7 +230,7 @@ impl Sentinel {
             (None, None) => "ok",
         };
         let (name, address) = (&master.config.name, self.monitored(m));
-        let (slaves, sentinels) = (self.replicas(m).count(), 1 + self.known_peers().count());
+        let (slaves, sentinels) = (self.replicas(m).count(), 1 + self.known_peers(m).count());
         format!("master{m}:name={name},status={status},address={address},slaves={slaves},sentinels={sentinels}\r\n")
     }
 }

@@ -143,21 +143,22 @@ impl Sentinel {
     }
 
     pub(super) fn client_gone(&mut self, client: ClientId) {
-        self.forget(client);
+        self.forget_client(client);
         // Behind all answers it still gets.
         self.free.push(Output::Dismiss(client));
     }
 
     /// Ends a client's connection at once; what it was answered and has not read is lost.
     pub(super) fn kill(&mut self, client: ClientId) {
-        if self.forget(client) {
+        if self.forget_client(client) {
             self.free.push(Output::Kill(client));
         }
     }
 
     /// Whether there was such a client.
-    fn forget(&mut self, client: ClientId) -> bool {
+    fn forget_client(&mut self, client: ClientId) -> bool {
         self.desk.asked.remove(&client);
+        self.unresolved.retain(|(_, waiting, _)| *waiting != client);
         let gone = self.clients.remove(&client);
         self.desk.subscriptions -= gone.as_ref().map_or(0, Client::subscriptions);
         gone.is_some()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Epoch, RunId, Secret};
+use crate::base::{Epoch, Place, RunId, Secret};
 
 /// `down-after-milliseconds` of a master that does not say otherwise.
 pub const DOWN_AFTER: Duration = Duration::from_secs(30);
@@ -123,15 +123,6 @@ impl MasterState {
             sentinels: Vec::new(),
         }
     }
-}
-
-/// A host, by address or name, and a port, as a file or a server writes them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// Address, or name.
-    pub host: String,
-    /// 1 to 65535.
-    pub port: u16,
 }
 
 /// Another sentinel of a master, as last heard.

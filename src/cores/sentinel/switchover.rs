@@ -14,7 +14,7 @@ use super::failover::{By, Cause, Failover};
 use super::instance::Instance;
 use super::monitor::{Tag, words};
 use super::select::{self, Rejection};
-use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
+use super::{Answer, ClientId, Event, FailoverReport, Membership, OrderId, Output, Sentinel, Severity};
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
 const HOLD_MS: &str = "3000";
@@ -94,7 +94,7 @@ impl Sentinel {
     }
 
     pub(super) fn begin_ordered(&mut self, m: usize, by: By, to: Option<usize>, now: Instant) -> Result<(), Refused> {
-        if self.durable.decision(m).is_none() {
+        if self.decision(m).is_none() {
             return Err(Refused::NoMaster);
         }
         if !matches!(self.masters[m].failover, Failover::Idle { .. }) || self.other_leads(m) {
@@ -147,7 +147,7 @@ impl Sentinel {
         };
         let (linked, unlinked): (Vec<usize>, Vec<usize>) = places.into_iter().partition(|n| {
             let info = self.masters[m].nodes[*n].info.as_ref();
-            info.is_some_and(|info| info.master_link_up && info.master() == Some(self.monitored(m)))
+            info.is_some_and(|info| info.master_link_up && self.master_of(info) == Some(self.monitored(m)))
         });
         let candidates: Vec<_> = linked.iter().map(|n| self.candidate(m, *n, now)).collect();
         let best = select::replica(&candidates, &self.ground(m, now)).map(|best| linked[best]);
@@ -185,9 +185,24 @@ impl Sentinel {
 
     pub(super) fn pause_answered(&mut self, m: usize, epoch: Epoch, reply: &Reply, now: Instant) {
         let pausing = matches!(self.masters[m].failover, Failover::Pausing { epoch: now, .. } if now == epoch);
+        if pausing && !reply.is_ok() && self.unheld(m, now) {
+            return;
+        }
         if pausing && !reply.is_ok() {
             self.abort(m, "-failover-abort-slave-timeout", &format!("the master does not hold writes: {reply:?}"), now);
         }
+    }
+
+    /// Goes on without a hold of writes, as stock does, where the server does not know it or the access list forbids it.
+    fn unheld(&mut self, m: usize, now: Instant) -> bool {
+        let Failover::Pausing { cause, epoch, target, .. } = self.masters[m].failover else { return false };
+        if matches!(self.membership, Membership::Voters { .. }) {
+            return false;
+        }
+        let text = "the master cannot hold writes: what it acknowledges until the end may be lost".to_owned();
+        self.publish(Event::new("unheld", Severity::Warn, text));
+        self.begin_promoting(m, cause, epoch, target, None, now);
+        true
     }
 
     pub(super) fn paused_info(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
@@ -214,7 +229,7 @@ impl Sentinel {
         let Failover::Catching { cause, epoch, target, goal, since, .. } = self.masters[m].failover else { return };
         let Some(info) = self.masters[m].nodes[n].info.as_ref().filter(|_| n == target) else { return };
         let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal);
-        if whole && info.role == Some(Role::Replica) && info.master() == Some(self.monitored(m)) {
+        if whole && info.role == Some(Role::Replica) && self.master_of(info) == Some(self.monitored(m)) {
             self.begin_promoting(m, cause, epoch, target, Some(since), now);
         }
     }
@@ -222,7 +237,7 @@ impl Sentinel {
     /// While writes are held: the limits.
     pub(super) fn step_holding(&mut self, m: usize, epoch: Epoch, until: Instant, now: Instant) {
         let at = self.master_at(m);
-        if self.durable.current_epoch > epoch {
+        if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if self.masters[m].odown_since.is_some() {
             self.abort(m, "-failover-abort-slave-timeout", "the master went down meanwhile", now);

@@ -75,7 +75,7 @@ async fn serve(
 ) {
     let reason = match Connection::open(address, limit).await {
         Ok(connection) => {
-            if inputs.send(Input::LinkUp(link)).await.is_err() {
+            if inputs.send(Input::LinkUp(link, connection.local())).await.is_err() {
                 return;
             }
             match exchange(link, connection, queries, &inputs).await {

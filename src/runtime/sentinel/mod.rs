@@ -1,11 +1,17 @@
 //! Runs the sentinel: its links, its port for clients and sentinels, its durable state, its part of the node's frame.
 
+pub mod alone;
+pub mod bind;
+pub mod file;
 mod links;
+pub mod names;
+pub mod scripts;
 mod server;
 mod teller;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +24,10 @@ use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
+use crate::config::sentinel::Document;
 use crate::cores::cluster::{Part, View};
 use crate::cores::sentinel::{
-    Access, Acl, Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Sentinel, Severity,
+    Access, Acl, Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
 };
 use crate::wire::frame::RedisFacts;
 
@@ -61,6 +68,12 @@ pub struct Door {
     pub protected: bool,
     /// The configuration file, as `INFO` names it.
     pub config_file: Option<PathBuf>,
+}
+
+/// Where what must survive is kept.
+enum Keep {
+    Store(Store),
+    File(Arc<Document>),
 }
 
 /// An order of the operator.
@@ -112,6 +125,35 @@ pub async fn run(
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
     };
     let listener = server::listen(port)?;
+    let mut machine = Sentinel::new(config.clone(), durable, clock::now());
+    let teller = Teller::new(port, door.config_file.as_deref(), door.acl_file.clone());
+    machine = let_in(machine, door);
+    let keep = Keep::Store(store);
+    operate(machine, config.trusted, vec![listener], keep, teller, (view, orders, post), journal, stop).await;
+    Ok(())
+}
+
+/// Puts the users in the place of the cluster's password, if there are any.
+fn let_in(machine: Sentinel, door: Door) -> Sentinel {
+    let Some(mut acl) = door.acl else { return machine };
+    acl.has_file = door.acl_file.is_some();
+    machine.with_access(Access::Acl(acl), door.protected)
+}
+
+/// What the other roles of the node say, order and hear.
+type Node = (watch::Receiver<Arc<View>>, mpsc::Receiver<Order>, mpsc::Sender<Part>);
+
+#[expect(clippy::too_many_arguments, reason = "each is another thing, and there are two callers")]
+async fn operate(
+    mut machine: Sentinel,
+    trusted: Vec<IpAddr>,
+    listeners: Vec<tokio::net::TcpListener>,
+    keep: Keep,
+    teller: Teller,
+    (view, orders, post): Node,
+    journal: Journal,
+    stop: watch::Receiver<bool>,
+) {
     let (inputs, first) = mpsc::channel(INPUTS_MAX);
     let (of_clients, second) = mpsc::channel(CLIENT_INPUTS_MAX);
     let clients = Clients::default();
@@ -119,25 +161,24 @@ pub async fn run(
     let (stopped_tx, stopped) = oneshot::channel();
     // Everything spawned here ends with this set.
     let mut tasks = JoinSet::new();
-    let admission = Admission::new(config.trusted.clone(), &journal);
-    tasks.spawn(server::accept(listener, admission, clients.clone(), of_clients, journal.clone()));
+    let admission = Arc::new(Admission::new(trusted, &journal));
+    for listener in listeners {
+        tasks.spawn(server::accept(listener, admission.clone(), clients.clone(), of_clients.clone(), journal.clone()));
+    }
+    drop(of_clients);
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
-    let teller = Teller::new(port, door.config_file.as_deref(), door.acl_file.clone());
-    let mut machine = Sentinel::new(config, durable, clock::now());
-    if let Some(mut acl) = door.acl {
-        acl.has_file = door.acl_file.is_some();
-        machine = machine.with_access(Access::Acl(acl), door.protected);
-    }
+    let scripts = scripts::Runner::new(inputs.clone());
+    let names = names::Resolver::new(inputs.clone());
     let links = Links::new(inputs);
-    let mut runner = Runner { links, clients, teller, waiting, store, post, journal, stopped: Some(stopped_tx) };
+    let mut runner =
+        Runner { links, clients, teller, waiting, keep, scripts, names, post, journal, stopped: Some(stopped_tx) };
     tokio::select! {
         () = drive(&mut machine, Lanes { first, second }, &mut runner) => {}
         _ = stopped => {}
     }
     runner.links.leave(LEAVE_MAX).await;
-    Ok(())
 }
 
 async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
@@ -147,10 +188,14 @@ async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
 }
 
 fn random_id() -> io::Result<RunId> {
+    random().map(RunId)
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
     use std::io::Read;
-    let mut id = [0; 20];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut id)?;
-    Ok(RunId(id))
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Who is told of the end of an order.
@@ -227,7 +272,9 @@ struct Runner {
     clients: Clients,
     teller: Teller,
     waiting: Waiting,
-    store: Store,
+    keep: Keep,
+    scripts: scripts::Runner<Input>,
+    names: names::Resolver<Input>,
     post: mpsc::Sender<Part>,
     journal: Journal,
     stopped: Option<oneshot::Sender<()>>,
@@ -243,7 +290,7 @@ impl Execute<Sentinel> for Runner {
                     return Flow::Feed(Input::LinkDown(link, reason));
                 }
             }
-            Output::Store(durable) => return self.save(durable).await,
+            Output::Store(record) => return self.save(record).await,
             Output::Respond(client, answer) => self.clients.respond(client, &answer),
             Output::Protocol(client, protocol) => self.clients.speak(client, protocol),
             Output::Dismiss(client) => self.clients.dismiss(client),
@@ -269,6 +316,18 @@ impl Execute<Sentinel> for Runner {
                     let _ = done.send(result);
                 }
             }
+            Output::Resolve(request) => self.names.ask(request),
+            Output::Script(request) => self.scripts.request(request),
+            Output::CheckScript(path) => {
+                let executable = spawn_blocking({
+                    let path = path.clone();
+                    move || scripts::check(path.as_ref()).is_ok()
+                });
+                return Flow::Feed(Input::ScriptChecked(path, executable.await.unwrap_or(false)));
+            }
+            // The core lets none through that is not known.
+            Output::LogLevel(level) => drop(super::log::set_level(&level)),
+            Output::Exit(code) => std::process::exit(i32::from(code)),
             Output::Stopped => {
                 if let Some(stopped) = self.stopped.take() {
                     let _ = stopped.send(());
@@ -280,11 +339,23 @@ impl Execute<Sentinel> for Runner {
 }
 
 impl Runner {
-    async fn save(&mut self, durable: Durable) -> Flow<Input> {
-        let store = self.store.clone();
-        match spawn_blocking(move || store.save(&durable)).await {
+    async fn save(&mut self, record: Record) -> Flow<Input> {
+        let saved = match (&self.keep, record) {
+            (Keep::Store(store), Record::Votes(durable)) => {
+                let store = store.clone();
+                spawn_blocking(move || store.save(&durable).map_err(|error| error.to_string())).await
+            }
+            (Keep::File(document), Record::Everything(state)) => {
+                let document = document.clone();
+                spawn_blocking(move || file::save(&document, &state).map_err(|error| error.to_string())).await
+            }
+            (Keep::Store(_), Record::Everything(_)) | (Keep::File(_), Record::Votes(_)) => {
+                Ok(Err("there is no place for such a record".to_owned()))
+            }
+        };
+        match saved {
             Ok(Ok(())) => Flow::Feed(Input::Stored(Ok(()))),
-            Ok(Err(error)) => Flow::Abort(Input::Stored(Err(error.to_string()))),
+            Ok(Err(error)) => Flow::Abort(Input::Stored(Err(error))),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }

@@ -222,7 +222,7 @@ impl Drop for Share<'_> {
 /// Accepts clients for ever.
 pub(super) async fn accept(
     listener: TcpListener,
-    admission: Admission,
+    admission: Arc<Admission>,
     clients: Clients,
     inputs: mpsc::Sender<Input>,
     journal: Journal,

@@ -18,8 +18,8 @@ fn a_real_master_is_read() {
     assert_eq!(info.master_replid, id("855dd2b819a571eb41be0734eec5c4519a5049c3"));
     assert_eq!(info.master_replid2, None);
     assert_eq!((info.master_repl_offset, info.connected_slaves), (Some(50), 1));
-    let address = "127.0.0.1:17602".parse().unwrap();
-    assert_eq!(info.replicas, [AttachedReplica { address, online: true, offset: Some(0), lag: Some(1) }]);
+    let address = Place::new("127.0.0.1", 17602).unwrap();
+    assert_eq!(info.replicas, [AttachedReplica { place: address, online: true, offset: Some(0), lag: Some(1) }]);
     assert_eq!((info.loading, info.has_keys, info.replica_announced), (false, Some(true), true));
     assert!(!info.is_closed());
 }
@@ -48,14 +48,14 @@ fn replica_lines_of_both_formats_are_read() {
     let info =
         Info::parse("role:master\r\nslave0:10.0.0.1,6379,online\r\nslave1:ip=::1,port=7,state=wait_bgsave,lag=2\r\n");
     let [old, new] = &info.replicas[..] else { panic!("{info:?}") };
-    assert_eq!((old.address, old.online, old.offset), ("10.0.0.1:6379".parse().unwrap(), true, None));
-    assert_eq!((new.address, new.online, new.lag), ("[::1]:7".parse().unwrap(), false, Some(2)));
+    assert_eq!((old.place.address().unwrap(), old.online, old.offset), ("10.0.0.1:6379".parse().unwrap(), true, None));
+    assert_eq!((new.place.address().unwrap(), new.online, new.lag), ("[::1]:7".parse().unwrap(), false, Some(2)));
 }
 
 #[test]
 fn nonsense_counts_as_missing() {
     let text =
-        "run_id:zz\nrole:king\nmaster_port:70000\nslave0:ip=x,port=1\nslave:1\nslave_priority:-1\nmaster_replid:00\n";
+        "run_id:zz\nrole:king\nmaster_port:70000\nslave0:ip=x y,port=1\nslave:1\nslave_priority:-1\nmaster_replid:00\n";
     assert_eq!(Info::parse(text), Info { replica_announced: true, ..Info::default() });
 }
 

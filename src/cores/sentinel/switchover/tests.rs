@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::{Machine, RunId};
-use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Voter};
+use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Membership, Settings, Voter};
 use crate::wire::frame::{Decision, Process, RedisFacts};
 
 fn node(last: u8) -> std::net::SocketAddr {
@@ -15,18 +15,14 @@ fn name(last: u8) -> NodeName {
 fn sentinel(now: Instant, said: RedisRole) -> Sentinel {
     let data = |last| DataNode { name: name(last), address: node(last), bootstrap: false };
     let master = MasterConfig {
-        name: "mymaster".to_owned(),
-        quorum: 1,
         down_after: Duration::from_secs(60),
-        busy_grace: Duration::from_secs(60),
-        failover_timeout: Duration::from_secs(10),
-        parallel_syncs: 1,
         nodes: [4, 5].map(data).to_vec(),
+        ..MasterConfig::new("mymaster", 1)
     };
     let config = Config {
-        me: name(4),
-        voters: vec![Voter { name: name(4), address: node(4) }],
+        membership: Membership::Voters { me: name(4), all: vec![Voter { name: name(4), address: node(4) }] },
         masters: vec![master],
+        settings: Settings::default(),
         password: None,
         trusted: Vec::new(),
         seed: 1,

@@ -65,7 +65,7 @@ fn unknown_names_and_commands_get_the_known_errors() {
     assert_eq!(said(&mut world, &["SENTINEL", "foo"]), "ERR unknown subcommand 'foo'. Try SENTINEL HELP.");
     assert_eq!(said(&mut world, &["get", "a"]), "ERR unknown command 'get', with args beginning with: 'a' ");
     assert_eq!(said(&mut world, &["publish", "x", "y"]), "ERR Only HELLO messages are accepted by Sentinel instances.");
-    assert!(said(&mut world, &["SENTINEL", "SET", "mymaster", "quorum", "1"]).contains("not supported yet"));
+    assert!(said(&mut world, &["SENTINEL", "SET", "mymaster", "quorum", "1"]).contains("is in the cluster file"));
     assert!(said(&mut world, &["SHUTDOWN"]).contains("not supported"));
     assert!(said(&mut world, &["HELLO", "4"]).starts_with("NOPROTO"));
     let unknown = world.ask(0, outside(), &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "nobody"]);

@@ -1,5 +1,6 @@
 //! Whole failovers in virtual time.
 
+mod alone;
 mod commands;
 mod model;
 mod session;

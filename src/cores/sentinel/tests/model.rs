@@ -37,6 +37,7 @@ impl World {
                 let queued = wire.multi.take().unwrap_or_default();
                 Reply::Array(queued.iter().map(|words| self.redis_command(n, key, words)).collect())
             }
+            ("PING", _) if self.redis[n].loading => error("LOADING Redis is loading the dataset in memory"),
             ("PING", _) => Reply::Simple("PONG".into()),
             ("SUBSCRIBE", _) => {
                 wire.subscribed = true;
@@ -61,7 +62,7 @@ impl World {
                 let role = if self.redis[n].master.is_none() { "master" } else { "slave" };
                 Reply::Array(vec![Reply::Bulk(role.into())])
             }
-            ("REPLICAOF", "NO") => {
+            ("REPLICAOF" | "SLAVEOF", "NO") => {
                 self.redis[n].log.push("REPLICAOF NO ONE".into());
                 self.redis[n].master = None;
                 // What is still in the socket of the old master is lost.
@@ -71,7 +72,7 @@ impl World {
                 self.redis[n].lineage = id(9, n, self.count);
                 ok()
             }
-            ("REPLICAOF", _) => {
+            ("REPLICAOF" | "SLAVEOF", _) => {
                 let to = SocketAddr::new(words[1].parse().unwrap(), words[2].parse().unwrap());
                 self.redis[n].log.push(format!("REPLICAOF {to}"));
                 if self.redis[n].master != Some(to) {

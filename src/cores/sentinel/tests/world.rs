@@ -103,7 +103,11 @@ pub(super) struct World {
     pub(super) sentinels: Vec<Option<Sentinel>>,
     boots: Vec<u64>,
     pub(super) disks: Vec<Option<Durable>>,
+    /// What is on the disks of sentinels without a cluster file; none: they have one.
+    pub(super) states: Option<Vec<State>>,
     pub(super) broken: Vec<bool>,
+    pub(super) exits: Vec<(usize, u8)>,
+    pub(super) scripts: Vec<(usize, Request)>,
     pub(super) redis: Vec<Redis>,
     pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
     told: Vec<Vec<Option<NodeFacts>>>,
@@ -148,12 +152,21 @@ pub(super) fn closed(n: usize) -> Redis {
 impl World {
     /// Three nodes with a sentinel and a closed redis each; the first one is to become master.
     pub(super) fn new() -> Self {
+        let mut world = Self::empty();
+        (0..3).for_each(|n| world.start(n));
+        world
+    }
+
+    fn empty() -> Self {
         let mut world = Self {
             now: Instant::from_millis(1_000),
             sentinels: Vec::new(),
             boots: vec![0; 3],
             disks: vec![None, None, None],
+            states: None,
             broken: vec![false; 3],
+            exits: vec![],
+            scripts: vec![],
             redis: (0..3).map(closed).collect(),
             facts: vec![],
             told: vec![vec![None; 3]; 3],
@@ -172,6 +185,24 @@ impl World {
         };
         world.facts = (0..3).map(|n| (world.facts_of(n), None)).collect();
         world.sentinels.resize_with(3, || None);
+        world
+    }
+
+    /// Three sentinels that have nothing but a file that names a running master with two replicas.
+    pub(super) fn alone() -> Self {
+        let mut world = Self::empty();
+        world.supervised = false;
+        for (n, redis) in world.redis.iter_mut().enumerate() {
+            redis.master = (n > 0).then(|| redis_at(0));
+            (redis.link_up, redis.keys, redis.offset, redis.lineage) = (n > 0, true, 1_000, id(9, 0, 0));
+        }
+        let place = Place { host: redis_at(0).ip().to_string(), port: 6379 };
+        let master = MasterState {
+            down_after: DOWN_AFTER,
+            failover_timeout: ms(10_000),
+            ..MasterState::new("mymaster", place, 2)
+        };
+        world.states = Some(vec![State { masters: vec![master], ..State::default() }; 3]);
         (0..3).for_each(|n| world.start(n));
         world
     }
@@ -193,16 +224,18 @@ impl World {
     pub(super) fn config(&self, n: usize) -> Config {
         let nodes = (0..3).map(|n| DataNode { name: name(n), address: redis_at(n), bootstrap: n == 0 }).collect();
         Config {
-            me: name(n),
-            voters: (0..3).map(|n| Voter { name: name(n), address: sentinel_at(n) }).collect(),
+            membership: Membership::Voters {
+                me: name(n),
+                all: (0..3).map(|n| Voter { name: name(n), address: sentinel_at(n) }).collect(),
+            },
+            settings: Settings { sentinel_pass: self.password.clone().map(Secret::new), ..Settings::default() },
             masters: vec![MasterConfig {
-                name: "mymaster".into(),
-                quorum: 2,
                 down_after: DOWN_AFTER,
                 busy_grace: ms(5_000),
                 failover_timeout: ms(10_000),
-                parallel_syncs: 1,
                 nodes,
+                auth_pass: self.password.clone().map(Secret::new),
+                ..MasterConfig::new("mymaster", 2)
             }],
             password: self.password.clone().map(Secret::new),
             trusted: (0..3).map(|n| redis_at(n).ip()).collect(),
@@ -213,7 +246,14 @@ impl World {
     pub(super) fn start(&mut self, n: usize) {
         self.boots[n] += 1;
         let durable = self.disks[n].clone().unwrap_or_else(|| Durable::new(id(5, n, 1)));
-        self.sentinels[n] = Some(Sentinel::new(self.config(n), durable, self.now));
+        self.sentinels[n] = Some(match &self.states {
+            Some(states) => {
+                let config =
+                    Config { membership: Membership::Discovered { port: 26379 }, masters: vec![], ..self.config(n) };
+                Sentinel::alone(&config, states[n].clone(), durable.id, self.now)
+            }
+            None => Sentinel::new(self.config(n), durable, self.now),
+        });
         self.told[n] = vec![None; 3];
         if self.supervised {
             self.announce_all(n);
@@ -477,17 +517,25 @@ impl World {
             let mut out = vec![];
             sentinel.handle(self.now, input, &mut out);
             for output in out {
-                if let Output::Store(durable) = output {
-                    if self.broken[n] {
+                match output {
+                    Output::Store(_) if self.broken[n] => {
                         inputs.push_back(Input::Stored(Err("disk on fire".into())));
                         break;
                     }
-                    self.disks[n] = Some(durable);
-                    inputs.push_back(Input::Stored(Ok(())));
-                } else if let Output::Ask(client, question) = output {
-                    inputs.push_back(Input::Told(client, fact(question)));
-                } else {
-                    self.carry_out(n, output);
+                    Output::Store(record) => {
+                        match (record, &mut self.states) {
+                            (Record::Votes(durable), _) => self.disks[n] = Some(durable),
+                            (Record::Everything(state), Some(states)) => states[n] = *state,
+                            (Record::Everything(_), None) => panic!("a file that is not there"),
+                        }
+                        inputs.push_back(Input::Stored(Ok(())));
+                    }
+                    Output::CheckScript(path) => {
+                        let executable = path.starts_with("/bin/");
+                        inputs.push_back(Input::ScriptChecked(path, executable));
+                    }
+                    Output::Ask(client, question) => inputs.push_back(Input::Told(client, fact(question))),
+                    output => self.carry_out(n, output),
                 }
             }
         }
@@ -495,7 +543,20 @@ impl World {
 
     fn carry_out(&mut self, n: usize, output: Output) {
         match output {
-            Output::Store(_) | Output::Stopped | Output::Protocol(..) | Output::Kill(_) | Output::Ask(..) => {}
+            Output::Store(_) | Output::CheckScript(_) | Output::LogLevel(_) | Output::Stopped => {}
+            Output::Protocol(..) | Output::Kill(_) | Output::Ask(..) => {}
+            Output::Resolve(request) => {
+                let names::Request::Resolve(name) = request;
+                let found = match name.strip_prefix("host-").and_then(|n| n.parse::<usize>().ok()) {
+                    Some(host) => Ok(vec![redis_at(host).ip()]),
+                    None => Err("no such host".to_owned()),
+                };
+                let answer = names::Answer { name, found };
+                let boot = self.boots[n];
+                self.later(ms(3), Happening::Input(n, boot, Input::Resolved(answer)));
+            }
+            Output::Script(request) => self.scripts.push((n, request)),
+            Output::Exit(code) => self.exits.push((n, code)),
             Output::Connect { link, address, limit } => self.connect(n, link, address, limit),
             Output::Hangup(link) => drop(self.wires.remove(&(n, link))),
             Output::Query { link, tag, args } => {
@@ -504,6 +565,7 @@ impl World {
             }
             Output::Respond(client, answer) => self.respond(n, client, answer),
             Output::Dismiss(_) => {}
+            Output::Post(_) if self.states.is_some() => {}
             Output::Post(facts) => {
                 let disk = self.disks[n].clone().expect("stored before it is posted");
                 assert_eq!(facts.masters[0].decision, disk.masters[0].decision, "posted what is not stored");
@@ -558,7 +620,7 @@ impl World {
         if address.port() == 26379 {
             self.feed(host, Input::ClientCame(client, sockets(redis_at(sentinel).ip())));
         }
-        self.feed(sentinel, Input::LinkUp(link));
+        self.feed(sentinel, Input::LinkUp(link, redis_at(sentinel).ip()));
     }
 
     fn arrive(&mut self, sentinel: usize, link: LinkId, tag: Tag, words: Vec<String>) {
@@ -603,8 +665,8 @@ impl World {
     /// The master that all running sentinels agree on, if it serves as one.
     pub(super) fn master(&self) -> Option<usize> {
         let mut known = self.sentinels.iter().zip(&self.cut).filter(|(_, cut)| !**cut).filter_map(|(s, _)| s.as_ref());
-        let first = known.next()?.durable.decision(0)?;
-        if known.any(|sentinel| sentinel.durable.decision(0) != Some(first)) {
+        let first = known.next()?.decision(0)?;
+        if known.any(|sentinel| sentinel.decision(0) != Some(first)) {
             return None;
         }
         let n = Self::host(first.master);
@@ -612,10 +674,7 @@ impl World {
     }
 
     pub(super) fn epoch(&self, n: usize) -> Epoch {
-        self.sentinels[n]
-            .as_ref()
-            .and_then(|sentinel| sentinel.durable.decision(0))
-            .map_or(0, |decision| decision.epoch)
+        self.sentinels[n].as_ref().and_then(|sentinel| sentinel.decision(0)).map_or(0, |decision| decision.epoch)
     }
 
     pub(super) fn said(&self, event: &str) -> usize {

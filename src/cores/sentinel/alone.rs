@@ -1,0 +1,300 @@
+//! A sentinel without a cluster file: its masters come from its own configuration file and from commands, and the other
+//! sentinels are whoever greets.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+
+use crate::base::{Instant, Place, RunId};
+use crate::wire::frame::Decision;
+use crate::wire::hello::Hello;
+
+use super::admin::Change;
+use super::instance::{Instance, InstanceId};
+use super::names::{self, Lookup};
+use super::state::{KnownSentinel, MasterState, State};
+use super::{ClientId, Config, MasterConfig, NOBODY, Output, Sentinel};
+
+/// Sentinels known at most: a hello channel is open to everybody who may publish.
+const PEERS_MAX: usize = 256;
+
+impl Sentinel {
+    /// A sentinel without a cluster file at its start. `state` is what its file says, and `id` its own if that says none.
+    pub fn alone(config: &Config, state: State, id: RunId, now: Instant) -> Self {
+        let mut sentinel = Self::empty(config, state.id.unwrap_or(id), state.current_epoch, now);
+        sentinel.settings = state.settings.clone();
+        for master in state.masters {
+            sentinel.load(master, now);
+        }
+        sentinel
+    }
+
+    fn load(&mut self, state: MasterState, now: Instant) {
+        let address = self.first_address(&state.place, now);
+        let epoch = state.config_epoch;
+        let m = self.watch(MasterConfig::of(&state), Some((address, &state.place, epoch)), now);
+        self.masters[m].vote = (state.leader_epoch > 0).then_some((NOBODY, state.leader_epoch));
+        for place in &state.replicas {
+            let address = self.first_address(place, now);
+            if address.ip().is_unspecified() || !self.masters[m].nodes.iter().any(|node| node.address == address) {
+                let id = InstanceId(self.fresh_id());
+                let node = Instance { host: name_in(place), ..Instance::new(id, address, None, now) };
+                self.masters[m].nodes.push(node);
+                self.node_event("+slave", m, self.masters[m].nodes.len() - 1, "");
+            }
+        }
+        let master = self.masters[m].id;
+        for known in &state.sentinels {
+            let address = self.first_address(&known.place, now);
+            if known.id != self.id && self.peers.len() < PEERS_MAX {
+                let found = self.peers.iter().position(|peer| peer.id == Some(known.id));
+                let p = found.unwrap_or_else(|| self.add_peer(None, address, Some(known.id), now));
+                self.peers[p].host = name_in(&known.place);
+                self.peers[p].opinions.entry(master).or_default();
+                self.sentinel_event("+sentinel", m, known.id, address);
+            }
+        }
+    }
+
+    /// The address of a place that is to be watched in any case: unspecified until its name is resolved.
+    fn first_address(&mut self, place: &Place, now: Instant) -> SocketAddr {
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, place.port));
+        self.look_up(place, now).unwrap_or(unknown)
+    }
+
+    /// All that the file has to say, with a change that is about to be made.
+    pub(super) fn state(&self) -> State {
+        let mut state = State {
+            id: Some(self.id),
+            current_epoch: self.current_epoch,
+            settings: self.settings.clone(),
+            masters: (0..self.masters.len()).map(|m| self.master_state(m)).collect(),
+        };
+        let place = |id| self.place_of(id);
+        match self.pending.as_ref().map(|pending| &pending.change) {
+            Some(Change::Monitor { config, place, .. }) => {
+                state.masters.push(MasterState { leader_epoch: self.current_epoch, ..config.state(place.clone()) });
+            }
+            Some(Change::Remove(id)) => {
+                if let Some(m) = place(*id) {
+                    state.masters.remove(m);
+                }
+            }
+            Some(Change::Set { master, config, .. }) => {
+                if let Some(m) = place(*master) {
+                    let old = &state.masters[m];
+                    state.masters[m] = MasterState {
+                        config_epoch: old.config_epoch,
+                        leader_epoch: old.leader_epoch,
+                        replicas: old.replicas.clone(),
+                        sentinels: old.sentinels.clone(),
+                        ..config.state(old.place.clone())
+                    };
+                }
+            }
+            Some(Change::Settings(settings)) => state.settings = (**settings).clone(),
+            Some(Change::Nothing) | None => {}
+        }
+        // Those of an ACL file are not in this one.
+        if let Some(acl) = self.acl() {
+            state.settings.users = if acl.has_file { Vec::new() } else { acl.lines() };
+        }
+        state
+    }
+
+    fn master_state(&self, m: usize) -> MasterState {
+        let (master, at) = (&self.masters[m], self.master_at(m));
+        let place = |host: &Option<String>, address: SocketAddr| Place {
+            host: host.clone().unwrap_or_else(|| address.ip().to_string()),
+            port: address.port(),
+        };
+        let nodes = master.nodes.iter().enumerate().filter(|(n, _)| *n != at);
+        let peers = self.peers_of(m).map(|p| &self.peers[p]);
+        MasterState {
+            config_epoch: master.decision.map_or(0, |decision| decision.epoch),
+            leader_epoch: master.vote.map_or(0, |(_, epoch)| epoch),
+            replicas: nodes.map(|(_, node)| place(&node.host, node.address)).collect(),
+            sentinels: peers
+                .filter_map(|peer| Some(KnownSentinel { place: place(&peer.host, peer.address), id: peer.id? }))
+                .collect(),
+            ..master.config.state(place(&master.nodes[at].host, self.monitored(m)))
+        }
+    }
+
+    /// Makes a master's place its first decision.
+    pub(super) fn place_master(&mut self, m: usize, address: SocketAddr, place: &Place, epoch: u64, now: Instant) {
+        self.masters[m].decision = Some(Decision { master: address, epoch });
+        let n = self.index_of(m, address, now);
+        self.masters[m].nodes[n].host = name_in(place);
+    }
+
+    /// Takes in a greeting from whoever it is. The place of the peer that sent it, if it is one to listen to.
+    pub(super) fn discover(&mut self, m: usize, hello: &Hello, now: Instant) -> Option<usize> {
+        let address = self.look_up(&hello.place, now)?;
+        let master = self.masters[m].id;
+        let found = self.peers.iter().position(|peer| peer.id == Some(hello.id));
+        if let Some(p) = found
+            && self.peers[p].address != address
+        {
+            self.moved(p, address, now);
+        }
+        if found.is_none() {
+            // Whoever was at this address before is gone: it has another id now.
+            if let Some(old) = self.peers.iter().position(|peer| peer.address == address) {
+                self.invalid(old);
+            }
+            if self.peers.len() >= PEERS_MAX {
+                return None;
+            }
+            self.add_peer(None, address, Some(hello.id), now);
+        }
+        let p = found.unwrap_or(self.peers.len() - 1);
+        self.peers[p].host = name_in(&hello.place);
+        if !self.peers[p].opinions.contains_key(&master) {
+            self.peers[p].opinions.entry(master).or_default();
+            self.dirty = true;
+            self.sentinel_event("+sentinel", m, hello.id, address);
+            // It may have been started this moment: the sooner it knows this one, the sooner both can agree.
+            self.masters[m].hello_due = self.masters[m].hello_due.min(now + HELLO_BACK);
+        }
+        Some(p)
+    }
+
+    fn moved(&mut self, p: usize, address: SocketAddr, now: Instant) {
+        let watched: BTreeSet<usize> = self.watched_by(p).into_iter().collect();
+        self.peers[p].address = address;
+        self.dirty = true;
+        if let Some(link) = self.peers[p].link.id() {
+            self.hang_up(link);
+            self.peer_lost(p, now);
+        }
+        if let Some(id) = self.peers[p].id {
+            let text = format!(" for {id}");
+            watched.into_iter().for_each(|m| self.switched_address(m, address, &text));
+        }
+    }
+
+    fn switched_address(&mut self, m: usize, address: SocketAddr, text: &str) {
+        let extra = format!(" {} {}{text}", address.ip(), address.port());
+        self.master_event("+sentinel-address-switch", m, &extra);
+    }
+
+    fn invalid(&mut self, p: usize) {
+        let (id, address) = (self.peers[p].id, self.peers[p].address);
+        for m in self.watched_by(p) {
+            if let Some(id) = id {
+                self.sentinel_event("+sentinel-invalid-addr", m, id, address);
+            }
+        }
+        self.drop_peer(p);
+    }
+
+    /// The address of a place, if it is one or its name is known.
+    pub(super) fn address_of(&self, place: &Place) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.names.known(&place.host)?, place.port))
+    }
+
+    /// The same; a name that is not known is asked for, if names are to be resolved at all.
+    pub(super) fn look_up(&mut self, place: &Place, now: Instant) -> Option<SocketAddr> {
+        if place.address().is_none() && !self.settings.resolve_hostnames {
+            return None;
+        }
+        match self.names.lookup(&place.host, now) {
+            Lookup::Known(ip) => Some(SocketAddr::new(ip, place.port)),
+            Lookup::Pending | Lookup::Failed(_) | Lookup::Invalid | Lookup::Full => None,
+        }
+    }
+
+    pub(super) fn ask_names(&mut self, now: Instant) {
+        let mut requests = Vec::new();
+        let wake = self.names.turn(now, &mut requests);
+        wake.into_iter().for_each(|at| self.wake_at(at));
+        self.free.extend(requests.into_iter().map(Output::Resolve));
+    }
+
+    /// A name was resolved, or could not be.
+    pub(super) fn resolved(&mut self, answer: names::Answer, now: Instant) {
+        let name = answer.name.clone();
+        if let Some(moved) = self.names.answered(answer, now) {
+            self.moved_host(&moved.name, moved.to, now);
+        }
+        let waiting = |(wanted, _, _): &mut (String, ClientId, Vec<Bytes>)| wanted.eq_ignore_ascii_case(&name);
+        let commands: Vec<_> = self.unresolved.extract_if(.., waiting).collect();
+        for (_, client, args) in commands {
+            self.command(client, &args, now);
+        }
+    }
+
+    /// Whatever is known by that name is somewhere else now.
+    fn moved_host(&mut self, name: &str, to: IpAddr, now: Instant) {
+        let named = |host: &Option<String>| host.as_ref().is_some_and(|host| host.eq_ignore_ascii_case(name));
+        for m in 0..self.masters.len() {
+            let at = self.master_at(m);
+            for n in 0..self.masters[m].nodes.len() {
+                let node = &mut self.masters[m].nodes[n];
+                if !named(&node.host) || node.address.ip() == to {
+                    continue;
+                }
+                node.address.set_ip(to);
+                let address = node.address;
+                if n == at
+                    && let Some(decision) = &mut self.masters[m].decision
+                {
+                    decision.master = address;
+                }
+                self.hang_up_node(m, n, now);
+                self.masters[m].nodes[n].restart_silence(now);
+            }
+        }
+        for p in 0..self.peers.len() {
+            if named(&self.peers[p].host) && self.peers[p].address.ip() != to {
+                self.peers[p].address.set_ip(to);
+                if let Some(link) = self.peers[p].link.id() {
+                    self.hang_up(link);
+                    self.peer_lost(p, now);
+                }
+            }
+        }
+    }
+}
+
+/// A new sentinel is greeted back within this time.
+const HELLO_BACK: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// The host of a place if it is a name.
+fn name_in(place: &Place) -> Option<String> {
+    place.host.parse::<IpAddr>().is_err().then(|| place.host.clone())
+}
+
+impl MasterConfig {
+    fn of(state: &MasterState) -> Self {
+        Self {
+            down_after: state.down_after,
+            failover_timeout: state.failover_timeout,
+            parallel_syncs: state.parallel_syncs,
+            auth_user: state.auth_user.clone(),
+            auth_pass: state.auth_pass.clone(),
+            notification_script: state.notification_script.clone(),
+            client_reconfig_script: state.client_reconfig_script.clone(),
+            renames: state.renames.clone(),
+            reboot_down_after: state.reboot_down_after,
+            ..Self::new(state.name.clone(), state.quorum)
+        }
+    }
+
+    fn state(&self, place: Place) -> MasterState {
+        MasterState {
+            down_after: self.down_after,
+            failover_timeout: self.failover_timeout,
+            parallel_syncs: self.parallel_syncs,
+            auth_user: self.auth_user.clone(),
+            auth_pass: self.auth_pass.clone(),
+            notification_script: self.notification_script.clone(),
+            client_reconfig_script: self.client_reconfig_script.clone(),
+            renames: self.renames.clone(),
+            reboot_down_after: self.reboot_down_after,
+            ..MasterState::new(self.name.clone(), place, self.quorum)
+        }
+    }
+}

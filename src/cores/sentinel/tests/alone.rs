@@ -1,0 +1,229 @@
+use super::world::*;
+use super::*;
+
+fn answer(world: &mut World, n: usize, args: &[&str]) -> Reply {
+    let answers = world.ask(n, redis_at(n).ip(), args);
+    match answers.into_iter().next() {
+        Some(Answer::Reply(reply)) => reply,
+        other => panic!("{args:?} is answered with {other:?}"),
+    }
+}
+
+fn ok() -> Reply {
+    Reply::Simple("OK".into())
+}
+
+#[test]
+fn sentinels_find_each_other_and_the_replicas() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    for n in 0..3 {
+        assert_eq!(world.states.as_ref().unwrap()[n].masters[0].replicas.len(), 2, "{:#?}", world.told_events());
+        assert_eq!(world.states.as_ref().unwrap()[n].masters[0].sentinels.len(), 2, "{:#?}", world.told_events());
+        let Reply::Simple(text) = answer(&mut world, n, &["SENTINEL", "CKQUORUM", "mymaster"]) else { panic!() };
+        assert!(text.starts_with("OK 3 usable"), "{text}");
+    }
+}
+
+#[test]
+fn a_silent_master_is_replaced_after_down_after_and_not_before() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.kill_redis(0);
+    let took = world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    assert!((ms(500)..ms(900)).contains(&took), "{took:?}");
+    world.run(ms(5_000));
+    let master = world.master().unwrap();
+    let states = world.states.clone().unwrap();
+    for state in &states {
+        assert_eq!(state.masters[0].place.host, redis_at(master).ip().to_string());
+        assert!(state.masters[0].config_epoch > 0);
+    }
+    let other = 3 - master;
+    assert_eq!(world.redis[other].master, Some(redis_at(master)));
+    // It comes back as the master that it was.
+    (world.redis[0].alive, world.redis[0].master) = (true, None);
+    world.run_until(ms(5_000), "the old master follows", |world| world.redis[0].master == Some(redis_at(master)));
+}
+
+#[test]
+fn what_a_restart_finds_in_its_file_is_what_it_knew() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    world.run(ms(5_000));
+    let before = world.states.clone().unwrap();
+    for n in 0..3 {
+        world.crash_sentinel(n);
+    }
+    world.events.clear();
+    (0..3).for_each(|n| world.start(n));
+    world.run(ms(5_000));
+    assert_eq!(world.states.as_ref().unwrap(), &before);
+    assert_eq!(world.said("+switch-master") + world.said("+sentinel-invalid-addr"), 0, "{:#?}", world.told_events());
+}
+
+#[test]
+fn a_change_that_cannot_be_saved_changes_nothing() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.broken[0] = true;
+    let orders: [&[&str]; 4] = [
+        &["SENTINEL", "SET", "mymaster", "quorum", "3"],
+        &["SENTINEL", "MONITOR", "other", "10.0.0.2", "6379", "1"],
+        &["SENTINEL", "REMOVE", "mymaster"],
+        &["SENTINEL", "CONFIG", "SET", "announce-port", "7"],
+    ];
+    for order in orders {
+        let Reply::Error(text) = answer(&mut world, 0, order) else { panic!("{order:?} is not refused") };
+        assert!(text.starts_with("ERR Failed to save config file"), "{text}");
+    }
+    let sentinel = world.sentinels[0].as_ref().unwrap();
+    assert_eq!(sentinel.masters.len(), 1);
+    assert_eq!((sentinel.masters[0].config.quorum, sentinel.settings.announce_port), (2, None));
+    world.broken[0] = false;
+    for order in orders {
+        assert_eq!(answer(&mut world, 0, order), ok(), "{order:?}");
+    }
+    let state = &world.states.as_ref().unwrap()[0];
+    assert_eq!(state.masters.len(), 1);
+    assert_eq!((state.masters[0].name.as_str(), state.settings.announce_port), ("other", Some(7)));
+}
+
+#[test]
+fn options_are_set_all_or_none() {
+    let mut world = World::alone();
+    world.run(ms(3_000));
+    let set = |world: &mut World, args: &[&str]| answer(world, 0, &[&["SENTINEL", "SET", "mymaster"], args].concat());
+    let refused = |world: &mut World, args: &[&str], text: &str| {
+        let Reply::Error(said) = set(world, args) else { panic!("{args:?} is not refused") };
+        assert!(said.contains(text), "{said}");
+        assert_eq!(world.sentinels[0].as_ref().unwrap().masters[0].config.quorum, 2);
+    };
+    refused(&mut world, &["quorum", "1", "down-after-milliseconds", "-20"], "Invalid argument '-20'");
+    refused(&mut world, &["quorum", "1", "fakeoption", "1"], "Unknown option or number of arguments");
+    refused(&mut world, &["quorum", "1", "rename-command", "PING"], "Unknown option or number of arguments");
+    refused(&mut world, &["quorum", "1", "notification-script", "/bin/true"], "denied for security reasons");
+    world.sentinels[0].as_mut().unwrap().settings.deny_scripts_reconfig = false;
+    refused(&mut world, &["quorum", "1", "notification-script", "/none"], "Notification script seems non existing");
+    assert_eq!(set(&mut world, &["notification-script", "/bin/true", "client-reconfig-script", "/bin/x"]), ok());
+    assert_eq!(set(&mut world, &["rename-command", "ping", "PONG", "auth-pass", "secret", "quorum", "1"]), ok());
+    let state = &world.states.as_ref().unwrap()[0].masters[0];
+    assert_eq!(state.renames, [("ping".to_owned(), "PONG".to_owned())]);
+    assert!(world.events.iter().all(|(_, _, event)| !event.payload.contains("secret")));
+    assert_eq!(set(&mut world, &["rename-command", "PING", "PING"]), ok());
+    assert!(world.states.as_ref().unwrap()[0].masters[0].renames.is_empty());
+}
+
+#[test]
+fn a_simulated_failure_ends_the_leader_where_it_was_asked_for() {
+    for (flag, promoted) in [("crash-after-election", false), ("crash-after-promotion", true)] {
+        let mut world = World::alone();
+        world.run(ms(5_000));
+        for n in 0..3 {
+            assert_eq!(answer(&mut world, n, &["SENTINEL", "SIMULATE-FAILURE", flag]), ok());
+        }
+        world.kill_redis(0);
+        world.run_until(ms(5_000), "the leader ends", |world| !world.exits.is_empty());
+        assert_eq!(world.exits[0].1, 99);
+        let states = world.states.as_ref().unwrap();
+        assert_eq!(states.iter().any(|state| state.masters[0].config_epoch > 0), promoted, "{flag}");
+    }
+}
+
+#[test]
+fn an_order_counts_where_most_sentinels_are_lost() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.crash_sentinel(1);
+    world.crash_sentinel(2);
+    world.run(ms(2_000));
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster"]), ok());
+    world.run_until(ms(3_000), "the order is carried out", |world| world.master().is_some_and(|master| master != 0));
+    world.run(ms(100));
+    assert_eq!(world.redis[0].paused_until, None, "the hold is released");
+}
+
+#[test]
+fn scripts_are_told_of_what_happens() {
+    let mut world = World::alone();
+    for state in world.states.as_mut().unwrap() {
+        state.masters[0].notification_script = Some("/bin/notify".into());
+        state.masters[0].client_reconfig_script = Some("/bin/reconfigure".into());
+    }
+    (0..3).for_each(|n| world.start(n));
+    world.run(ms(5_000));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    world.run(ms(2_000));
+    let master = redis_at(world.master().unwrap()).ip().to_string();
+    let old = redis_at(0).ip().to_string();
+    let argv = |request: &Request| match request {
+        Request::Start { argv, .. } => argv.clone(),
+        Request::Kill(_) => vec![],
+    };
+    for n in 0..3 {
+        let told: Vec<_> = world.scripts.iter().filter(|(by, _)| *by == n).map(|(_, request)| argv(request)).collect();
+        let switch = format!("mymaster {old} 6379 {master} 6379");
+        assert!(told.contains(&["/bin/notify", "+switch-master", &switch].map(str::to_owned).to_vec()), "{told:#?}");
+        let role = if world.events.iter().any(|(_, by, event)| *by == n && event.name == "+elected-leader") {
+            "leader"
+        } else {
+            "observer"
+        };
+        let call = ["/bin/reconfigure", "mymaster", role, "start", &old, "6379", &master, "6379"];
+        let calls: Vec<_> = told.iter().filter(|argv| argv[0] == call[0]).collect();
+        assert_eq!(calls, [&call.map(str::to_owned).to_vec()]);
+        assert!(!told.iter().any(|argv| argv[1] == "+slave"), "notices are not told");
+    }
+}
+
+#[test]
+fn hosts_are_known_by_name_where_that_is_wanted() {
+    let mut world = World::alone();
+    for state in world.states.as_mut().unwrap() {
+        state.masters[0].place.host = "host-0".into();
+        (state.settings.resolve_hostnames, state.settings.announce_hostnames) = (true, true);
+    }
+    (0..3).for_each(|n| world.start(n));
+    world.run(ms(5_000));
+    let address = |world: &mut World| answer(world, 1, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
+    let said = |host: &str| {
+        Reply::Array(vec![Reply::Bulk(Bytes::copy_from_slice(host.as_bytes())), Reply::Bulk("6379".into())])
+    };
+    assert_eq!(address(&mut world), said("host-0"));
+    assert_eq!(world.states.as_ref().unwrap()[1].masters[0].place.host, "host-0");
+    assert_eq!(world.states.as_ref().unwrap()[1].masters[0].replicas.len(), 2);
+    assert_eq!(answer(&mut world, 1, &["SENTINEL", "CONFIG", "SET", "announce-hostnames", "no"]), ok());
+    assert_eq!(address(&mut world), said(&redis_at(0).ip().to_string()));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    // One that is not known is asked for first.
+    let client = redis_at(0).ip();
+    assert_eq!(world.ask(1, client, &["SENTINEL", "MONITOR", "other", "host-2", "6379", "1"]), []);
+    world.run(ms(10));
+    assert_eq!(world.states.as_ref().unwrap()[1].masters[1].place.host, "host-2");
+    assert_eq!(world.ask(1, client, &["SENTINEL", "MONITOR", "third", "nowhere", "6379", "1"]), []);
+    world.run(ms(10));
+    let answers: Vec<_> = world.answers.values().flatten().cloned().collect();
+    let refusal = Reply::Error("ERR Invalid IP address or hostname specified".into());
+    assert_eq!(answers, [Answer::Reply(ok()), Answer::Reply(refusal)]);
+}
+
+#[test]
+fn a_master_that_was_started_anew_and_reads_its_data_for_long_is_replaced() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    for n in 0..3 {
+        let set = ["SENTINEL", "SET", "mymaster", "master-reboot-down-after-period", "2000"];
+        assert_eq!(answer(&mut world, n, &set), ok());
+    }
+    let redis = &mut world.redis[0];
+    (redis.incarnation, redis.loading, redis.lineage) = (2, true, id(9, 0, 99));
+    for replica in &mut world.redis[1..] {
+        replica.stuck = true;
+    }
+    let took = world.run_until(ms(9_000), "a new master", |world| world.master().is_some_and(|master| master != 0));
+    assert!(took > ms(2_000), "{took:?}");
+}

@@ -1,0 +1,166 @@
+//! Saves the state into `sentinel.conf`: as a whole or not at all.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use crate::config::sentinel::Document;
+use crate::cores::sentinel::State;
+
+/// Permissions of a file that was there at the start and is gone: it holds passwords.
+const MODE: u32 = 0o600;
+/// Names tried for the temporary file. More than one is taken only if somebody left them behind.
+const NAMES_MAX: u32 = 16;
+
+/// The file could not be replaced. It is as it was.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: cannot {action}: {source}", path.display())]
+pub struct SaveError {
+    /// The file.
+    pub path: PathBuf,
+    /// What was tried.
+    pub action: &'static str,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Replaces the file of `document` by one that says `state`: a temporary file beside it, synchronised, renamed, and the
+/// directory synchronised. Blocks until it is on disk. Keeps mode and owner; a link stays a link, and its target is
+/// replaced. What somebody wrote into comments meanwhile is kept.
+pub fn save(document: &Document, state: &State) -> Result<(), SaveError> {
+    let path = document.path();
+    let failed = |action| move |source| SaveError { path: path.to_owned(), action, source };
+    let (target, text, about) = match fs::canonicalize(path) {
+        Ok(target) => {
+            let about = fs::metadata(&target).map_err(failed("look at the file"))?;
+            if !about.is_file() {
+                return Err(failed("replace it")(io::Error::other("it is not a regular file")));
+            }
+            let now = fs::read(&target).map_err(failed("read the file"))?;
+            (target, document.refreshed(&now).rewritten(state), Some(about))
+        }
+        // Deleted: everything that is known of it is written anew.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), document.rewritten(state), None),
+        Err(error) => return Err(failed("find the file")(error)),
+    };
+    let (temporary, file) = beside(&target).map_err(failed("create a temporary file beside it"))?;
+    let written = write(file, &text, about.as_ref()).map_err(failed("write the temporary file"));
+    let written = written.and_then(|()| {
+        fs::rename(&temporary, &target).map_err(|error| match error.kind() {
+            // Containers are often given a single file.
+            io::ErrorKind::ResourceBusy => failed("replace a file that is mounted alone; mount its directory")(error),
+            _ => failed("replace the file")(error),
+        })
+    });
+    if written.is_err() {
+        // What is left behind would only confuse: the error itself is what matters.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    File::open(directory(&target)).and_then(|dir| dir.sync_all()).map_err(failed("synchronise its directory"))
+}
+
+fn write(mut file: File, text: &[u8], old: Option<&fs::Metadata>) -> io::Result<()> {
+    if let Some(old) = old {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+            // Only root may give a file away. The file is then its own, and stays readable for it.
+            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
+        file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
+    }
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// A new file beside `target`, which nobody else can have prepared.
+fn beside(target: &Path) -> io::Result<(PathBuf, File)> {
+    let mut count = 0;
+    loop {
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!(".{}-{count}.new", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(MODE).open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && count < NAMES_MAX => count += 1,
+            opened => return opened.map(|file| (PathBuf::from(name), file)),
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::config::sentinel::Additions;
+    use crate::cores::sentinel::{MasterState, Place};
+
+    fn document(path: &Path, text: &str) -> (Document, State) {
+        fs::write(path, text).unwrap();
+        let (document, _, state) = Document::read(path, &Additions::default(), Path::new("/")).unwrap();
+        (document, state)
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_target_of_a_link_is_replaced_and_keeps_its_mode_and_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real.conf"), directory.path().join("link.conf"));
+        symlink("real.conf", &link).unwrap();
+        let (document, mut state) = document(&link, "# mine\nport 1\n");
+        fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        let root = nix::unistd::geteuid().is_root();
+        if root {
+            std::os::unix::fs::chown(&real, Some(12), Some(34)).unwrap();
+        }
+        state.current_epoch = 7;
+        save(&document, &state).unwrap();
+        let about = fs::symlink_metadata(&real).unwrap();
+        assert_eq!(about.mode() & 0o7777, 0o640);
+        assert!(!root || (about.uid(), about.gid()) == (12, 34));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let text = fs::read_to_string(&real).unwrap();
+        assert!(text.starts_with("# mine\nport 1\n") && text.contains("sentinel current-epoch 7\n"), "{text}");
+        assert_eq!(names(directory.path()), ["link.conf", "real.conf"]);
+    }
+
+    #[test]
+    fn a_directory_in_its_place_is_an_error_and_stays_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sentinel.conf");
+        let (document, state) = document(&path, "port 1\n");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let said = save(&document, &state).unwrap_err().to_string();
+        assert!(said.contains("sentinel.conf: cannot replace it: it is not a regular file"), "{said}");
+        assert_eq!(names(directory.path()), ["sentinel.conf"]);
+        assert_eq!(names(&path), Vec::<String>::new());
+    }
+
+    #[test]
+    fn comments_written_meanwhile_are_kept_and_a_deleted_file_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sentinel.conf");
+        let (document, mut state) = document(&path, "port 1\n# old\n");
+        state.masters.push(MasterState::new("m", Place { host: "127.0.0.1".to_owned(), port: 6379 }, 2));
+        fs::write(&path, "port 1\n# new\nsentinel monitor other 127.0.0.1 1 1\nrubbish \"\n").unwrap();
+        save(&document, &state).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("port 1\n# new\nsentinel monitor m 127.0.0.1 6379 2\n# ??? rubbish \"\n"), "{text}");
+        fs::remove_file(&path).unwrap();
+        save(&document, &state).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("port 1\n# old\n") && text.contains("sentinel monitor m"), "{text}");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    }
+}
