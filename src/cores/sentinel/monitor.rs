@@ -355,8 +355,15 @@ impl Sentinel {
         match tag {
             Tag::Ping => {
                 peer.ping_sent = None;
-                peer.last_ok = now;
-                peer.silent_since = None;
+                // A sentinel that refuses this one's password cannot be asked for votes: as good as down.
+                let valid = match reply {
+                    Reply::Error(text) => text.starts_with("LOADING") || text.starts_with("MASTERDOWN"),
+                    other => other.text() == Some("PONG"),
+                };
+                if valid {
+                    peer.last_ok = now;
+                    peer.silent_since = None;
+                }
             }
             Tag::Ask(m, about) => self.opinion(p, m, about, reply, now),
             Tag::Auth
