@@ -17,7 +17,7 @@ use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::cores::sentinel::{Config, DataNode, FailoverReport, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
-use vigie::runtime::sentinel::{KIND, Order, SentinelError, Setup, run};
+use vigie::runtime::sentinel::{Door, KIND, Order, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
 use vigie::wire::frame::{Health, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 use vigie::wire::info::Info;
@@ -212,7 +212,7 @@ impl World {
         let (stop, stop_rx) = watch::channel(false);
         let journal = Journal::new();
         let store = Store::new(self.directory.path().join(format!("s-{n}")), KIND);
-        let setup = Setup { config: self.config(n), store, port: self.sentinels[n] };
+        let setup = Setup { config: self.config(n), store, port: self.sentinels[n], door: Door::default() };
         let task = tokio::spawn(run(setup, view_rx, orders_rx, post, journal.clone(), stop_rx));
         let (link, mut posted) = (self.link.clone(), posted);
         link.views.lock().unwrap().push(view);

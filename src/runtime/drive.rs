@@ -26,15 +26,57 @@ pub trait Execute<M: Machine> {
     fn execute(&mut self, output: M::Output) -> impl Future<Output = Flow<M::Input>>;
 }
 
+/// Where inputs come from.
+pub trait Inputs<I> {
+    /// The next input; none: there will never be one again. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Option<I>>;
+
+    /// The next input if one waits.
+    fn waiting(&mut self) -> Option<I>;
+}
+
+impl<I> Inputs<I> for mpsc::Receiver<I> {
+    fn next(&mut self) -> impl Future<Output = Option<I>> {
+        self.recv()
+    }
+
+    fn waiting(&mut self) -> Option<I> {
+        self.try_recv().ok()
+    }
+}
+
+/// Two queues: whatever waits in the first goes before all that waits in the second. Ends with the first.
+#[derive(Debug)]
+pub struct Lanes<I> {
+    /// What must not wait for a crowd.
+    pub first: mpsc::Receiver<I>,
+    /// What the crowd says.
+    pub second: mpsc::Receiver<I>,
+}
+
+impl<I> Inputs<I> for Lanes<I> {
+    async fn next(&mut self) -> Option<I> {
+        tokio::select! {
+            biased;
+            input = self.first.recv() => input,
+            Some(input) = self.second.recv() => Some(input),
+        }
+    }
+
+    fn waiting(&mut self) -> Option<I> {
+        self.first.try_recv().or_else(|_| self.second.try_recv()).ok()
+    }
+}
+
 /// Drives `machine` until the senders of `inputs` are gone. Cancel safe between turns only: give it a task of its own and
 /// end it by dropping the senders.
-pub async fn drive<M: Machine>(machine: &mut M, mut inputs: mpsc::Receiver<M::Input>, executor: &mut impl Execute<M>) {
+pub async fn drive<M: Machine>(machine: &mut M, mut inputs: impl Inputs<M::Input>, executor: &mut impl Execute<M>) {
     let mut out = Vec::new();
     let mut fed = Vec::new();
     loop {
         let first = tokio::select! {
             biased;
-            input = inputs.recv() => match input {
+            input = inputs.next() => match input {
                 Some(input) => Some(input),
                 None => return,
             },
@@ -43,7 +85,7 @@ pub async fn drive<M: Machine>(machine: &mut M, mut inputs: mpsc::Receiver<M::In
         let now = clock::now();
         let mut waiting = first;
         for _ in 0..INPUTS_PER_TURN {
-            let Some(input) = waiting.take().or_else(|| inputs.try_recv().ok()) else { break };
+            let Some(input) = waiting.take().or_else(|| inputs.waiting()) else { break };
             machine.handle(now, input, &mut out);
             run(machine, now, &mut out, &mut fed, executor).await;
         }
@@ -150,6 +192,21 @@ mod tests {
     #[tokio::test]
     async fn outputs_run_in_order_and_ticks_come_last() {
         assert_eq!(done(false, &["a", "vote", "b"]).await, ["a", "store", "reply", "b", "tick"]);
+    }
+
+    #[tokio::test]
+    async fn what_must_not_wait_goes_before_the_crowd() {
+        let (first, first_rx) = mpsc::channel(9);
+        let (second, second_rx) = mpsc::channel(9);
+        for input in ["a", "b", "c"] {
+            second.send(input).await.unwrap();
+        }
+        first.send("first").await.unwrap();
+        let mut disk = Disk { broken: false, done: vec![] };
+        let mut machine = Echo::default();
+        let driven = drive(&mut machine, Lanes { first: first_rx, second: second_rx }, &mut disk);
+        let _ = tokio::time::timeout(Duration::from_millis(50), driven).await;
+        assert_eq!(disk.done, ["first", "a", "b", "c", "tick"]);
     }
 
     #[tokio::test]

@@ -297,7 +297,8 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
         let (sender, receiver) = mpsc::channel(ORDERS_MAX);
         orders.0.replace(Some(sender));
         let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
-        let setup = sentinel::Setup { config: sentinel_config(&spec), store, port: spec.config.sentinel.port };
+        let (config, port) = (sentinel_config(&spec), spec.config.sentinel.port);
+        let setup = sentinel::Setup { config, store, port, door: sentinel::Door::default() };
         let Ends { view, post, journal, stop } = ends.clone();
         sentinel::run(setup, view, receiver, post, journal, stop)
     })

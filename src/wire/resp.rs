@@ -23,15 +23,86 @@ pub enum Reply {
     Null,
     /// Arrays, sets and pushes; maps with key and value alternating.
     Array(Vec<Self>),
+    /// What RESP3 has a type of its own for. Only ever sent: decoding reduces it to the others.
+    Rich(Rich),
+}
+
+/// Replies whose type RESP2 does not have. Each has a form there that clients of RESP2 expect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rich {
+    /// A map; in RESP2 an array with key and value alternating.
+    Map(Vec<(Reply, Reply)>),
+    /// A set; in RESP2 an array.
+    Set(Vec<Reply>),
+    /// A message nobody asked for; in RESP2 an array.
+    Push(Vec<Reply>),
+    /// Text for people; in RESP2 a bulk string.
+    Text(String),
+    /// A decimal number; in RESP2 a bulk string.
+    Double(String),
+    /// The null of arrays, which in RESP2 is not the null of strings.
+    NullArray,
+}
+
+/// The version of the protocol that a client has chosen by HELLO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// RESP2, what every connection begins with.
+    #[default]
+    Two,
+    /// RESP3.
+    Three,
+}
+
+impl Protocol {
+    /// 2 or 3.
+    pub fn number(self) -> i64 {
+        match self {
+            Self::Two => 2,
+            Self::Three => 3,
+        }
+    }
 }
 
 impl Reply {
+    /// A map of names to values.
+    pub fn map<K: Into<Bytes>>(pairs: impl IntoIterator<Item = (K, Self)>) -> Self {
+        Self::Rich(Rich::Map(pairs.into_iter().map(|(key, value)| (Self::Bulk(key.into()), value)).collect()))
+    }
+
+    /// A set.
+    pub fn set(elements: Vec<Self>) -> Self {
+        Self::Rich(Rich::Set(elements))
+    }
+
+    /// A message that answers nothing.
+    pub fn push(elements: Vec<Self>) -> Self {
+        Self::Rich(Rich::Push(elements))
+    }
+
+    /// Text for people.
+    pub fn prose(text: impl Into<String>) -> Self {
+        Self::Rich(Rich::Text(text.into()))
+    }
+
+    /// The same, as RESP2 has it and as a decoder gives it.
+    pub fn flat(self) -> Self {
+        let all = |elements: Vec<Self>| Self::Array(elements.into_iter().map(Self::flat).collect());
+        match self {
+            Self::Array(elements) | Self::Rich(Rich::Set(elements) | Rich::Push(elements)) => all(elements),
+            Self::Rich(Rich::Map(pairs)) => all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()),
+            Self::Rich(Rich::Text(text) | Rich::Double(text)) => Self::Bulk(text.into()),
+            Self::Rich(Rich::NullArray) => Self::Null,
+            plain @ (Self::Simple(_) | Self::Error(_) | Self::Integer(_) | Self::Bulk(_) | Self::Null) => plain,
+        }
+    }
+
     /// The text of a simple or bulk string, if it is UTF-8.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Simple(text) => Some(text),
             Self::Bulk(bytes) => std::str::from_utf8(bytes).ok(),
-            Self::Error(_) | Self::Integer(_) | Self::Null | Self::Array(_) => None,
+            Self::Error(_) | Self::Integer(_) | Self::Null | Self::Array(_) | Self::Rich(_) => None,
         }
     }
 
@@ -39,7 +110,7 @@ impl Reply {
     pub fn array(&self) -> Option<&[Self]> {
         match self {
             Self::Array(elements) => Some(elements),
-            Self::Simple(_) | Self::Error(_) | Self::Integer(_) | Self::Bulk(_) | Self::Null => None,
+            Self::Simple(_) | Self::Error(_) | Self::Integer(_) | Self::Bulk(_) | Self::Null | Self::Rich(_) => None,
         }
     }
 
@@ -48,7 +119,7 @@ impl Reply {
         match self {
             Self::Integer(number) => Some(*number),
             Self::Simple(_) | Self::Bulk(_) => self.text()?.parse().ok(),
-            Self::Error(_) | Self::Null | Self::Array(_) => None,
+            Self::Error(_) | Self::Null | Self::Array(_) | Self::Rich(_) => None,
         }
     }
 
@@ -162,19 +233,44 @@ fn bulk(bytes: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a reply in RESP2. A null is a null bulk string.
-pub fn emit(reply: &Reply, out: &mut BytesMut) {
+/// Appends a reply in the protocol that its reader has chosen.
+pub fn emit(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
     match reply {
         Reply::Simple(text) => line(b'+', text, out),
         Reply::Error(text) => line(b'-', text, out),
         Reply::Integer(number) => line(b':', &number.to_string(), out),
         Reply::Bulk(bytes) => bulk(bytes, out),
-        Reply::Null => out.extend_from_slice(b"$-1\r\n"),
-        Reply::Array(elements) => {
-            line(b'*', &elements.len().to_string(), out);
-            elements.iter().for_each(|element| emit(element, out));
-        }
+        Reply::Null => out.extend_from_slice(if protocol == Protocol::Three { b"_\r\n" } else { b"$-1\r\n" }),
+        Reply::Array(elements) => aggregate(b'*', elements, protocol, out),
+        Reply::Rich(rich) => match (rich, protocol) {
+            (Rich::Set(elements) | Rich::Push(elements), Protocol::Two) => aggregate(b'*', elements, protocol, out),
+            (Rich::Set(elements), Protocol::Three) => aggregate(b'~', elements, protocol, out),
+            (Rich::Push(elements), Protocol::Three) => aggregate(b'>', elements, protocol, out),
+            (Rich::Map(pairs), _) => {
+                let (kind, count) = if protocol == Protocol::Three { (b'%', 1) } else { (b'*', 2) };
+                line(kind, &(pairs.len() * count).to_string(), out);
+                for (key, value) in pairs {
+                    emit(key, protocol, out);
+                    emit(value, protocol, out);
+                }
+            }
+            (Rich::Text(text) | Rich::Double(text), Protocol::Two) => bulk(text.as_bytes(), out),
+            (Rich::Double(text), Protocol::Three) => line(b',', text, out),
+            (Rich::Text(text), Protocol::Three) => {
+                line(b'=', &(text.len() + 4).to_string(), out);
+                out.extend_from_slice(b"txt:");
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            (Rich::NullArray, Protocol::Two) => out.extend_from_slice(b"*-1\r\n"),
+            (Rich::NullArray, Protocol::Three) => out.extend_from_slice(b"_\r\n"),
+        },
     }
+}
+
+fn aggregate(kind: u8, elements: &[Reply], protocol: Protocol, out: &mut BytesMut) {
+    line(kind, &elements.len().to_string(), out);
+    elements.iter().for_each(|element| emit(element, protocol, out));
 }
 
 /// A line end inside a simple string would start a new value.
@@ -184,14 +280,72 @@ fn line(kind: u8, text: &str, out: &mut BytesMut) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A quote of an inline command that is not closed, or not followed by a blank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unbalanced quotes in request")]
+pub struct UnbalancedQuotes;
+
 /// Takes one inline command (words parted by blanks, ended by LF) off `data`, if it holds a whole line.
-/// Quoting is not understood: who needs it sends RESP.
-pub fn inline(data: &mut BytesMut) -> Option<Vec<Bytes>> {
+pub fn inline(data: &mut BytesMut) -> Option<Result<Vec<Bytes>, UnbalancedQuotes>> {
     let end = data.iter().position(|byte| *byte == b'\n')?;
-    let line = data.split_to(end).freeze();
+    let line = data.split_to(end);
     data.advance(1);
-    let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    Some(words.map(|word| line.slice_ref(word)).collect())
+    Some(split(&line))
+}
+
+/// Parts a line at its blanks as a shell would: `"…"` holds blanks and the escapes `\n \r \t \b \a \xHH`, `'…'` holds all
+/// but `\'` as it is.
+pub fn split(line: &[u8]) -> Result<Vec<Bytes>, UnbalancedQuotes> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_ascii_start();
+    while !rest.is_empty() {
+        let mut word = Vec::new();
+        while let Some((byte, behind)) = rest.split_first().filter(|(byte, _)| !byte.is_ascii_whitespace()) {
+            rest = match byte {
+                b'"' => quoted(behind, b'"', &mut word)?,
+                b'\'' => quoted(behind, b'\'', &mut word)?,
+                other => {
+                    word.push(*other);
+                    behind
+                }
+            };
+        }
+        words.push(Bytes::from(word));
+        rest = rest.trim_ascii_start();
+    }
+    Ok(words)
+}
+
+/// Takes in what stands between quotes, behind the first one; what follows the last one.
+fn quoted<'a>(mut rest: &'a [u8], quote: u8, word: &mut Vec<u8>) -> Result<&'a [u8], UnbalancedQuotes> {
+    let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    loop {
+        let (byte, used) = match *rest {
+            [end, ref behind @ ..] if end == quote => {
+                let closed = behind.first().is_none_or(u8::is_ascii_whitespace);
+                return if closed { Ok(behind) } else { Err(UnbalancedQuotes) };
+            }
+            [b'\\', b'\'', ..] if quote == b'\'' => (b'\'', 2),
+            [b'\\', b'x', high, low, ..] if quote == b'"' && hex(high).is_some() && hex(low).is_some() => {
+                (hex(high).unwrap_or(0) * 16 + hex(low).unwrap_or(0), 4)
+            }
+            [b'\\', escaped, ..] if quote == b'"' => {
+                let byte = match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'a' => 7,
+                    other => other,
+                };
+                (byte, 2)
+            }
+            [byte, ..] => (byte, 1),
+            [] => return Err(UnbalancedQuotes),
+        };
+        word.push(byte);
+        rest = &rest[used..];
+    }
 }
 
 #[cfg(test)]
@@ -229,17 +383,61 @@ mod tests {
             Reply::Array(vec![]),
         ]);
         let mut out = BytesMut::new();
-        emit(&reply, &mut out);
+        emit(&reply, Protocol::Two, &mut out);
+        assert_eq!(all(&out), std::slice::from_ref(&reply));
+        out.clear();
+        emit(&reply, Protocol::Three, &mut out);
         assert_eq!(all(&out), [reply]);
     }
 
     #[test]
+    fn rich_replies_have_a_form_in_each_protocol() {
+        let one = || vec![Reply::Integer(1)];
+        for (reply, two, three) in [
+            (Reply::map([("k", Reply::Null)]), "*2\r\n$1\r\nk\r\n$-1\r\n", "%1\r\n$1\r\nk\r\n_\r\n"),
+            (Reply::set(one()), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
+            (Reply::push(one()), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),
+            (Reply::prose("a\n"), "$2\r\na\n\r\n", "=6\r\ntxt:a\n\r\n"),
+            (Reply::Rich(Rich::Double("0.5".into())), "$3\r\n0.5\r\n", ",0.5\r\n"),
+            (Reply::Rich(Rich::NullArray), "*-1\r\n", "_\r\n"),
+        ] {
+            for (protocol, expected) in [(Protocol::Two, two), (Protocol::Three, three)] {
+                let mut out = BytesMut::new();
+                emit(&reply, protocol, &mut out);
+                assert_eq!(std::str::from_utf8(&out).unwrap(), expected);
+            }
+            let mut out = BytesMut::new();
+            emit(&reply, Protocol::Two, &mut out);
+            assert_eq!(all(&out), [reply.flat()]);
+        }
+    }
+
+    #[test]
     fn inline_commands_are_split() {
+        let words =
+            |words: &[&'static str]| Some(Ok(words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect()));
         let mut data = BytesMut::from(&b"PING\r\n\nECHO  x\n"[..]);
-        assert_eq!(inline(&mut data), Some(vec![Bytes::from_static(b"PING")]));
-        assert_eq!(inline(&mut data), Some(vec![]));
-        assert_eq!(inline(&mut data), Some(vec![Bytes::from_static(b"ECHO"), Bytes::from_static(b"x")]));
+        assert_eq!(inline(&mut data), words(&["PING"]));
+        assert_eq!(inline(&mut data), words(&[]));
+        assert_eq!(inline(&mut data), words(&["ECHO", "x"]));
         assert_eq!(inline(&mut data), None);
+    }
+
+    #[test]
+    fn quotes_of_inline_commands_are_those_of_redis() {
+        let words =
+            |line: &str| split(line.as_bytes()).map(|words| words.iter().map(|word| lossy(word)).collect::<Vec<_>>());
+        for (line, expected) in [
+            (r#"a "b c" 'd e'"#, &["a", "b c", "d e"][..]),
+            (r#"a"b c" """#, &["ab c", ""]),
+            (r#""\x41\n\t\q\"" '\'\n'"#, &["A\n\tq\"", "'\\n"]),
+            (r#""\xZZ""#, &["xZZ"]),
+        ] {
+            assert_eq!(words(line), Ok(expected.iter().map(|word| (*word).to_owned()).collect()), "{line}");
+        }
+        for wrong in [r#""a"#, r#""a"b"#, "'a", "a'", r#""\"#] {
+            assert_eq!(words(wrong), Err(UnbalancedQuotes), "{wrong}");
+        }
     }
 
     proptest::proptest! {
@@ -247,6 +445,11 @@ mod tests {
         fn garbage_never_panics(data in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let (mut data, mut decoder) = (BytesMut::from(&data[..]), Decoder::new(Limits::CONTROL));
             while let Ok(Some(_)) = decoder.next(&mut data) {}
+        }
+
+        #[test]
+        fn garbage_of_quotes_never_panics(line in "[a '\"x4\\\\]{0,40}") {
+            let _ = split(line.as_bytes());
         }
 
         #[test]

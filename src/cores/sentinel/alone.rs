@@ -96,6 +96,10 @@ impl Sentinel {
             Some(Change::Settings(settings)) => state.settings = (**settings).clone(),
             Some(Change::Nothing) | None => {}
         }
+        // Those of an ACL file are not in this one.
+        if let Some(acl) = self.acl() {
+            state.settings.users = if acl.has_file { Vec::new() } else { acl.lines() };
+        }
         state
     }
 

@@ -8,64 +8,74 @@ use crate::base::{Epoch, Instant, Place, RunId};
 use crate::wire::resp::Reply;
 
 pub(super) use super::session::arity;
-use super::session::{bulk, error, lower, simple, text};
-use super::{Answer, ClientId, Output, Sentinel, render};
+use super::session::{Replies, bulk, error, lower, nothing, simple, text};
+use super::table::Spec;
+use super::{Answer, ClientId, Output, Sentinel};
 
 impl Sentinel {
     pub(super) fn command(&mut self, client: ClientId, args: &[Bytes], now: Instant) {
-        let Some((word, rest)) = args.split_first() else { return };
-        let Some(session) = self.clients.get(&client) else { return };
-        let name = lower(word);
-        let subscribed = !session.channels.is_empty() || !session.patterns.is_empty();
-        let any_time = ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "quit", "reset"];
-        if subscribed && !any_time.contains(&name.as_str()) {
-            let shown = text(word);
-            let refusal = format!(
-                "ERR Can't execute '{shown}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
-                 this context"
-            );
-            self.free.push(Output::Respond(client, error(refusal)));
-            return;
+        let Some(session) = self.clients.get_mut(&client) else { return };
+        session.last_at = now;
+        if session.replies == Replies::SkipNext {
+            session.replies = Replies::Skipping;
+            self.desk.skipping = Some(client);
         }
-        if name == "sentinel" && rest.first().is_some_and(|word| word.eq_ignore_ascii_case(b"is-master-down-by-addr")) {
-            return self.answer_is_master_down(client, rest, now);
+        self.desk.commands += 1;
+        self.desk.pace.count(now, 1);
+        // A browser that was made to talk to this port: what follows are words of others in its user's name.
+        if args.first().is_some_and(|word| word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:")) {
+            return self.kill(client);
         }
-        let answer = match name.as_str() {
-            "ping" => Self::ping(subscribed, rest),
-            "auth" => self.auth(client, rest),
-            "hello" => self.hello_command(client, rest),
-            "info" => self.info_command(rest, now),
-            "role" => self.role_command(),
-            "subscribe" | "psubscribe" | "unsubscribe" | "punsubscribe" => self.subscribe(client, &name, rest),
-            "publish" => self.publish_command(client, rest, now),
-            "client" => self.client_command(client, rest),
-            "command" => Self::command_command(rest),
-            "quit" => return self.quit(client),
-            "reset" => self.reset(client),
-            "shutdown" => error("ERR SHUTDOWN is not supported: vigie itself starts and stops its sentinel"),
-            "sentinel" => match self.sentinel_command(client, rest, now) {
-                Some(answer) => answer,
-                None => return,
-            },
-            _ => {
-                let shown: Vec<String> =
-                    rest.iter().take(4).map(|arg| format!("'{}' ", text(&arg[..arg.len().min(64)]))).collect();
-                let word = text(&word[..word.len().min(64)]);
-                error(format!("ERR unknown command '{word}', with args beginning with: {}", shown.concat()))
-            }
+        let answer = match self.admit(client, args, now) {
+            Ok(spec) => self.give(client, spec, args, now),
+            Err(refusal) => error(refusal),
         };
-        self.free.push(Output::Respond(client, answer));
+        self.desk.errors += u64::from(matches!(answer, Answer::Reply(Reply::Error(_))));
+        if answer != nothing() {
+            self.free.push(Output::Respond(client, answer));
+        }
+    }
+
+    /// Carries out a command that may be given.
+    fn give(&mut self, client: ClientId, spec: &Spec, args: &[Bytes], now: Instant) -> Answer {
+        let rest = args.get(1..).unwrap_or_default();
+        let behind = rest.get(1..).unwrap_or_default();
+        let (name, sub) = spec.meaning().split_once('|').unwrap_or((spec.name, ""));
+        match (name, sub) {
+            ("acl" | "client" | "command" | "sentinel", "help") => Self::help(name),
+            ("acl", _) => self.acl_command(client, sub, behind, now),
+            ("client", _) => self.client_command(client, sub, behind, now),
+            ("command", "") => Self::command_all(),
+            ("command", _) => Self::command_command(sub, behind),
+            ("sentinel", "is-master-down-by-addr") => {
+                self.answer_is_master_down(client, rest, now);
+                nothing()
+            }
+            ("sentinel", _) => {
+                let words: Vec<Bytes> = std::iter::once(Bytes::from(sub)).chain(behind.iter().cloned()).collect();
+                self.sentinel_command(client, &words, now).unwrap_or_else(nothing)
+            }
+            ("ping", _) => self.ping(client, rest),
+            ("auth", _) => self.auth(client, rest, now),
+            ("hello", _) => self.hello_command(client, rest, now),
+            ("info", _) => self.info_command(client, rest),
+            ("role", _) => self.role_command(),
+            ("subscribe" | "psubscribe" | "unsubscribe" | "punsubscribe", _) => self.subscribe(client, name, rest),
+            ("publish", _) => self.publish_command(rest, now),
+            ("quit", _) => {
+                self.quit(client);
+                nothing()
+            }
+            ("reset", _) => self.reset(client, now),
+            ("shutdown", _) => self.shutdown(rest, now),
+            _ => error(format!("ERR '{}' is not offered", spec.name)),
+        }
     }
 
     /// None: it is answered later.
     fn sentinel_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Option<Answer> {
         let Some((word, rest)) = args.split_first() else { return Some(arity("sentinel")) };
         let name = lower(word);
-        let changes = ["monitor", "remove", "set", "reset", "debug", "flushconfig", "simulate-failure", "failover"];
-        let changes = changes.contains(&name.as_str()) || name == "config" && !is_get(rest);
-        if changes && !self.trusted(client) {
-            return Some(error("NOAUTH Authentication required."));
-        }
         match name.as_str() {
             "monitor" => return self.monitor_command(client, rest, now),
             "remove" => return self.remove_command(client, rest),
@@ -144,10 +154,6 @@ impl Sentinel {
                 }
                 _ => arity("sentinel|switchover"),
             },
-            "help" => {
-                let lines = render::HELP.iter().map(|line| Reply::Simple((*line).to_owned())).collect();
-                Answer::Reply(Reply::Array(lines))
-            }
             "myid" => arity("sentinel|myid"),
             _ => error(format!("ERR unknown subcommand '{}'. Try SENTINEL HELP.", text(word))),
         }
@@ -195,20 +201,5 @@ impl Sentinel {
         } else {
             error(format!("NOQUORUM {usable} usable Sentinels. {}", faults.join(". ")))
         }
-    }
-}
-
-fn is_get(args: &[Bytes]) -> bool {
-    args.first().is_some_and(|word| word.eq_ignore_ascii_case(b"get"))
-}
-
-impl Sentinel {
-    fn info_command(&self, sections: &[Bytes], now: Instant) -> Answer {
-        let wanted: Vec<String> = sections.iter().map(|section| lower(section)).collect();
-        let all =
-            wanted.is_empty() || wanted.iter().any(|name| matches!(name.as_str(), "all" | "default" | "everything"));
-        let parts = render::SECTIONS.iter().filter(|name| all || wanted.iter().any(|one| one == *name));
-        let parts: Vec<String> = parts.map(|name| self.info_section(name, now)).collect();
-        Answer::Reply(bulk(parts.join("\r\n")))
     }
 }

@@ -60,7 +60,7 @@ impl Sentinel {
     /// Publishes an event: to the journal, and to every client that has subscribed to its name.
     pub(super) fn publish(&mut self, event: Event) {
         let (channel, payload) = (event.name.as_bytes(), Bytes::from(event.payload.clone()));
-        let message = |words: Vec<Bytes>| Answer::Reply(Reply::Array(words.into_iter().map(Reply::Bulk).collect()));
+        let message = |words: Vec<Bytes>| Answer::Reply(Reply::push(words.into_iter().map(Reply::Bulk).collect()));
         let name = Bytes::from_static(event.name.as_bytes());
         for (id, client) in &self.clients {
             if client.channels.contains(channel) {

@@ -18,14 +18,20 @@
 //!
 //! Only the set of sentinels in the file votes. Who the voters are is configuration; their run ids are learned.
 
+mod access;
+mod acl;
 mod admin;
 mod alone;
+mod ask;
+mod clients;
 mod command;
+mod describe;
 mod durable;
 mod event;
 mod failover;
 mod glob;
 mod heal;
+mod info;
 mod instance;
 mod monitor;
 pub mod names;
@@ -37,10 +43,15 @@ mod select;
 mod session;
 mod state;
 mod switchover;
+mod table;
 mod timers;
+mod users;
 pub mod why;
 
 pub use crate::base::Place;
+pub use access::Access;
+pub use acl::{Acl, AclError, Fault};
+pub use ask::{Fact, Question, Sockets, Usage};
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
@@ -57,8 +68,9 @@ use bytes::Bytes;
 
 use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId, Secret};
 use crate::wire::frame::{Decision, RedisFacts, SentinelFacts};
-use crate::wire::resp::Reply;
+use crate::wire::resp::{Protocol, Reply};
 
+use access::Desk;
 use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
 use names::Names;
@@ -199,14 +211,16 @@ pub enum Input {
     Reply(LinkId, Tag, Reply),
     /// A message on the hello channel of a redis.
     Message(LinkId, Bytes),
-    /// A client has connected from that address.
-    ClientCame(ClientId, IpAddr),
+    /// A client has connected.
+    ClientCame(ClientId, Sockets),
     /// A client is gone.
     ClientGone(ClientId),
     /// A client has sent what is no command; why in words. Nothing more comes from it.
     Garbage(ClientId, String),
     /// A client's command, at least one word.
     Command(ClientId, Vec<Bytes>),
+    /// The answer to an [`Output::Ask`], before any other command of that client.
+    Told(ClientId, Fact),
     /// What the peer link says of a node, whenever it changes.
     Facts(Box<NodeFacts>),
     /// What became of the last [`Output::Store`]; before any other input.
@@ -277,8 +291,14 @@ pub enum Output {
     Store(Record),
     /// Answer a client, or send it a message it has subscribed to.
     Respond(ClientId, Answer),
+    /// Answers to the client, from here on, are in that protocol.
+    Protocol(ClientId, Protocol),
     /// Close the client's connection once it has what it was answered.
     Dismiss(ClientId),
+    /// Close the client's connection at once.
+    Kill(ClientId),
+    /// A command of the client waits for a fact: to be fed as [`Input::Told`] before the next input.
+    Ask(ClientId, Question),
     /// This sentinel's facts have changed.
     Post(Box<SentinelFacts>),
     /// What keeps the sentinel from its work has changed.
@@ -345,8 +365,6 @@ pub struct FailoverReport {
 pub struct Sentinel {
     membership: Membership,
     settings: Settings,
-    password: Option<Secret>,
-    trusted: Vec<IpAddr>,
     id: RunId,
     /// The highest epoch seen.
     current_epoch: Epoch,
@@ -370,6 +388,7 @@ pub struct Sentinel {
     /// All sentinels known but this one.
     peers: Vec<Peer>,
     clients: BTreeMap<ClientId, session::Client>,
+    desk: Desk,
     /// Whose each link is, and the own address on it, once it is up.
     links: BTreeMap<LinkId, (Owner, Option<IpAddr>)>,
     links_made: u32,
@@ -460,8 +479,6 @@ impl Sentinel {
         Self {
             membership: config.membership.clone(),
             settings: config.settings.clone(),
-            password: config.password.clone(),
-            trusted: config.trusted.clone(),
             id,
             current_epoch,
             retired: Vec::new(),
@@ -479,6 +496,7 @@ impl Sentinel {
             masters: Vec::new(),
             peers: Vec::new(),
             clients: BTreeMap::new(),
+            desk: Desk::new(Access::Cluster { password: config.password.clone(), trusted: config.trusted.clone() }),
             links: BTreeMap::new(),
             links_made: 0,
             ids_made: 0,
@@ -579,16 +597,6 @@ impl Sentinel {
         !self.hears_majority() && nodes.iter().filter(|node| node.auth_failed).count() * 2 >= nodes.len()
     }
 
-    /// The own port for clients and sentinels.
-    fn port(&self) -> u16 {
-        match &self.membership {
-            Membership::Voters { me, all } => {
-                all.iter().find(|voter| voter.name == *me).map_or(0, |voter| voter.address.port())
-            }
-            Membership::Discovered { port } => *port,
-        }
-    }
-
     fn me(&self) -> RunId {
         self.id
     }
@@ -641,7 +649,7 @@ impl Sentinel {
 
     fn take_in(&mut self, now: Instant, input: Input) {
         match &input {
-            Input::Tick | Input::ClientCame(..) | Input::ClientGone(_) | Input::Garbage(..) => {}
+            Input::Tick | Input::ClientCame(..) | Input::ClientGone(_) | Input::Garbage(..) | Input::Told(..) => {}
             Input::LinkUp(link, _) | Input::LinkDown(link, _) | Input::Reply(link, ..) | Input::Message(link, _) => {
                 match self.links.get(link).map(|(owner, _)| *owner) {
                     Some(Owner::Command(id, _) | Owner::PubSub(id, _)) => {
@@ -668,7 +676,7 @@ impl Sentinel {
             Input::LinkDown(link, reason) => self.link_down(link, &reason, now),
             Input::Reply(link, tag, reply) => self.reply(link, tag, &reply, now),
             Input::Message(link, payload) => self.hello_heard(link, &payload, now),
-            Input::ClientCame(client, address) => self.client_came(client, address),
+            Input::ClientCame(client, sockets) => self.client_came(client, sockets, now),
             Input::ClientGone(client) => self.client_gone(client),
             Input::Garbage(client, why) => {
                 // Behind the answers to what came before it.
@@ -676,6 +684,7 @@ impl Sentinel {
                 self.free.push(Output::Respond(client, Answer::Reply(error)));
             }
             Input::Command(client, args) => self.command(client, &args, now),
+            Input::Told(client, fact) => self.told(client, fact, now),
             Input::Facts(facts) => self.facts(*facts, now),
             Input::Stored(Ok(())) => self.stored(now),
             Input::ScriptChecked(path, executable) => self.script_checked(&path, executable),
@@ -729,6 +738,7 @@ impl Sentinel {
 
     /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
     fn flush(&mut self, out: &mut Vec<Output>) {
+        self.hold_tongue();
         out.append(&mut self.free);
         if self.change_is_ready() || self.dirty && !self.fenced.is_empty() {
             self.dirty = false;

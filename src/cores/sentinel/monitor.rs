@@ -355,8 +355,15 @@ impl Sentinel {
         match tag {
             Tag::Ping => {
                 peer.ping_sent = None;
-                peer.last_ok = now;
-                peer.silent_since = None;
+                // A sentinel that refuses this one's password cannot be asked for votes: as good as down.
+                let valid = match reply {
+                    Reply::Error(text) => text.starts_with("LOADING") || text.starts_with("MASTERDOWN"),
+                    other => other.text() == Some("PONG"),
+                };
+                if valid {
+                    peer.last_ok = now;
+                    peer.silent_since = None;
+                }
             }
             Tag::Ask(m, about) => self.opinion(p, m, about, reply, now),
             Tag::Auth
@@ -375,7 +382,9 @@ impl Sentinel {
         let refused = match reply {
             // A server without any password takes everybody.
             Reply::Error(text) => !text.contains("without any password"),
-            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => false,
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
+                false
+            }
         };
         self.set_auth_failed(m, n, refused);
     }
@@ -400,7 +409,9 @@ impl Sentinel {
         let error = match reply {
             Reply::Error(text) => text.split(' ').next().unwrap_or(""),
             Reply::Simple(text) if text == "PONG" => "",
-            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => "no PONG",
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
+                "no PONG"
+            }
         };
         match error {
             "" | "LOADING" | "MASTERDOWN" => {

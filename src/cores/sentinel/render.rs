@@ -1,6 +1,5 @@
 //! What clients read of instances: field names and order are those of redis-sentinel, since programs read them by place.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,56 +15,6 @@ use super::{Answer, Sentinel};
 /// The version whose protocol is spoken; clients decide by it what they may ask.
 pub(super) const REDIS_VERSION: &str = "7.0.15";
 
-/// What `COMMAND LIST` lists.
-pub(super) const COMMANDS: &[&str] = &[
-    "auth",
-    "client",
-    "command",
-    "hello",
-    "info",
-    "ping",
-    "psubscribe",
-    "publish",
-    "punsubscribe",
-    "quit",
-    "reset",
-    "role",
-    "sentinel",
-    "shutdown",
-    "subscribe",
-    "unsubscribe",
-];
-
-/// Sections of INFO.
-pub(super) const SECTIONS: &[&str] = &["server", "clients", "sentinel"];
-
-/// What `SENTINEL HELP` says.
-pub(super) const HELP: &[&str] = &[
-    "SENTINEL <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "CKQUORUM <master-name>",
-    "    Whether the quorum and the majority for a failover can be reached.",
-    "FAILOVER <master-name>",
-    "    Hand over to the best replica.",
-    "GET-MASTER-ADDR-BY-NAME <master-name>",
-    "    IP address and port of the master.",
-    "IS-MASTER-DOWN-BY-ADDR <ip> <port> <current-epoch> <runid>",
-    "    Whether this sentinel finds it down, and its vote.",
-    "MASTER <master-name>",
-    "    State of the master.",
-    "MASTERS",
-    "    State of all masters.",
-    "MYID",
-    "    The id of this sentinel.",
-    "REPLICAS <master-name>",
-    "    State of the replicas.",
-    "SENTINELS <master-name>",
-    "    State of the other sentinels.",
-    "SWITCHOVER <master-name> [<node>]",
-    "    Hand over to that node, or to the best replica, and answer when it is done: from, to, epoch, pause in us.",
-    "HELP",
-    "    Prints this help.",
-];
-
 fn ms(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
@@ -74,13 +23,12 @@ fn age(now: Instant, at: Option<Instant>) -> String {
     at.map_or_else(|| "0".to_owned(), |at| ms(now.since(at)))
 }
 
-/// Field and value, alternating.
-struct Map(Vec<Reply>);
+/// Fields and their values.
+struct Map(Vec<(&'static str, Reply)>);
 
 impl Map {
     fn put(&mut self, field: &'static str, value: impl Into<String>) {
-        self.0.push(Reply::Bulk(field.into()));
-        self.0.push(Reply::Bulk(value.into().into()));
+        self.0.push((field, Reply::Bulk(value.into().into())));
     }
 }
 
@@ -120,7 +68,7 @@ impl Sentinel {
 
     pub(super) fn master_map(&self, m: usize, now: Instant) -> Reply {
         let (n, master) = (self.master_at(m), &self.masters[m]);
-        let mut map = Map(Vec::with_capacity(48));
+        let mut map = Map(Vec::with_capacity(24));
         let mut flags = vec![];
         if master.nodes[n].down_since.is_some() {
             flags.push("s_down");
@@ -152,7 +100,7 @@ impl Sentinel {
         ] {
             script.iter().for_each(|path| map.put(field, path.clone()));
         }
-        Reply::Array(map.0)
+        Reply::map(map.0)
     }
 
     /// Replicas that want to be listed.
@@ -189,7 +137,7 @@ impl Sentinel {
             Reconf::InProgress(_) => flags.push("reconf_inprog"),
             Reconf::Done => flags.push("reconf_done"),
         }
-        let mut map = Map(Vec::with_capacity(48));
+        let mut map = Map(Vec::with_capacity(24));
         self.node_head(&mut map, m, n, &flags.join(","), now);
         let info = node.info.as_ref();
         let down = self.candidate(m, n, now).link_down;
@@ -200,7 +148,7 @@ impl Sentinel {
         map.put("slave-priority", info.and_then(|info| info.slave_priority).unwrap_or(100).to_string());
         map.put("slave-repl-offset", info.and_then(|info| info.slave_repl_offset).unwrap_or(0).to_string());
         map.put("replica-announced", if info.is_none_or(|info| info.replica_announced) { "1" } else { "0" });
-        Reply::Array(map.0)
+        Reply::map(map.0)
     }
 
     pub(super) fn sentinel_maps(&self, m: usize, now: Instant) -> Reply {
@@ -221,7 +169,7 @@ impl Sentinel {
         if opinion.down.is_some_and(|(_, down)| down) {
             flags.push("master_down");
         }
-        let mut map = Map(Vec::with_capacity(32));
+        let mut map = Map(Vec::with_capacity(16));
         map.put("name", id.clone());
         map.put("ip", self.told_host(peer.host.as_deref(), peer.address));
         map.put("port", peer.address.port().to_string());
@@ -242,7 +190,7 @@ impl Sentinel {
         let vote = facts.and_then(|facts| facts.vote).or(opinion.vote);
         map.put("voted-leader", vote.map_or_else(|| "?".to_owned(), |(leader, _)| leader.to_string()));
         map.put("voted-leader-epoch", vote.map_or(0, |(_, epoch)| epoch).to_string());
-        Reply::Array(map.0)
+        Reply::map(map.0)
     }
 
     /// `SENTINEL INFO-CACHE name …`: of each such master, what it and its replicas last said, and how long ago.
@@ -262,37 +210,16 @@ impl Sentinel {
         Answer::Reply(Reply::Array(found))
     }
 
-    pub(super) fn info_section(&self, name: &str, now: Instant) -> String {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = match name {
-            "server" => {
-                let up = now.since(self.started_at).as_secs();
-                let port = self.port();
-                write!(
-                    text,
-                    "# Server\r\nredis_version:{REDIS_VERSION}\r\nvigie_version:{}\r\nredis_mode:sentinel\r\nrun_id:{}\r\n\
-                     tcp_port:{port}\r\nuptime_in_seconds:{up}\r\nuptime_in_days:{}\r\n",
-                    env!("CARGO_PKG_VERSION"),
-                    self.me(),
-                    up / 86_400,
-                )
-            }
-            "clients" => {
-                write!(text, "# Clients\r\nconnected_clients:{}\r\nmaxclients:10000\r\n", self.clients.len())
-            }
-            _ => write!(
-                text,
-                "# Sentinel\r\nsentinel_masters:{}\r\nsentinel_tilt:0\r\nsentinel_tilt_since_seconds:-1\r\n\
-                 sentinel_running_scripts:{}\r\nsentinel_scripts_queue_length:{}\r\nsentinel_simulate_failure_flags:{}\r\n{}",
-                self.masters.len(),
-                self.scripts.running(),
-                self.scripts.queue_length(),
-                u8::from(self.simulated.after_election) | u8::from(self.simulated.after_promotion) << 1,
-                (0..self.masters.len()).map(|m| self.info_master(m)).collect::<String>(),
-            ),
-        };
-        text
+    pub(super) fn info_sentinel(&self) -> String {
+        format!(
+            "# Sentinel\r\nsentinel_masters:{}\r\nsentinel_tilt:0\r\nsentinel_tilt_since_seconds:-1\r\n\
+             sentinel_running_scripts:{}\r\nsentinel_scripts_queue_length:{}\r\nsentinel_simulate_failure_flags:{}\r\n{}",
+            self.masters.len(),
+            self.scripts.running(),
+            self.scripts.queue_length(),
+            u8::from(self.simulated.after_election) | u8::from(self.simulated.after_promotion) << 1,
+            (0..self.masters.len()).map(|m| self.info_master(m)).collect::<String>(),
+        )
     }
 
     fn info_master(&self, m: usize) -> String {

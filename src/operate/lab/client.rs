@@ -310,7 +310,7 @@ async fn connect(plan: &Plan) -> Result<Connection, String> {
 fn refusal(reply: &Reply) -> String {
     match reply {
         Reply::Error(text) => text.clone(),
-        Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => {
+        Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
             format!("unexpected reply {reply:?}")
         }
     }
@@ -394,7 +394,12 @@ async fn read_batch(plan: &Plan, connection: &mut Connection, batch: &[Ack]) -> 
             match connection.replies.next().await.map_err(|error| failure(&error, "GET"))? {
                 Reply::Error(text) => return Err(text),
                 reply if reply.text() == Some(ack.number.to_string().as_str()) => {}
-                Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => {
+                Reply::Simple(_)
+                | Reply::Integer(_)
+                | Reply::Bulk(_)
+                | Reply::Null
+                | Reply::Array(_)
+                | Reply::Rich(_) => {
                     missing.push(*ack);
                 }
             }

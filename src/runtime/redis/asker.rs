@@ -167,7 +167,7 @@ impl Link {
 fn error(reply: &Reply) -> Option<&str> {
     match reply {
         Reply::Error(text) => Some(text),
-        Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) => None,
+        Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => None,
     }
 }
 

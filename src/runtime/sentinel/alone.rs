@@ -1,18 +1,20 @@
 //! A Sentinel without a cluster file: what `sentinel.conf` says is all it knows, and all it remembers.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use super::Keep;
 use super::bind::{self, ListenError};
 use super::file::{self, SaveError};
+use super::teller::Teller;
+use super::{Door, Keep};
 use crate::config::sentinel::{Document, Process};
 use crate::cores::cluster::View;
-use crate::cores::sentinel::{Config, Membership, Sentinel, State};
+use crate::cores::sentinel::{Acl, Config, Membership, Sentinel, State};
 use crate::runtime::clock;
 use crate::runtime::journal::Journal;
 
@@ -36,6 +38,14 @@ pub enum AloneError {
     /// Its state cannot be saved. Without that it could vote twice in an epoch.
     #[error("WARNING: Sentinel was not able to save the new configuration on disk!!!: {0}. Exiting...")]
     Save(#[from] SaveError),
+    /// The users of its file cannot be read.
+    #[error("{path}: {fault}", path = path.display())]
+    Users {
+        /// The configuration file, or the ACL file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
     /// The system gave it no socket, or no random number.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -50,6 +60,7 @@ pub async fn run_alone(
     stop: watch::Receiver<bool>,
 ) -> Result<(), AloneError> {
     let Alone { process, document, mut state } = alone;
+    let door = door(&process, &document, &state)?;
     let listeners: Vec<TcpListener> =
         bind::listen(&process)?.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>()?;
     tracing::info!("Running mode=sentinel, port={}.", process.port);
@@ -77,6 +88,31 @@ pub async fn run_alone(
     let (_, view) = watch::channel(Arc::new(View { at: clock::now(), me: 0, nodes: Vec::new() }));
     let (_, orders) = mpsc::channel(1);
     let (post, _) = mpsc::channel(1);
-    super::operate(machine, Vec::new(), listeners, Keep::File(document), (view, orders, post), journal, stop).await;
+    let teller = Teller::new(process.port, door.config_file.as_deref(), door.acl_file.clone());
+    let machine = super::let_in(machine, door);
+    super::operate(machine, Vec::new(), listeners, Keep::File(document), teller, (view, orders, post), journal, stop)
+        .await;
     Ok(())
+}
+
+/// Who is let in: the users of the ACL file, if there is one, else those of the configuration file.
+fn door(process: &Process, document: &Document, state: &State) -> Result<Door, AloneError> {
+    let (path, acl) = match &process.acl_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let acl = text.map_err(|error| error.to_string());
+            (path.as_path(), acl.and_then(|text| Acl::from_file_text(&text).map_err(|error| error.to_string())))
+        }
+        None => {
+            let settings = &state.settings;
+            let acl = Acl::from_lines(&settings.users, settings.require_pass.as_ref());
+            (document.path(), acl.map_err(|error| format!("of its 'user' lines, {error}")))
+        }
+    };
+    Ok(Door {
+        acl: Some(acl.map_err(|fault| AloneError::Users { path: path.to_owned(), fault })?),
+        acl_file: process.acl_file.clone(),
+        protected: process.protected_mode,
+        config_file: Some(document.path().to_owned()),
+    })
 }

@@ -7,10 +7,12 @@ mod links;
 pub mod names;
 pub mod scripts;
 mod server;
+mod teller;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::clock;
-use super::drive::{Execute, Flow, drive};
+use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
@@ -26,17 +28,20 @@ use crate::config::sentinel::Document;
 use crate::cores::cluster::{Part, View};
 use crate::cores::sentinel::why::MasterWhy;
 use crate::cores::sentinel::{
-    Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
+    Access, Acl, Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
 };
 use crate::wire::frame::RedisFacts;
 
 use links::Links;
 use server::{Admission, Clients};
+use teller::Teller;
 
 /// Kind of the state file.
 pub const KIND: Kind = Kind { name: *b"se", version: 1 };
 /// Inputs that may wait. Whoever brings more waits itself.
 const INPUTS_MAX: usize = 1_024;
+/// The same of clients, which wait behind all others: a crowd must not make servers look silent.
+const CLIENT_INPUTS_MAX: usize = 256;
 /// What was sent at the end may take so long to leave.
 const LEAVE_MAX: Duration = Duration::from_millis(200);
 
@@ -49,6 +54,21 @@ pub struct Setup {
     pub store: Store,
     /// Port for clients and sentinels, on all addresses of the node.
     pub port: u16,
+    /// Who is let in at that port.
+    pub door: Door,
+}
+
+/// Who is let in, and what is said of the process. By default: as the cluster file has it.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// Users that decide instead of the password of the cluster.
+    pub acl: Option<Acl>,
+    /// Where `ACL LOAD` reads them and `ACL SAVE` writes them.
+    pub acl_file: Option<PathBuf>,
+    /// `protected-mode`: while the user `default` has no password, only this host is let in.
+    pub protected: bool,
+    /// The configuration file, as `INFO` names it.
+    pub config_file: Option<PathBuf>,
 }
 
 /// Where what must survive is kept.
@@ -105,31 +125,43 @@ pub async fn run(
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SentinelError> {
-    let Setup { config, store, port } = setup;
+    let Setup { config, store, port, door } = setup;
     let durable = match load(&store).await? {
         Some(durable) => durable,
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
     };
     let listener = server::listen(port)?;
-    let machine = Sentinel::new(config.clone(), durable, clock::now());
+    let mut machine = Sentinel::new(config.clone(), durable, clock::now());
+    let teller = Teller::new(port, door.config_file.as_deref(), door.acl_file.clone());
+    machine = let_in(machine, door);
     let keep = Keep::Store(store);
-    operate(machine, config.trusted, vec![listener], keep, (view, orders, post), journal, stop).await;
+    operate(machine, config.trusted, vec![listener], keep, teller, (view, orders, post), journal, stop).await;
     Ok(())
+}
+
+/// Puts the users in the place of the cluster's password, if there are any.
+fn let_in(machine: Sentinel, door: Door) -> Sentinel {
+    let Some(mut acl) = door.acl else { return machine };
+    acl.has_file = door.acl_file.is_some();
+    machine.with_access(Access::Acl(acl), door.protected)
 }
 
 /// What the other roles of the node say, order and hear.
 type Node = (watch::Receiver<Arc<View>>, mpsc::Receiver<Order>, mpsc::Sender<Part>);
 
+#[expect(clippy::too_many_arguments, reason = "each is another thing, and there are two callers")]
 async fn operate(
     mut machine: Sentinel,
     trusted: Vec<IpAddr>,
     listeners: Vec<tokio::net::TcpListener>,
     keep: Keep,
+    teller: Teller,
     (view, orders, post): Node,
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) {
-    let (inputs, received) = mpsc::channel(INPUTS_MAX);
+    let (inputs, first) = mpsc::channel(INPUTS_MAX);
+    let (of_clients, second) = mpsc::channel(CLIENT_INPUTS_MAX);
     let clients = Clients::default();
     let waiting = Waiting::default();
     let (stopped_tx, stopped) = oneshot::channel();
@@ -137,17 +169,19 @@ async fn operate(
     let mut tasks = JoinSet::new();
     let admission = Arc::new(Admission::new(trusted, &journal));
     for listener in listeners {
-        tasks.spawn(server::accept(listener, admission.clone(), clients.clone(), inputs.clone(), journal.clone()));
+        tasks.spawn(server::accept(listener, admission.clone(), clients.clone(), of_clients.clone(), journal.clone()));
     }
+    drop(of_clients);
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
     let scripts = scripts::Runner::new(inputs.clone());
     let names = names::Resolver::new(inputs.clone());
     let links = Links::new(inputs);
-    let mut runner = Runner { links, clients, waiting, keep, scripts, names, post, journal, stopped: Some(stopped_tx) };
+    let mut runner =
+        Runner { links, clients, teller, waiting, keep, scripts, names, post, journal, stopped: Some(stopped_tx) };
     tokio::select! {
-        () = drive(&mut machine, received, &mut runner) => {}
+        () = drive(&mut machine, Lanes { first, second }, &mut runner) => {}
         _ = stopped => {}
     }
     runner.links.leave(LEAVE_MAX).await;
@@ -250,6 +284,7 @@ fn steady(facts: RedisFacts) -> RedisFacts {
 struct Runner {
     links: Links,
     clients: Clients,
+    teller: Teller,
     waiting: Waiting,
     keep: Keep,
     scripts: scripts::Runner<Input>,
@@ -271,7 +306,13 @@ impl Execute<Sentinel> for Runner {
             }
             Output::Store(record) => return self.save(record).await,
             Output::Respond(client, answer) => self.clients.respond(client, &answer),
+            Output::Protocol(client, protocol) => self.clients.speak(client, protocol),
             Output::Dismiss(client) => self.clients.dismiss(client),
+            Output::Kill(client) => self.clients.kill(client),
+            Output::Ask(client, question) => {
+                let fact = self.teller.tell(question, &self.clients.totals).await;
+                return Flow::Feed(Input::Told(client, fact));
+            }
             // Without a peer link nobody listens, and the sentinel works all the same.
             Output::Post(facts) => drop(self.post.send(Part::Sentinel(*facts)).await),
             Output::Fault(reason) => drop(self.post.send(Part::Fault { source: "sentinel", reason }).await),

@@ -3,23 +3,24 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::SentinelError;
-use crate::cores::sentinel::{Answer, ClientId, Input};
+use crate::cores::sentinel::{Answer, ClientId, Input, Sockets};
 use crate::runtime::host;
 use crate::runtime::journal::{Journal, Level};
-use crate::wire::resp::{self, Decoder, Reply};
+use crate::wire::resp::{self, Decoder, Protocol, Reply, Rich};
 use crate::wire::scan::Limits;
 
 /// Clients at once, as redis-sentinel.
@@ -35,6 +36,13 @@ const COMMANDS: Limits = Limits { bulk_max: 16 * 1024, elements_max: 1_024 };
 const INLINE_MAX: usize = 16 * 1024;
 /// Answers and messages that may wait for a client to read them; one that is further behind is dropped.
 const ANSWERS_MAX: usize = 1_024;
+/// Bytes of answers that may wait for one client, beyond the last answer.
+const UNREAD_MAX: u64 = 1024 * 1024;
+/// Bytes of answers that may wait for all of them: beyond it, whoever has not read its last answer is dropped.
+const ALL_UNREAD_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of incomplete requests of all clients: beyond it, whoever has sent more than [`INCOMPLETE_MAX`] of one is dropped.
+const ALL_INCOMPLETE_MAX: u64 = 32 * 1024 * 1024;
+const INCOMPLETE_MAX: u64 = 1024;
 /// A client that takes nothing for so long is dropped.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// A client whose host vanished is noticed after about twice this.
@@ -57,7 +65,7 @@ pub(super) fn listen(port: u16) -> Result<TcpListener, SentinelError> {
 }
 
 fn bound(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(domain, Type::STREAM, Some(socket2::Protocol::TCP))?;
     if domain == Domain::IPV6 {
         socket.set_only_v6(false)?;
     }
@@ -71,6 +79,20 @@ fn bound(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
 enum ToClient {
     Bytes(Bytes),
     Close,
+}
+
+/// What all clients together have done and take.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) connections: AtomicU64,
+    pub(super) rejected: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) clients_max: AtomicU64,
+    /// Bytes of requests that are not complete.
+    incomplete: AtomicU64,
+    /// Bytes of answers that are not read.
+    unread: AtomicU64,
 }
 
 /// How many clients are let in.
@@ -91,6 +113,11 @@ impl Admission {
         Self { max, nodes }
     }
 
+    /// Clients of all kinds that are let in.
+    pub(super) fn max(&self) -> u64 {
+        self.max as u64
+    }
+
     fn admits(&self, address: IpAddr, present: usize) -> bool {
         let extra = if self.nodes.contains(&address.to_canonical()) { NODES_EXTRA } else { 0 };
         present < self.max + extra
@@ -99,34 +126,96 @@ impl Admission {
 
 /// The clients connected now.
 #[derive(Clone, Default)]
-pub(super) struct Clients(Arc<Mutex<HashMap<ClientId, mpsc::Sender<ToClient>>>>);
+pub(super) struct Clients {
+    open: Arc<Mutex<HashMap<ClientId, Open>>>,
+    pub(super) totals: Arc<Totals>,
+}
+
+/// One of them.
+struct Open {
+    answers: mpsc::Sender<ToClient>,
+    /// Bytes of answers that wait for it.
+    unread: Arc<AtomicU64>,
+    protocol: Protocol,
+    killed: Arc<Notify>,
+}
 
 impl Clients {
-    fn with<T>(&self, act: impl FnOnce(&mut HashMap<ClientId, mpsc::Sender<ToClient>>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<ClientId, Open>) -> T) -> T {
+        act(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn respond(&self, client: ClientId, answer: &Answer) {
         let mut out = BytesMut::new();
+        let Some(protocol) = self.with(|clients| clients.get(&client).map(|open| open.protocol)) else { return };
         match answer {
-            Answer::Reply(reply) => resp::emit(reply, &mut out),
-            Answer::NullArray => out.extend_from_slice(b"*-1\r\n"),
-            Answer::Many(replies) => replies.iter().for_each(|reply| resp::emit(reply, &mut out)),
+            Answer::Reply(reply) => resp::emit(reply, protocol, &mut out),
+            Answer::NullArray => resp::emit(&Reply::Rich(Rich::NullArray), protocol, &mut out),
+            Answer::Many(replies) => replies.iter().for_each(|reply| resp::emit(reply, protocol, &mut out)),
         }
-        self.send(client, ToClient::Bytes(out.freeze()));
+        if !out.is_empty() {
+            self.send(client, ToClient::Bytes(out.freeze()));
+        }
+    }
+
+    /// From here on answers to it are in that protocol.
+    pub(super) fn speak(&self, client: ClientId, protocol: Protocol) {
+        self.with(|clients| {
+            if let Some(open) = clients.get_mut(&client) {
+                open.protocol = protocol;
+            }
+        });
     }
 
     pub(super) fn dismiss(&self, client: ClientId) {
         self.send(client, ToClient::Close);
     }
 
+    /// Ends a connection whatever it still waits for.
+    pub(super) fn kill(&self, client: ClientId) {
+        if let Some(open) = self.with(|clients| clients.remove(&client)) {
+            open.killed.notify_one();
+        }
+    }
+
     /// A client that does not read is dropped: its writer ends when the sending end is gone.
     fn send(&self, client: ClientId, what: ToClient) {
+        let size = match &what {
+            ToClient::Bytes(bytes) => bytes.len() as u64,
+            ToClient::Close => 0,
+        };
+        let all = &self.totals.unread;
         self.with(|clients| {
-            if clients.get(&client).is_some_and(|answers| answers.try_send(what).is_err()) {
-                clients.remove(&client);
+            let Some(open) = clients.get(&client) else { return };
+            let unread = open.unread.load(Ordering::Relaxed);
+            let too_much = unread > UNREAD_MAX || unread > 0 && all.load(Ordering::Relaxed) > ALL_UNREAD_MAX;
+            open.unread.fetch_add(size, Ordering::Relaxed);
+            all.fetch_add(size, Ordering::Relaxed);
+            if too_much && size > 0 || open.answers.try_send(what).is_err() {
+                let open = clients.remove(&client);
+                open.inspect(|open| open.killed.notify_one());
             }
         });
+    }
+}
+
+/// Part of a sum over all clients, taken off it when its client is gone.
+struct Share<'a> {
+    all: &'a AtomicU64,
+    own: u64,
+}
+
+impl Share<'_> {
+    fn set(&mut self, own: u64) {
+        self.all.fetch_add(own, Ordering::Relaxed);
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+        self.own = own;
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -140,6 +229,7 @@ pub(super) async fn accept(
 ) {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let mut sessions = tokio::task::JoinSet::new();
+    clients.totals.clients_max.store(admission.max(), Ordering::Relaxed);
     loop {
         while sessions.try_join_next().is_some() {}
         let (mut stream, address) = match listener.accept().await {
@@ -151,13 +241,16 @@ pub(super) async fn accept(
                 continue;
             }
         };
+        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         if !admission.admits(address.ip(), clients.with(|clients| clients.len())) {
+            count(&clients.totals.rejected);
             // Best effort: it will be closed anyway.
             let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
             let _ = timeout(Duration::from_millis(1), stream.shutdown()).await;
             continue;
         }
-        let client = ClientId(COUNT.fetch_add(1, Ordering::Relaxed));
+        count(&clients.totals.connections);
+        let client = ClientId(count(&COUNT));
         sessions.spawn(session(client, stream, address, clients.clone(), inputs.clone()));
     }
 }
@@ -172,16 +265,21 @@ async fn session(
     // Either failing costs speed or the notice of a vanished host, not the session.
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+    let local = stream.local_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let sockets = Sockets { peer: address, local, fd: stream.as_raw_fd() };
     let (read, write) = stream.into_split();
     let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
+    let (unread, killed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+    let open = Open { answers, unread: unread.clone(), protocol: Protocol::Two, killed: killed.clone() };
     // The map holds the only sender: whoever is taken out of it, for not reading, is closed.
-    clients.with(|clients| clients.insert(client, answers));
-    if inputs.send(Input::ClientCame(client, address.ip())).await.is_ok() {
-        let writing = speak(write, waiting);
+    clients.with(|clients| clients.insert(client, open));
+    if inputs.send(Input::ClientCame(client, sockets)).await.is_ok() {
+        let writing = speak(write, waiting, &unread, &clients.totals);
         tokio::pin!(writing);
         let heard = tokio::select! {
             () = &mut writing => None,
-            fault = hear(client, read, &inputs) => Some(fault),
+            () = killed.notified() => None,
+            fault = hear(client, read, &inputs, &clients.totals) => Some(fault),
         };
         if let Some(Some(fault)) = &heard {
             let _ = inputs.send(Input::Garbage(client, fault.clone())).await;
@@ -189,16 +287,25 @@ async fn session(
         let _ = inputs.send(Input::ClientGone(client)).await;
         if heard.is_some() {
             // Whoever asks and closes its half still wants the answers; the core dismisses it behind the last one.
-            let _ = timeout(WRITE_MAX, writing).await;
+            tokio::select! {
+                _ = timeout(WRITE_MAX, writing) => {}
+                () = killed.notified() => {}
+            }
         }
     }
     clients.with(|clients| clients.remove(&client));
+    clients.totals.unread.fetch_sub(unread.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 /// Writes answers until there are no more, the client does not read, or it is to be closed.
-async fn speak(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<ToClient>) {
+async fn speak(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<ToClient>, unread: &AtomicU64, totals: &Totals) {
     while let Some(ToClient::Bytes(bytes)) = waiting.recv().await {
-        if !matches!(timeout(WRITE_MAX, write.write_all(&bytes)).await, Ok(Ok(()))) {
+        let written = timeout(WRITE_MAX, write.write_all(&bytes)).await;
+        let size = bytes.len() as u64;
+        unread.fetch_sub(size, Ordering::Relaxed);
+        totals.unread.fetch_sub(size, Ordering::Relaxed);
+        totals.bytes_out.fetch_add(size, Ordering::Relaxed);
+        if !matches!(written, Ok(Ok(()))) {
             return;
         }
     }
@@ -206,7 +313,13 @@ async fn speak(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<ToClient>)
 }
 
 /// Reads commands until the client leaves (none) or says what is no command (why).
-async fn hear(client: ClientId, mut read: OwnedReadHalf, inputs: &mpsc::Sender<Input>) -> Option<String> {
+async fn hear(
+    client: ClientId,
+    mut read: OwnedReadHalf,
+    inputs: &mpsc::Sender<Input>,
+    totals: &Totals,
+) -> Option<String> {
+    let mut share = Share { all: &totals.incomplete, own: 0 };
     let (mut data, mut decoder) = (BytesMut::new(), Decoder::new(COMMANDS));
     // Whether the decoder is in the middle of a command.
     let mut inside = false;
@@ -229,7 +342,8 @@ async fn hear(client: ClientId, mut read: OwnedReadHalf, inputs: &mpsc::Sender<I
                 }
             } else {
                 match resp::inline(&mut data) {
-                    Some(args) => args,
+                    Some(Ok(args)) => args,
+                    Some(Err(unbalanced)) => return Some(unbalanced.to_string()),
                     None if data.len() > INLINE_MAX => return Some("too big inline request".to_owned()),
                     None => break,
                 }
@@ -238,18 +352,27 @@ async fn hear(client: ClientId, mut read: OwnedReadHalf, inputs: &mpsc::Sender<I
                 return None;
             }
         }
+        share.set(data.len() as u64);
+        if share.own > INCOMPLETE_MAX && totals.incomplete.load(Ordering::Relaxed) > ALL_INCOMPLETE_MAX {
+            return Some("too many requests are incomplete".to_owned());
+        }
         match read.read_buf(&mut data).await {
             Ok(0) | Err(_) => return None,
-            Ok(_) => {}
-        }
+            Ok(read) => totals.bytes_in.fetch_add(read as u64, Ordering::Relaxed),
+        };
     }
 }
 
 fn words(reply: Reply) -> Option<Vec<Bytes>> {
-    let Reply::Array(elements) = reply else { return None };
+    let elements = match reply {
+        Reply::Array(elements) => elements,
+        // The null array is no command, as the empty one.
+        Reply::Null => Vec::new(),
+        Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Rich(_) => return None,
+    };
     let word = |element| match element {
         Reply::Bulk(bytes) => Some(bytes),
-        Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Null | Reply::Array(_) => None,
+        Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => None,
     };
     elements.into_iter().map(word).collect()
 }

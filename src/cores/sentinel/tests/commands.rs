@@ -11,8 +11,15 @@ fn error(answers: &[Answer]) -> &str {
     text
 }
 
+/// The words of a reply as RESP2 has them.
+fn flat(answers: &[Answer]) -> Vec<Reply> {
+    let [Answer::Reply(reply)] = answers else { panic!("{answers:?}") };
+    let Reply::Array(words) = reply.clone().flat() else { panic!("{answers:?}") };
+    words
+}
+
 fn fields(answers: &[Answer]) -> Vec<String> {
-    let [Answer::Reply(Reply::Array(words))] = answers else { panic!("{answers:?}") };
+    let words = flat(answers);
     words.iter().step_by(2).map(|word| word.text().unwrap().to_owned()).collect()
 }
 
@@ -26,10 +33,9 @@ fn maps_have_the_fields_of_redis_sentinel_in_their_order() {
     let expected =
         format!("{head} {role} config-epoch num-slaves num-other-sentinels quorum failover-timeout parallel-syncs");
     assert_eq!(fields(&master), expected.split_whitespace().collect::<Vec<_>>());
-    let [Answer::Reply(Reply::Array(words))] = &master[..] else { panic!() };
-    assert_eq!(words[33].text(), Some("2"), "num-other-sentinels is read by its place");
+    assert_eq!(flat(&master)[33].text(), Some("2"), "num-other-sentinels is read by its place");
     let first = |answers: Vec<Answer>| {
-        let [Answer::Reply(Reply::Array(list))] = &answers[..] else { panic!("{answers:?}") };
+        let list = flat(&answers);
         assert_eq!(list.len(), 2);
         fields(&[Answer::Reply(list[0].clone())])
     };
@@ -61,7 +67,7 @@ fn unknown_names_and_commands_get_the_known_errors() {
     assert_eq!(said(&mut world, &["publish", "x", "y"]), "ERR Only HELLO messages are accepted by Sentinel instances.");
     assert!(said(&mut world, &["SENTINEL", "SET", "mymaster", "quorum", "1"]).contains("is in the cluster file"));
     assert!(said(&mut world, &["SHUTDOWN"]).contains("not supported"));
-    assert!(said(&mut world, &["HELLO", "3"]).starts_with("NOPROTO"));
+    assert!(said(&mut world, &["HELLO", "4"]).starts_with("NOPROTO"));
     let unknown = world.ask(0, outside(), &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "nobody"]);
     assert_eq!(unknown, [Answer::NullArray]);
 }
@@ -93,7 +99,7 @@ fn strangers_may_read_and_not_change() {
         assert!(error(&world.ask(0, outside(), args)).starts_with("NOAUTH"), "{args:?}");
     }
     let client = ClientId(7_000_000);
-    world.feed(0, Input::ClientCame(client, outside()));
+    world.feed(0, Input::ClientCame(client, world::sockets(outside())));
     assert!(error(&world.ask_again(0, client, &["AUTH", "wrong"])).starts_with("WRONGPASS"));
     assert_eq!(world.ask_again(0, client, &["AUTH", "hush"]), [Answer::Reply(Reply::Simple("OK".into()))]);
     assert_eq!(
@@ -107,11 +113,11 @@ fn strangers_may_read_and_not_change() {
 fn subscribers_hear_events_and_are_limited_to_their_commands() {
     let mut world = World::settled();
     let client = ClientId(7_000_000);
-    world.feed(0, Input::ClientCame(client, outside()));
+    world.feed(0, Input::ClientCame(client, world::sockets(outside())));
     let bulk = |text: &str| Reply::Bulk(Bytes::copy_from_slice(text.as_bytes()));
     assert_eq!(
         world.ask_again(0, client, &["SUBSCRIBE", "+switch-master"]),
-        [Answer::Many(vec![Reply::Array(vec![bulk("subscribe"), bulk("+switch-master"), Reply::Integer(1)])])]
+        [Answer::Many(vec![Reply::push(vec![bulk("subscribe"), bulk("+switch-master"), Reply::Integer(1)])])]
     );
     world.ask_again(0, client, &["PSUBSCRIBE", "+s?own"]);
     assert!(error(&world.ask_again(0, client, &["SENTINEL", "MASTERS"])).contains("only (P|S)SUBSCRIBE"));
@@ -120,8 +126,8 @@ fn subscribers_hear_events_and_are_limited_to_their_commands() {
     let heard = world.answers.remove(&client).unwrap();
     let sdown = "master mymaster 10.0.0.1 6379";
     let message = ["pmessage", "+s?own", "+sdown", sdown].map(bulk).to_vec();
-    assert_eq!(heard[0], Answer::Reply(Reply::Array(message)));
-    let Some(Answer::Reply(Reply::Array(last))) = heard.last() else { panic!("{heard:?}") };
+    assert_eq!(heard[0], Answer::Reply(Reply::push(message)));
+    let last = flat(&heard[heard.len() - 1..]);
     assert_eq!(last[1], bulk("+switch-master"));
     assert!(last[2].text().unwrap().starts_with("mymaster 10.0.0.1 6379 10.0.0."));
     let Answer::Many(left) = &world.ask_again(0, client, &["UNSUBSCRIBE"])[0] else { panic!() };

@@ -3,6 +3,7 @@
 mod alone;
 mod commands;
 mod model;
+mod session;
 mod why;
 mod world;
 

@@ -35,6 +35,19 @@ pub(super) fn id(kind: u8, n: usize, count: u64) -> RunId {
     RunId(id)
 }
 
+pub(super) fn sockets(from: IpAddr) -> Sockets {
+    Sockets { peer: SocketAddr::new(from, 40_000), local: sentinel_at(0), fd: 9 }
+}
+
+fn fact(question: Question) -> Fact {
+    match question {
+        Question::Usage => Fact::Usage(Box::default()),
+        Question::Random(count) => Fact::Random(vec![0xa5; count]),
+        Question::LoadUsers => Fact::Users(Ok("user default on nopass ~* &* +@all\nuser bob on >pw +@all\n".into())),
+        Question::SaveUsers(_) => Fact::Saved(Err("disk on fire".into())),
+    }
+}
+
 /// A redis-server with its supervisor.
 #[derive(Clone, Debug)]
 pub(super) struct Redis {
@@ -521,6 +534,7 @@ impl World {
                         let executable = path.starts_with("/bin/");
                         inputs.push_back(Input::ScriptChecked(path, executable));
                     }
+                    Output::Ask(client, question) => inputs.push_back(Input::Told(client, fact(question))),
                     output => self.carry_out(n, output),
                 }
             }
@@ -530,6 +544,7 @@ impl World {
     fn carry_out(&mut self, n: usize, output: Output) {
         match output {
             Output::Store(_) | Output::CheckScript(_) | Output::LogLevel(_) | Output::Stopped => {}
+            Output::Protocol(..) | Output::Kill(_) | Output::Ask(..) => {}
             Output::Resolve(request) => {
                 let names::Request::Resolve(name) = request;
                 let found = match name.strip_prefix("host-").and_then(|n| n.parse::<usize>().ok()) {
@@ -604,7 +619,7 @@ impl World {
         wire.up = true;
         let (host, client, address) = (Self::host(wire.address), wire.client, wire.address);
         if address.port() == 26379 {
-            self.feed(host, Input::ClientCame(client, redis_at(sentinel).ip()));
+            self.feed(host, Input::ClientCame(client, sockets(redis_at(sentinel).ip())));
         }
         self.feed(sentinel, Input::LinkUp(link, redis_at(sentinel).ip()));
     }
@@ -644,7 +659,7 @@ impl World {
         if let Answer::Reply(reply) = answer
             && self.reach(sentinel, n)
         {
-            self.give(sentinel, Input::Reply(link, tag, reply));
+            self.give(sentinel, Input::Reply(link, tag, reply.flat()));
         }
     }
 
@@ -671,7 +686,7 @@ impl World {
     pub(super) fn ask(&mut self, n: usize, from: IpAddr, args: &[&str]) -> Vec<Answer> {
         self.count += 1;
         let client = ClientId(self.count);
-        self.feed(n, Input::ClientCame(client, from));
+        self.feed(n, Input::ClientCame(client, sockets(from)));
         self.ask_again(n, client, args)
     }
 

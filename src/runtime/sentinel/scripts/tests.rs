@@ -174,14 +174,19 @@ fn inherited() -> Vec<PathBuf> {
 /// The queue of the core and the processes, together, as the sentinel drives them.
 #[tokio::test]
 async fn queue_and_processes_together_retry_kill_and_give_up() {
-    use crate::cores::sentinel::scripts::{Scripts, Timers};
+    use crate::cores::sentinel::Timers;
+    use crate::cores::sentinel::scripts::Scripts;
     use crate::runtime::clock;
 
     let mut stage = Stage::new();
     let count = stage.path("count");
     let again = stage.script("again", "echo >> \"$1\"; [ $(wc -l < \"$1\") -ge 3 ] || exit 1");
     let hangs = stage.script("hangs", "exec sleep 1000");
-    let timers = Timers { run_max: Duration::from_millis(500), retry_delay: Duration::from_millis(10) };
+    let timers = Timers {
+        script_max_runtime: Duration::from_millis(500),
+        script_retry_delay: Duration::from_millis(10),
+        ..Timers::default()
+    };
     let mut queue = Scripts::default();
     queue.schedule(vec![again.clone(), count.clone()]);
     queue.schedule(vec![hangs.clone()]);

@@ -1,0 +1,226 @@
+//! Sessions of clients: who may do what, who is closed, what long answers cost.
+
+use super::*;
+
+const CLIENT: ClientId = ClientId(7_000_000);
+
+fn outside() -> IpAddr {
+    "203.0.113.9".parse().unwrap()
+}
+
+/// One sentinel without any world.
+fn alone(access: Option<Access>, protected: bool) -> Sentinel {
+    let mut config = World::new().config(0);
+    config.password = Some(Secret::new("hush"));
+    let sentinel = Sentinel::new(config, Durable::new(world::id(5, 0, 1)), Instant::from_millis(1_000));
+    match access {
+        Some(access) => sentinel.with_access(access, protected),
+        None => sentinel,
+    }
+}
+
+fn users(lines: &[&str]) -> Option<Access> {
+    let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    Some(Access::Acl(Acl::from_lines(&lines, None).unwrap()))
+}
+
+/// What comes out for clients.
+fn give(sentinel: &mut Sentinel, at: u64, input: Input) -> Vec<Output> {
+    let mut out = Vec::new();
+    sentinel.handle(Instant::from_millis(at), input, &mut out);
+    out.retain(|output| {
+        matches!(
+            output,
+            Output::Respond(..) | Output::Dismiss(_) | Output::Kill(_) | Output::Protocol(..) | Output::Ask(..)
+        )
+    });
+    out
+}
+
+fn come(sentinel: &mut Sentinel, client: u64, from: IpAddr) -> Vec<Output> {
+    give(sentinel, 1_000, Input::ClientCame(ClientId(client), world::sockets(from)))
+}
+
+fn say(sentinel: &mut Sentinel, client: ClientId, at: u64, line: &str) -> Vec<Output> {
+    let words = line.split(' ').map(|word| Bytes::from(word.to_owned())).collect();
+    give(sentinel, at, Input::Command(client, words))
+}
+
+/// The error, or nothing if it is none.
+fn refusal(outputs: &[Output]) -> &str {
+    match outputs {
+        [Output::Respond(_, Answer::Reply(Reply::Error(text)))] => text,
+        _ => "",
+    }
+}
+
+#[test]
+fn strangers_of_a_cluster_may_read_and_not_act() {
+    let mut sentinel = alone(None, true);
+    assert!(come(&mut sentinel, CLIENT.0, outside()).is_empty(), "protected mode is not for clusters");
+    for line in ["CLIENT KILL TYPE normal", "SENTINEL REMOVE mymaster", "SENTINEL RESET *", "SHUTDOWN", "ACL DELUSER x"]
+    {
+        assert_eq!(refusal(&say(&mut sentinel, CLIENT, 1_000, line)), "NOAUTH Authentication required.", "{line}");
+    }
+    for line in ["SENTINEL MASTERS", "CLIENT LIST", "ROLE", "SENTINEL CKQUORUM nobody", "ACL WHOAMI", "COMMAND COUNT"] {
+        assert!(!refusal(&say(&mut sentinel, CLIENT, 1_000, line)).starts_with("NOAUTH"), "{line}");
+    }
+    assert!(refusal(&say(&mut sentinel, CLIENT, 1_000, "ACL LIST")).contains("there are no users here"));
+    assert!(matches!(say(&mut sentinel, CLIENT, 1_000, "AUTH default hush")[..], [Output::Respond(..)]));
+    assert!(refusal(&say(&mut sentinel, CLIENT, 1_000, "SHUTDOWN")).contains("vigie itself"));
+    assert!(refusal(&say(&mut sentinel, CLIENT, 1_000, "ACL SETUSER x on")).contains("there are no users here"));
+    // A node of the file needs no password.
+    come(&mut sentinel, 1, redis_at(1).ip());
+    assert_eq!(refusal(&say(&mut sentinel, ClientId(1), 1_000, "CLIENT KILL ID 99")), "");
+}
+
+#[test]
+fn protected_mode_lets_in_this_host_only_while_there_is_no_password() {
+    let mut sentinel = alone(users(&[]), true);
+    let out = come(&mut sentinel, 1, outside());
+    let [Output::Respond(_, Answer::Reply(Reply::Error(text))), Output::Dismiss(ClientId(1))] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert!(text.starts_with("DENIED Redis is running in protected mode because protected mode is enabled"), "{text}");
+    assert!(say(&mut sentinel, ClientId(1), 1_000, "PING").is_empty(), "it is no client");
+    assert!(come(&mut sentinel, 2, "::ffff:127.0.0.1".parse().unwrap()).is_empty());
+    say(&mut sentinel, ClientId(2), 1_000, "ACL SETUSER default >pw");
+    assert!(come(&mut sentinel, 3, outside()).is_empty());
+    assert_eq!(refusal(&say(&mut sentinel, ClientId(3), 1_000, "PING")), "NOAUTH Authentication required.");
+    assert!(come(&mut alone(users(&[]), false), 4, outside()).is_empty());
+}
+
+#[test]
+fn connections_are_chosen_by_every_filter() {
+    let killed = |line: &str| {
+        let mut sentinel = alone(users(&["bob on nopass +@all"]), false);
+        (1..=4).for_each(|client| drop(come(&mut sentinel, client, redis_at(usize::try_from(client).unwrap()).ip())));
+        say(&mut sentinel, ClientId(2), 1_000, "AUTH bob x");
+        say(&mut sentinel, ClientId(3), 1_000, "SUBSCRIBE x");
+        let out = say(&mut sentinel, ClientId(1), 9_000, line);
+        let ids = out.iter().filter_map(|output| match output {
+            Output::Kill(client) | Output::Dismiss(client) => Some(client.0),
+            _ => None,
+        });
+        let mut ids: Vec<u64> = ids.collect();
+        ids.sort_unstable();
+        // Who is killed is no client from that moment on.
+        for id in ids.iter().filter(|id| **id != 1) {
+            assert!(say(&mut sentinel, ClientId(*id), 9_000, "PING").is_empty());
+        }
+        ids
+    };
+    assert_eq!(killed("CLIENT KILL USER bob"), [2]);
+    assert_eq!(killed("CLIENT KILL TYPE pubsub"), [3]);
+    assert_eq!(killed("CLIENT KILL TYPE normal"), [2, 4]);
+    assert_eq!(killed("CLIENT KILL TYPE normal SKIPME no"), [1, 2, 4]);
+    assert_eq!(killed("CLIENT KILL ID 4"), [4]);
+    assert_eq!(killed("CLIENT KILL ADDR 10.0.0.5:40000"), [4]);
+    assert_eq!(killed("CLIENT KILL LADDR 10.0.0.1:26379 USER default"), [3, 4]);
+    assert_eq!(killed("CLIENT KILL MAXAGE 8"), [2, 3, 4]);
+    assert!(killed("CLIENT KILL MAXAGE 9").is_empty());
+    assert_eq!(killed("CLIENT KILL 10.0.0.2:40000"), [1]);
+    assert_eq!(killed("ACL DELUSER bob"), [2]);
+}
+
+#[test]
+fn long_answers_are_made_only_so_often_in_a_second() {
+    let mut sentinel = alone(users(&[]), false);
+    (1..=10_000).for_each(|client| drop(come(&mut sentinel, client, outside())));
+    let refused = |sentinel: &mut Sentinel, at| {
+        let asked = (1..=20).map(|client| say(sentinel, ClientId(client), at, "CLIENT LIST"));
+        asked.filter(|out| refusal(out).starts_with("ERR too many long answers in one second")).count()
+    };
+    assert_eq!(refused(&mut sentinel, 2_000), 18);
+    assert_eq!(refused(&mut sentinel, 3_100), 18);
+    assert_eq!(refusal(&say(&mut sentinel, ClientId(1), 3_100, "PING")), "");
+    assert_eq!(refusal(&say(&mut sentinel, ClientId(1), 3_100, "SENTINEL MASTERS")), "");
+}
+
+#[test]
+fn passwords_have_the_length_asked_for() {
+    let mut world = World::new();
+    for (bits, digits) in [("", 64), ("5", 2), ("1", 1), ("128", 32), ("4096", 1_024)] {
+        let args: Vec<&str> = ["ACL", "GENPASS", bits].into_iter().filter(|word| !word.is_empty()).collect();
+        let [Answer::Reply(Reply::Bulk(password))] = &world.ask(0, outside(), &args)[..] else { panic!() };
+        assert_eq!(password.len(), digits);
+    }
+}
+
+#[test]
+fn names_of_valkey_mean_the_same() {
+    let mut world = World::settled();
+    for (valkey, redis) in [
+        (&["SENTINEL", "PRIMARY", "mymaster"][..], &["SENTINEL", "MASTER", "mymaster"][..]),
+        (&["SENTINEL", "primaries"], &["SENTINEL", "MASTERS"]),
+        (&["SENTINEL", "GET-PRIMARY-ADDR-BY-NAME", "mymaster"], &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]),
+        (
+            &["SENTINEL", "IS-PRIMARY-DOWN-BY-ADDR", "10.0.0.1", "6379", "0", "*"],
+            &["SENTINEL", "IS-MASTER-DOWN-BY-ADDR", "10.0.0.1", "6379", "0", "*"],
+        ),
+    ] {
+        assert_eq!(world.ask(0, outside(), valkey), world.ask(0, outside(), redis), "{valkey:?}");
+    }
+}
+
+#[test]
+fn a_user_may_not_do_what_its_rules_deny() {
+    let mut sentinel = alone(users(&["bob on nopass +@all -sentinel|master &+s*"]), false);
+    come(&mut sentinel, 1, outside());
+    say(&mut sentinel, ClientId(1), 1_000, "AUTH bob x");
+    let denied = "NOPERM this user has no permissions to run the 'sentinel|master' command";
+    assert_eq!(refusal(&say(&mut sentinel, ClientId(1), 1_000, "SENTINEL MASTER mymaster")), denied);
+    let denied = "NOPERM this user has no permissions to run the 'sentinel|primary' command";
+    assert_eq!(refusal(&say(&mut sentinel, ClientId(1), 1_000, "SENTINEL PRIMARY mymaster")), denied);
+    assert!(refusal(&say(&mut sentinel, ClientId(1), 1_000, "PUBLISH __sentinel__:hello x")).contains("channels"));
+    assert_eq!(sentinel.acl().map(|acl| acl.lines().len()), Some(2));
+}
+
+#[test]
+fn hello_changes_the_protocol_of_its_own_answer() {
+    let mut sentinel = alone(users(&[]), false);
+    come(&mut sentinel, 1, outside());
+    let out = say(&mut sentinel, ClientId(1), 1_000, "HELLO 3");
+    assert!(matches!(out[..], [Output::Protocol(_, Protocol::Three), Output::Respond(..)]), "{out:?}");
+    say(&mut sentinel, ClientId(1), 1_000, "SUBSCRIBE x");
+    assert_eq!(refusal(&say(&mut sentinel, ClientId(1), 1_000, "ROLE")), "", "subscribers of RESP3 may ask anything");
+    let out = say(&mut sentinel, ClientId(1), 1_000, "RESET");
+    assert!(matches!(out[..], [Output::Protocol(_, Protocol::Two), Output::Respond(..)]), "{out:?}");
+}
+
+#[test]
+fn every_command_of_the_table_is_carried_out() {
+    for spec in table::TABLE.iter().filter(|spec| spec.subcommands().next().is_none()) {
+        let mut sentinel = alone(users(&[]), false);
+        come(&mut sentinel, 1, outside());
+        let words = spec.name.split('|').map(str::to_owned);
+        let least = usize::try_from(spec.arity.unsigned_abs()).unwrap();
+        let words: Vec<String> = words.chain(std::iter::repeat("1".to_owned())).take(least.max(1)).collect();
+        let out = say(&mut sentinel, ClientId(1), 1_000, &words.join(" "));
+        assert!(!refusal(&out).contains("is not offered"), "{}: {out:?}", spec.name);
+        assert!(!refusal(&out).contains("wrong number"), "{}: {out:?}", spec.name);
+        let one_less = words[..least.max(1) - 1].join(" ");
+        let out = say(&mut sentinel, ClientId(1), 1_000, &one_less);
+        if least > words.len().min(2) && one_less.split(' ').count() >= spec.name.split('|').count() && least > 2 {
+            let expected = format!("ERR wrong number of arguments for '{}' command", spec.name);
+            assert_eq!(refusal(&out), expected);
+        }
+    }
+}
+
+#[test]
+fn subscriptions_are_limited_for_each_and_for_all() {
+    let mut sentinel = alone(users(&[]), false);
+    let many = (0..256).map(|n| format!("c{n}")).collect::<Vec<_>>().join(" ");
+    (1..=257).for_each(|client| drop(come(&mut sentinel, client, outside())));
+    let opened = |sentinel: &mut Sentinel, client| {
+        refusal(&say(sentinel, ClientId(client), 1_000, &format!("SUBSCRIBE {many}"))).is_empty()
+    };
+    assert!((1..=256).all(|client| opened(&mut sentinel, client)));
+    assert!(!opened(&mut sentinel, 257));
+    give(&mut sentinel, 1_000, Input::ClientGone(ClientId(1)));
+    say(&mut sentinel, ClientId(2), 1_000, "UNSUBSCRIBE c1");
+    assert!(opened(&mut sentinel, 257));
+    assert!(refusal(&say(&mut sentinel, ClientId(2), 1_000, "PSUBSCRIBE x*")).is_empty());
+    assert!(!refusal(&say(&mut sentinel, ClientId(2), 1_000, "PSUBSCRIBE y*")).is_empty());
+}

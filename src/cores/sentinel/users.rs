@@ -1,0 +1,253 @@
+//! `ACL`: users as clients ask for them and change them.
+
+use bytes::Bytes;
+
+use crate::base::Instant;
+use crate::wire::resp::Reply;
+
+use super::access::{Access, Asked, permitted};
+use super::acl::{self, Acl, DEFAULT, Denied};
+use super::ask::{Fact, Question};
+use super::session::{bulk, error, integer, lower, nothing, simple, text, words};
+use super::{Answer, ClientId, Output, Sentinel, table};
+
+/// Bits of a password that `ACL GENPASS` may be asked for.
+const PASSWORD_BITS: std::ops::RangeInclusive<usize> = 1..=4_096;
+/// Refusals that `ACL LOG` shows unless more are asked for.
+const LOG_SHOWN: usize = 10;
+
+const NO_FILE: &str = "ERR This Redis instance is not configured to use an ACL file. You may want to specify users via the \
+     ACL SETUSER command and then issue a CONFIG REWRITE (assuming you have a Redis configuration file set) in order to \
+     store users in the Redis configuration.";
+const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+
+impl Sentinel {
+    /// The words behind `ACL`, of which `name` is the first.
+    pub(super) fn acl_command(&mut self, client: ClientId, name: &str, args: &[Bytes], now: Instant) -> Answer {
+        match name {
+            "cat" => Self::categories(args),
+            "whoami" => {
+                let user = self.clients.get(&client).map_or(DEFAULT, |session| session.user.as_str());
+                Answer::Reply(bulk(user.to_owned()))
+            }
+            "genpass" => self.gen_pass(client, args),
+            "log" => self.acl_log(args, now),
+            _ => match &self.desk.access {
+                Access::Cluster { .. } => error(
+                    "ERR there are no users here: the password of the cluster file is the only one, of the user default",
+                ),
+                Access::Acl(_) => self.acl_users(client, name, args),
+            },
+        }
+    }
+
+    fn acl_users(&mut self, client: ClientId, name: &str, args: &[Bytes]) -> Answer {
+        let Access::Acl(acl) = &self.desk.access else { return nothing() };
+        let list = |lines: &mut dyn Iterator<Item = String>| Answer::Reply(Reply::Array(lines.map(bulk).collect()));
+        match (name, args) {
+            ("list", _) => list(&mut acl.lines().into_iter().map(|line| format!("user {line}"))),
+            ("users", _) => list(&mut acl.names().map(str::to_owned)),
+            ("getuser", [user]) => Answer::Reply(get_user(acl, text(user))),
+            ("dryrun", [user, call @ ..]) => dry_run(acl, user, call),
+            ("setuser", [user, rules @ ..]) => self.set_user(user, rules, client),
+            ("deluser", users) => self.del_users(client, users),
+            ("load" | "save", _) if !acl.has_file => error(NO_FILE),
+            ("load", _) => self.ask(client, Asked::Users, Question::LoadUsers),
+            ("save", _) => {
+                let text = acl.to_file_text();
+                self.ask(client, Asked::Users, Question::SaveUsers(text))
+            }
+            _ => error("ERR syntax error"),
+        }
+    }
+
+    fn set_user(&mut self, user: &[u8], rules: &[Bytes], client: ClientId) -> Answer {
+        let Access::Acl(acl) = &mut self.desk.access else { return nothing() };
+        let Ok(user) = std::str::from_utf8(user) else { return error("ERR Usernames must be UTF-8") };
+        let before = acl.user(user).cloned();
+        if let Err(refusal) = acl.set_user(user, &rules.iter().map(rule).collect::<Vec<_>>()) {
+            return error(refusal);
+        }
+        if before.is_some() {
+            self.kill_deaf(client, |name| name == user);
+        }
+        simple("OK")
+    }
+
+    fn del_users(&mut self, client: ClientId, users: &[Bytes]) -> Answer {
+        let users = words(users);
+        if users.iter().any(|user| user == DEFAULT) {
+            return error("ERR The 'default' user cannot be removed");
+        }
+        let Access::Acl(acl) = &mut self.desk.access else { return nothing() };
+        let removed = users.iter().filter(|user| acl.remove(user)).count();
+        let answer = Answer::Reply(integer(removed));
+        if self.kill_users(client, |name| users.iter().any(|user| user == name)) {
+            self.dismiss_with(client, answer);
+            return nothing();
+        }
+        answer
+    }
+
+    /// Closes the connections of these users; whether the one that asks is among them, which is left to its answer.
+    fn kill_users(&mut self, client: ClientId, meant: impl Fn(&str) -> bool) -> bool {
+        let theirs = self.clients.iter().filter(|(_, session)| meant(&session.user));
+        let theirs: Vec<ClientId> = theirs.map(|(id, _)| *id).collect();
+        theirs.iter().filter(|id| **id != client).for_each(|id| self.kill(*id));
+        theirs.contains(&client)
+    }
+
+    /// Closes connections of these users that hear what they may hear no more.
+    fn kill_deaf(&mut self, client: ClientId, meant: impl Fn(&str) -> bool) {
+        let Access::Acl(acl) = &self.desk.access else { return };
+        let deaf = self.clients.iter().filter(|(_, session)| {
+            meant(&session.user)
+                && acl.user(&session.user).is_none_or(|user| {
+                    let hears = |name: &Bytes, pattern| user.may_hear(&String::from_utf8_lossy(name), pattern);
+                    !session.channels.iter().all(|name| hears(name, false))
+                        || !session.patterns.iter().all(|name| hears(name, true))
+                })
+        });
+        let deaf: Vec<ClientId> = deaf.map(|(id, _)| *id).filter(|id| *id != client).collect();
+        deaf.into_iter().for_each(|id| self.kill(id));
+    }
+
+    fn gen_pass(&mut self, client: ClientId, args: &[Bytes]) -> Answer {
+        let bits = match args {
+            [] => Some(256),
+            [bits] => match text(bits).parse::<i64>() {
+                Ok(bits) => usize::try_from(bits).ok().filter(|bits| PASSWORD_BITS.contains(bits)),
+                Err(_) => return error(NOT_AN_INTEGER),
+            },
+            _ => return error("ERR unknown subcommand or wrong number of arguments for 'GENPASS'. Try ACL HELP."),
+        };
+        match bits {
+            Some(bits) => self.ask(client, Asked::Password(bits), Question::Random(bits.div_ceil(8))),
+            None => error(
+                "ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up to 4096",
+            ),
+        }
+    }
+
+    fn acl_log(&mut self, args: &[Bytes], now: Instant) -> Answer {
+        let count = match args {
+            [] => LOG_SHOWN,
+            [word] if lower(word) == "reset" => {
+                if matches!(self.desk.access, Access::Acl(_)) {
+                    self.desk.log.clear();
+                }
+                return simple("OK");
+            }
+            [count] => match text(count).parse::<i64>() {
+                Ok(count) => usize::try_from(count).unwrap_or(0),
+                Err(_) => return error(NOT_AN_INTEGER),
+            },
+            _ => return error("ERR unknown subcommand or wrong number of arguments for 'LOG'. Try ACL HELP."),
+        };
+        Answer::Reply(Reply::Array(self.desk.log.iter().take(count).map(|entry| entry.show(now)).collect()))
+    }
+
+    /// Lets a command wait for a fact.
+    pub(super) fn ask(&mut self, client: ClientId, asked: Asked, question: Question) -> Answer {
+        self.desk.asked.insert(client, asked);
+        self.free.push(Output::Ask(client, question));
+        nothing()
+    }
+
+    /// A fact that a command waited for.
+    pub(super) fn told(&mut self, client: ClientId, fact: Fact, now: Instant) {
+        // The client may have gone.
+        let Some(asked) = self.desk.asked.remove(&client) else { return };
+        let answer = match (asked, fact) {
+            (Asked::Info(sections), Fact::Usage(usage)) => self.info_answer(&sections, &usage, now),
+            (Asked::Password(bits), Fact::Random(bytes)) => {
+                // As many hexadecimal digits as hold so many bits.
+                let mut digits = acl::hex(&bytes);
+                digits.truncate(bits.div_ceil(4));
+                Answer::Reply(bulk(digits))
+            }
+            (Asked::Users, Fact::Users(text)) => self.users_loaded(client, text),
+            (Asked::Users, Fact::Saved(Ok(()))) => simple("OK"),
+            (Asked::Users, Fact::Saved(Err(why))) => {
+                error(format!("ERR There was an error trying to save the ACLs: {why}"))
+            }
+            (
+                Asked::Info(_) | Asked::Password(_) | Asked::Users,
+                Fact::Usage(_) | Fact::Random(_) | Fact::Users(_) | Fact::Saved(_),
+            ) => error("ERR the process did not tell what was asked"),
+        };
+        self.free.push(Output::Respond(client, answer));
+    }
+
+    fn users_loaded(&mut self, client: ClientId, text: Result<String, String>) -> Answer {
+        let loaded = text.and_then(|text| Acl::from_file_text(&text).map_err(|error| error.to_string()));
+        let new = match loaded {
+            Ok(new) => new,
+            Err(why) => {
+                return error(format!(
+                    "ERR {why}. WARNING: ACL errors detected, no change to the previously active ACL rules was performed"
+                ));
+            }
+        };
+        let Access::Acl(acl) = &mut self.desk.access else { return nothing() };
+        let old = std::mem::replace(acl, new);
+        let changed: Vec<String> = {
+            let Access::Acl(acl) = &self.desk.access else { return nothing() };
+            old.names().filter(|name| *name != DEFAULT && acl.user(name) != old.user(name)).map(str::to_owned).collect()
+        };
+        if self.kill_users(client, |name| changed.iter().any(|user| user == name)) {
+            self.dismiss_with(client, simple("OK"));
+            return nothing();
+        }
+        simple("OK")
+    }
+}
+
+/// A rule as text. A password that is no UTF-8 is taken in by its hash.
+fn rule(word: &Bytes) -> String {
+    use sha2::{Digest, Sha256};
+    match (std::str::from_utf8(word), word.first()) {
+        (Ok(text), _) => text.to_owned(),
+        (Err(_), Some(b'>')) => format!("#{}", acl::hex(&Sha256::digest(&word[1..]))),
+        (Err(_), Some(b'<')) => format!("!{}", acl::hex(&Sha256::digest(&word[1..]))),
+        (Err(_), _) => String::from_utf8_lossy(word).into_owned(),
+    }
+}
+
+fn get_user(acl: &Acl, name: &str) -> Reply {
+    let Some(user) = acl.user(name) else { return Reply::Null };
+    let mut permissions = user.permissions();
+    let shown = |[commands, keys, channels]: [String; 3]| {
+        vec![("commands", bulk(commands)), ("keys", bulk(keys)), ("channels", bulk(channels))]
+    };
+    let mut pairs = vec![
+        ("flags", Reply::set(user.flags().into_iter().map(bulk).collect())),
+        ("passwords", Reply::Array(user.hashes().map(bulk).collect())),
+    ];
+    pairs.extend(permissions.next().map(shown).unwrap_or_default());
+    pairs.push(("selectors", Reply::Array(permissions.map(|one| Reply::map(shown(one))).collect())));
+    Reply::map(pairs)
+}
+
+fn dry_run(acl: &Acl, user: &[u8], call: &[Bytes]) -> Answer {
+    let user = text(user);
+    if acl.user(user).is_none() {
+        return error(format!("ERR User '{user}' not found"));
+    }
+    let Some(spec) = table::called(call) else {
+        let name = call.first().map_or("", |word| text(word));
+        return error(format!("ERR Command '{name}' not found"));
+    };
+    if !spec.takes(call.len()) {
+        return error(table::wrong_arity(spec.name));
+    }
+    match permitted(acl, user, spec, call) {
+        Ok(()) => simple("OK"),
+        Err(Denied::Command) => {
+            Answer::Reply(bulk(format!("This user has no permissions to run the '{}' command", spec.name)))
+        }
+        Err(Denied::Channel(channel)) => {
+            Answer::Reply(bulk(format!("This user has no permissions to access the '{channel}' channel")))
+        }
+    }
+}
