@@ -204,6 +204,8 @@ impl Sentinel {
             return;
         }
         self.peers[p].id = Some(id);
+        // Another one: in the place of one of ours there may be a stock sentinel now, whose silence here means nothing.
+        self.peers[p].spoke = false;
         let (name, address) = (self.peers[p].voter.name.clone(), self.peers[p].voter.address);
         self.record_sentinel(&name, id);
         for m in 0..self.masters.len() {
@@ -213,12 +215,12 @@ impl Sentinel {
 
     /// Takes in what a peer says over the peer link.
     pub(super) fn peer_facts(&mut self, p: usize, facts: Option<SentinelFacts>, fresh: bool, now: Instant) {
-        self.peers[p].spoke |= facts.is_some();
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
         self.peers[p].last_hello = now;
         self.know_peer(p, facts.id);
+        self.peers[p].spoke = true;
         self.raise_epoch(facts.current_epoch);
         for m in 0..self.masters.len() {
             if let Some(decision) = self.peer_master(p, m).and_then(|facts| facts.decision) {

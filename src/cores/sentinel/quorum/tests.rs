@@ -39,3 +39,29 @@ fn an_answer_about_a_replaced_master_is_none_about_the_new_one() {
     sentinel.opinion(0, 0, node(5), &down, now);
     assert!(sentinel.peer_sees_down(0, 0, now));
 }
+
+/// A vote for the sentinel at `.5`, of that id; whether it is still waited for a second and a half later.
+fn waits_for(sentinel: &mut Sentinel, leader: RunId, now: Instant) -> bool {
+    let decision = Decision { master: node(6), epoch: 1 };
+    sentinel.switch(0, decision, now);
+    sentinel.vote(0, leader, 2, now);
+    sentinel.failover(0, now + Duration::from_millis(1_500));
+    matches!(sentinel.masters[0].failover, Failover::Following { .. })
+}
+
+#[test]
+fn a_stock_sentinel_in_the_place_of_one_of_ours_is_given_its_time() {
+    let now = Instant::from_millis(1_000_000);
+    let (ours, stock) = (RunId([5; 20]), RunId([6; 20]));
+    let facts = SentinelFacts { id: ours, current_epoch: 1, masters: heapless::Vec::new() };
+    let mut sentinel_of_ours = sentinel(now);
+    sentinel_of_ours.peer_facts(0, Some(facts.clone()), true, now);
+    sentinel_of_ours.peer_facts(0, Some(facts.clone()), false, now);
+    assert!(!waits_for(&mut sentinel_of_ours, ours, now), "one of ours that leads says so");
+
+    let mut sentinel = sentinel(now);
+    sentinel.peer_facts(0, Some(facts.clone()), true, now);
+    sentinel.peer_facts(0, Some(facts.clone()), false, now);
+    sentinel.know_peer(0, stock);
+    assert!(waits_for(&mut sentinel, stock, now), "a stock sentinel is known by what it decides only");
+}
