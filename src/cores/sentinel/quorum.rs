@@ -35,11 +35,19 @@ impl Sentinel {
         answer.is_some_and(|(at, down)| down && now.since(at) <= OPINION_AGE_MAX)
     }
 
+    /// Whether a peer is a stock sentinel that can be asked for its vote. It does not hear the supervisors: of a master that
+    /// was started anew, closed, it finds for 20 s that it answers. Its vote, without which there is no majority, is its word.
+    fn takes_our_word(&self, p: usize) -> bool {
+        !self.peers[p].spoke && self.peers[p].link.up().is_some() && self.peers[p].down_since.is_none()
+    }
+
     pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
         let n = self.master_at(m);
         let seen = self.masters[m].nodes[n].down_since.is_some() && self.durable.decision(m).is_some();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let others = (0..self.peers.len()).filter(|p| self.peer_sees_down(*p, m, now)).count();
+        let proved = seen && self.proved_down(m);
+        let agrees = |p: &usize| self.peer_sees_down(*p, m, now) || (proved && self.takes_our_word(*p));
+        let others = (0..self.peers.len()).filter(agrees).count();
         let down = seen && 1 + others >= quorum;
         if down == self.masters[m].odown_since.is_some() {
             return;
