@@ -11,6 +11,7 @@ mod libraries;
 mod measuring;
 mod mixed;
 mod service;
+mod switches;
 mod voters;
 mod whole;
 
@@ -45,6 +46,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("service", service::CASES),
     ("mixed", mixed::CASES),
     (BENCH, bench::CASES),
+    (BENCH, switches::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";
