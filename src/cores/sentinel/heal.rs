@@ -11,6 +11,9 @@ use super::{Membership, Sentinel, hello_wait};
 
 /// A redis that says something else than the decision is left alone for so long: a decision may be on its way.
 const STABLE: Duration = Duration::from_secs(1);
+/// A replica that became master with stock sentinels among the voters is left alone for so long, as they do: their leader looks
+/// once a second whether the promotion has happened, and tells of it only then.
+const STABLE_STOCK: Duration = Duration::from_secs(8);
 /// Whoever led the failover demotes the old master itself, at once: the others only see to it that it happened.
 const LEADER_FIRST: Duration = Duration::from_millis(200);
 /// The sentinels act one after the other: the first one's act is enough.
@@ -82,6 +85,8 @@ impl Sentinel {
         } else if is_master && node.was_master {
             // It claims what is known to be over.
             LEADER_FIRST
+        } else if is_master && !self.peers.iter().all(|peer| peer.spoke) {
+            STABLE_STOCK
         } else {
             STABLE
         };

@@ -36,11 +36,19 @@ impl Sentinel {
         answer.is_some_and(|(at, down)| down && now.since(at) <= OPINION_AGE_MAX)
     }
 
+    /// Whether a peer is a stock sentinel that can be asked for its vote. It does not hear the supervisors: of a master that
+    /// was started anew, closed, it finds for 20 s that it answers. Its vote, without which there is no majority, is its word.
+    fn takes_our_word(&self, p: usize) -> bool {
+        !self.peers[p].spoke && self.peers[p].link.up().is_some() && self.peers[p].down_since.is_none()
+    }
+
     pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
         let n = self.master_at(m);
         let seen = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let others = self.peers_of(m).filter(|p| self.peer_sees_down(*p, m, now)).count();
+        let proved = seen && self.proved_down(m);
+        let agrees = |p: &usize| self.peer_sees_down(*p, m, now) || (proved && self.takes_our_word(*p));
+        let others = self.peers_of(m).filter(agrees).count();
         let down = seen && 1 + others >= quorum;
         if down == self.masters[m].odown_since.is_some() {
             return;
@@ -223,6 +231,8 @@ impl Sentinel {
             return;
         }
         self.peers[p].id = Some(id);
+        // Another one: in the place of one of ours there may be a stock sentinel now, whose silence here means nothing.
+        self.peers[p].spoke = false;
         self.dirty = true;
         let address = self.peers[p].address;
         for m in 0..self.masters.len() {
@@ -232,12 +242,12 @@ impl Sentinel {
 
     /// Takes in what a peer says over the peer link.
     pub(super) fn peer_facts(&mut self, p: usize, facts: Option<SentinelFacts>, fresh: bool, now: Instant) {
-        self.peers[p].spoke |= facts.is_some();
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
         self.peers[p].last_hello = now;
         self.know_peer(p, facts.id);
+        self.peers[p].spoke = true;
         self.raise_epoch(facts.current_epoch);
         for m in 0..self.masters.len() {
             if let Some(decision) = self.peer_master(p, m).and_then(|facts| facts.decision) {

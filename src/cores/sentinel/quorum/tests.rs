@@ -1,5 +1,6 @@
 use super::*;
-use crate::cores::sentinel::{Config, Durable, MasterConfig, Settings, Voter};
+use crate::cores::sentinel::{Config, Durable, LinkId, MasterConfig, Settings, Voter};
+use crate::wire::frame::Process;
 
 fn node(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 168, 0, last], 6379))
@@ -30,4 +31,63 @@ fn an_answer_about_a_replaced_master_is_none_about_the_new_one() {
     assert!(!sentinel.peer_sees_down(0, 0, now), "it was asked before the switch");
     sentinel.opinion(0, master, node(5), &down, now);
     assert!(sentinel.peer_sees_down(0, 0, now));
+}
+
+/// A vote for the sentinel at `.5`, of that id; whether it is still waited for a second and a half later.
+fn waits_for(sentinel: &mut Sentinel, leader: RunId, now: Instant) -> bool {
+    let decision = Decision { master: node(6), epoch: 1 };
+    sentinel.switch(0, decision, now);
+    sentinel.vote(0, leader, 2, now);
+    sentinel.failover(0, now + Duration::from_millis(1_500));
+    matches!(sentinel.masters[0].failover, Failover::Following { .. })
+}
+
+#[test]
+fn a_stock_sentinel_in_the_place_of_one_of_ours_is_given_its_time() {
+    let now = Instant::from_millis(1_000_000);
+    let (ours, stock) = (RunId([5; 20]), RunId([6; 20]));
+    let facts = SentinelFacts { id: ours, current_epoch: 1, masters: heapless::Vec::new() };
+    let mut sentinel_of_ours = sentinel(now);
+    sentinel_of_ours.peer_facts(0, Some(facts.clone()), true, now);
+    sentinel_of_ours.peer_facts(0, Some(facts.clone()), false, now);
+    assert!(!waits_for(&mut sentinel_of_ours, ours, now), "one of ours that leads says so");
+
+    let mut sentinel = sentinel(now);
+    sentinel.peer_facts(0, Some(facts.clone()), true, now);
+    sentinel.peer_facts(0, Some(facts.clone()), false, now);
+    sentinel.know_peer(0, stock);
+    assert!(waits_for(&mut sentinel, stock, now), "a stock sentinel is known by what it decides only");
+}
+
+#[test]
+fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() {
+    let now = Instant::from_millis(1_000_000);
+    let facts = |process| crate::wire::frame::RedisFacts {
+        address: node(4),
+        incarnation: 1,
+        process,
+        role: crate::wire::frame::RedisRole::Master { replicas: 2 },
+        run_id: None,
+        replication_id: None,
+        offset: 0,
+        priority: 100,
+        has_data: true,
+        history: None,
+    };
+    for (process, stock_is_there, down) in
+        [(Process::Dead, true, true), (Process::Dead, false, false), (Process::Busy, true, false)]
+    {
+        let mut sentinel = sentinel(now);
+        sentinel.switch(0, Decision { master: node(4), epoch: 1 }, now);
+        let n = sentinel.master_at(0);
+        let master = &mut sentinel.masters[0].nodes[n];
+        (master.facts, master.fresh, master.down_since) = (Some(facts(process)), true, Some(now));
+        if stock_is_there {
+            let link = &mut sentinel.peers[0].link;
+            *link = crate::cores::sentinel::instance::Link::Connecting { id: LinkId(1), backoff: Duration::ZERO };
+            link.connected(now);
+        }
+        sentinel.judge_quorum(0, now);
+        assert_eq!(sentinel.masters[0].odown_since.is_some(), down, "{process:?}, stock: {stock_is_there}");
+    }
 }
