@@ -33,6 +33,7 @@ pub mod exit {
         vigie check cluster.toml     judge a cluster file before it is installed\n  \
         vigie run --node redis-01    be the node redis-01\n  \
         vigie status                 every node in one table, and why it is as it is\n  \
+        vigie why                    why there is, or is not, a failover\n  \
         vigie failover --to redis-02 make redis-02 the master, without losing a write\n\n\
         Exit codes: 0 yes or done, 1 no (unhealthy, invalid, aborted), 2 usage, 3 not reached, 70 internal fault."
 )]
@@ -104,6 +105,11 @@ pub enum Command {
         vigie status --watch     again and again\n  \
         vigie status --json      for scripts")]
     Status(Status),
+    /// Tells why there is, or is not, a failover: every gate on the way to one, and what stands in it.
+    #[command(after_help = "Examples:\n  \
+        vigie why            exit 0 if no failover is needed or one is on its way, 1 if something blocks one\n  \
+        vigie why --json     the numbers, for scripts")]
+    Why(Why),
     /// Shows what happened here, oldest first.
     #[command(after_help = "Example:\n  vigie events -f     and what happens from now on")]
     Events(Events),
@@ -134,6 +140,14 @@ pub struct Status {
     /// Shows it again and again until interrupted.
     #[arg(long)]
     pub watch: bool,
+}
+
+/// `vigie why`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Why {
+    /// Prints JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `vigie events`
@@ -243,12 +257,22 @@ mod tests {
     #[test]
     fn help_shows_examples_and_only_what_exists() {
         let help = Arguments::command().render_help().to_string();
-        for there in
-            ["run", "demo", "status", "events", "failover", "check", "sentinel", "version", "Examples:", "--state-dir"]
-        {
+        for there in [
+            "run",
+            "demo",
+            "status",
+            "why",
+            "events",
+            "failover",
+            "check",
+            "sentinel",
+            "version",
+            "Examples:",
+            "--state-dir",
+        ] {
             assert!(help.contains(there), "{there}:\n{help}");
         }
-        for absent in ["  top ", "  why ", "  import "] {
+        for absent in ["  top ", "  import "] {
             assert!(!help.contains(absent), "{absent}:\n{help}");
         }
     }

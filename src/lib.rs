@@ -10,7 +10,7 @@
 //! | floor | room | what happens there |
 //! |---|---|---|
 //! | entry | `main`, [`args`] | the command line; exit codes |
-//! | people | [`operate`] | [status](operate::status), [check](operate::check), orders to a running node, the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
+//! | people | [`operate`] | [status](operate::status), [why](operate::why), [check](operate::check), orders to a running node, the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
 //! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core |
 //! | papers | [`config`] | the cluster file and the kernel command line, validated whole |
 //! | deciders | [`cores`] | deterministic machines: [`vrrp`](cores::vrrp), [`sentinel`](cores::sentinel), [`proxy`](cores::proxy), [`redis`](cores::redis), [`cluster`](cores::cluster) |

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => {
             asked(commands::status(&global.runtime_dir, arguments.json, arguments.watch, &mut stdout()))
         }
+        Command::Why(arguments) => asked(commands::why(&global.runtime_dir, arguments.json, &mut stdout())),
         Command::Events(arguments) => {
             asked(commands::events(&global.runtime_dir, arguments.follow, &mut stdout()).map(|()| true))
         }

@@ -120,8 +120,15 @@ fn without_a_daemon_the_socket_that_was_tried_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let run = directory.path().to_str().unwrap();
     let socket = format!("{run}/control.sock: No such file or directory");
-    for command in [&["status"][..], &["status", "--json"], &["events"], &["events", "-f"], &["failover", "--to", "b"]]
-    {
+    for command in [
+        &["status"][..],
+        &["status", "--json"],
+        &["why"],
+        &["why", "--json"],
+        &["events"],
+        &["events", "-f"],
+        &["failover", "--to", "b"],
+    ] {
         says(&[command, &["--runtime-dir", run]].concat(), 3, "", &socket);
     }
     // One that died leaves its socket behind.
@@ -137,6 +144,7 @@ fn wrong_usage_of_every_command_says_what_is_wrong() {
         (&["run", "--log", "loud"], "possible values"),
         (&["status", "--jsn"], "'--json'"),
         (&["events", "5"], "'5'"),
+        (&["why", "not"], "'not'"),
         (&["failover", "--to"], "--to <NODE>"),
         (&["failover", "--to", "a b"], "is not a node name"),
         (&["failover", "b"], "'b'"),

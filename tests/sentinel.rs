@@ -95,7 +95,7 @@ impl Running {
     async fn order(&self, to: Option<&str>) -> Result<FailoverReport, String> {
         let (done, result) = oneshot::channel();
         let to = to.map(|name| name.parse().unwrap());
-        self.orders.send(Order { to, done }).await.unwrap();
+        self.orders.send(Order::Switch { to, done }).await.unwrap();
         result.await.unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! The other end of the control socket: what `vigie status`, `events` and `failover` ask a running node.
+//! The other end of the control socket: what `vigie status`, `why`, `events` and `failover` ask a running node.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::runtime::control::{Answer, Request, SOCKET_NAME, Switched};
 use crate::runtime::journal::Record;
 use crate::runtime::status::Status;
+use crate::runtime::why::Why;
 
 /// A node answers from memory: one that takes longer is stuck.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -60,9 +61,19 @@ impl ClientError {
 
 /// The view of the node whose runtime directory this is.
 pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
-    let mut answers = ask(runtime_dir, &Request::Status, Some(ANSWER_TIME))?;
+    told(runtime_dir, &Request::Status)
+}
+
+/// Why there is, or is not, a failover, as the node whose runtime directory this is knows.
+pub fn why(runtime_dir: &Path) -> Result<Why, ClientError> {
+    told(runtime_dir, &Request::Why)
+}
+
+/// The one line that a request is answered by.
+fn told<T: DeserializeOwned>(runtime_dir: &Path, request: &Request) -> Result<T, ClientError> {
+    let mut answers = ask(runtime_dir, request, Some(ANSWER_TIME))?;
     let line = answers.line()?.ok_or_else(|| answers.silent(io::ErrorKind::UnexpectedEof.into()))?;
-    // A refusal comes in place of the status.
+    // A refusal comes in place of the answer.
     match serde_json::from_str(&line) {
         Ok(Answer::Error(reason)) => Err(ClientError::Refused(reason)),
         Ok(Answer::Ok(_)) | Err(_) => answers.read(&line),

@@ -1,4 +1,4 @@
-//! The commands that ask a running node: `status`, `events`, `failover`.
+//! The commands that ask a running node: `status`, `why`, `events`, `failover`.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::client::{self, ClientError};
 use super::status::page;
+use super::why;
 use crate::runtime::journal::{Level, Record};
 use crate::runtime::status::Status;
 
@@ -61,6 +62,19 @@ pub fn status(runtime_dir: &Path, json: bool, watch: bool, out: &mut impl Write)
 /// Whether there is a master and every node is good.
 pub fn healthy(status: &Status) -> bool {
     status.master.is_some() && status.nodes.iter().all(|node| node.health == "good")
+}
+
+/// `vigie why`. Returns whether no failover is needed, or one is on its way.
+pub fn why(runtime_dir: &Path, json: bool, out: &mut impl Write) -> Result<bool, CommandError> {
+    let why = client::why(runtime_dir)?;
+    if json {
+        serde_json::to_writer(&mut *out, &why).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", why::page(&why))?;
+    }
+    out.flush()?;
+    Ok(why::fine(&why))
 }
 
 /// `vigie events`: what happened on this node, oldest first.

@@ -1,4 +1,4 @@
-//! What a person uses: status, events, orders to a running node, the drop-in for redis-sentinel, the demo and its lab.
+//! What a person uses: status, events, why, orders to a running node, the drop-in for redis-sentinel, the demo and its lab.
 
 pub mod check;
 pub mod client;
@@ -7,3 +7,4 @@ pub mod demo;
 pub mod lab;
 pub mod sentinel;
 pub mod status;
+pub mod why;

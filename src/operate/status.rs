@@ -45,7 +45,7 @@ fn why(node: &NodeStatus) -> String {
 }
 
 /// An age in the largest unit that leaves a number of at least one.
-fn age(millis: u64) -> String {
+pub(super) fn age(millis: u64) -> String {
     match millis {
         0..1_000 => format!("{millis} ms"),
         1_000..120_000 => format!("{} s", millis / 1_000),

@@ -1,6 +1,7 @@
 //! The control socket of a node: one request a line, answers as lines of JSON.
 //!
-//! `{"request":"status"}` · `{"request":"events","follow":true}` · `{"request":"failover","to":"redis-02"}`
+//! `{"request":"status"}` · `{"request":"events","follow":true}` · `{"request":"failover","to":"redis-02"}` ·
+//! `{"request":"why"}`
 
 use std::fs;
 use std::io;
@@ -15,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::journal::Journal;
 use super::status::Status;
+use super::why::Why;
 use crate::base::NodeName;
 
 /// Longest request, bytes.
@@ -43,9 +45,11 @@ pub enum Request {
         #[serde(default)]
         to: Option<String>,
     },
+    /// Why there is, or is not, a failover; answered by a [`Why`].
+    Why,
 }
 
-/// The last line of an answer that is not a status or a record.
+/// The last line of an answer that is not a status, a record or a reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
@@ -74,6 +78,8 @@ pub trait Node: Clone + 'static {
     fn status(&self) -> Status;
     /// Carries out a planned switchover; returns when it is done or aborted.
     fn failover(&self, to: Option<NodeName>) -> impl Future<Output = Result<Switched, String>>;
+    /// Why there is, or is not, a failover.
+    fn why(&self) -> impl Future<Output = Result<Why, String>>;
 }
 
 /// The socket cannot be opened.
@@ -129,6 +135,10 @@ async fn answer(mut stream: UnixStream, node: &impl Node, journal: &Journal) -> 
             };
             say(&mut stream, &answer).await
         }
+        Ok(Request::Why) => match node.why().await {
+            Ok(why) => say(&mut stream, &why).await,
+            Err(reason) => say(&mut stream, &Answer::Error(reason)).await,
+        },
         Err(error) => say(&mut stream, &Answer::Error(format!("not a request: {error}"))).await,
     }
 }

@@ -20,4 +20,5 @@ pub mod sentinel;
 pub mod status;
 pub mod store;
 pub mod vip;
+pub mod why;
 pub mod worker;

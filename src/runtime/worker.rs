@@ -24,6 +24,7 @@ use super::control::{self, Switched};
 use super::journal::{Journal, Level};
 use super::peers::Peers;
 use super::status::Status;
+use super::why::{Frames, Why};
 use super::{clock, forward, guard, notify, proxy, redis, sentinel, store, vip};
 use crate::base::{Instant, NodeName};
 use crate::config::{Config, Node, PEER_PORT};
@@ -452,15 +453,31 @@ impl control::Node for ControlNode {
             let done = forward::switchover(sentinels.into_iter(), &cluster.password, &cluster.name, to.as_ref());
             return done.await.map(|report| self.switched(&report));
         }
-        let (done, answer) = oneshot::channel();
-        let gone = || "the sentinel of this node does not run".to_owned();
-        let orders = self.orders.0.borrow().clone().ok_or_else(gone)?;
-        orders.send(sentinel::Order { to, done }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?.map(|report| self.switched(&report))
+        let report = self.order(|done| sentinel::Order::Switch { to, done }).await??;
+        Ok(self.switched(&report))
+    }
+
+    async fn why(&self) -> Result<Why, String> {
+        let (node, config) = (self.spec.node().name.to_string(), &self.spec.config);
+        if !self.spec.roles.sentinel {
+            let frames = Frames::new(config, &self.view.borrow());
+            return Ok(Why { node, masters: Vec::new(), frames: Some(frames) });
+        }
+        let masters = self.order(sentinel::Order::Why).await?;
+        Ok(Why { node, masters, frames: None })
     }
 }
 
 impl ControlNode {
+    /// Gives the sentinel of this node an order, and waits for what it answers.
+    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> sentinel::Order) -> Result<T, String> {
+        let (done, answer) = oneshot::channel();
+        let gone = || "the sentinel of this node does not run".to_owned();
+        let orders = self.orders.0.borrow().clone().ok_or_else(gone)?;
+        orders.send(order(done)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
     fn switched(&self, report: &cores::sentinel::FailoverReport) -> Switched {
         Switched {
             from: self.name_of(report.from),

@@ -8,8 +8,10 @@ mod failover;
 mod faults;
 mod kills;
 mod measuring;
+mod scripts;
 mod service;
 mod whole;
+mod why;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +39,8 @@ const CASES: &[(&str, &[Case])] = &[
     ("clients", clients::CASES),
     ("faults", faults::CASES),
     ("service", service::CASES),
+    ("scripts", scripts::CASES),
+    ("why", why::CASES),
     (BENCH, bench::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.

@@ -547,7 +547,7 @@ impl Sentinel {
     }
 
     /// The redis that becomes the first master, if the cluster has never had one and a majority of the sentinels says so.
-    fn bootstrap_node(&self, m: usize) -> Option<usize> {
+    pub(super) fn bootstrap_node(&self, m: usize) -> Option<usize> {
         let unrecorded = |p: &usize| self.peer_master(*p, m).is_some_and(|facts| facts.decision.is_none());
         let agreeing = 1 + self.peers_of(m).filter(unrecorded).count();
         let n = self.masters[m].config.nodes.iter().position(|node| node.bootstrap)?;

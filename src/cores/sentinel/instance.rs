@@ -295,6 +295,11 @@ impl Peer {
         }
     }
 
+    /// How people call it.
+    pub(super) fn label(&self) -> String {
+        self.name.as_ref().map_or_else(|| self.address.to_string(), ToString::to_string)
+    }
+
     pub(super) fn fresh_facts(&self) -> Option<&SentinelFacts> {
         self.facts.as_ref().filter(|_| self.fresh)
     }

@@ -46,6 +46,7 @@ mod switchover;
 mod table;
 mod timers;
 mod users;
+pub mod why;
 
 pub use crate::base::Place;
 pub use access::Access;
@@ -232,6 +233,8 @@ pub enum Input {
     Resolved(names::Answer),
     /// The operator orders a switchover.
     Order(OrderId, Option<NodeName>),
+    /// The operator asks why there is, or is not, a failover.
+    Why(OrderId),
     /// The process is about to leave: an ordered switchover is undone.
     Stop,
 }
@@ -304,6 +307,8 @@ pub enum Output {
     Publish(Event),
     /// What became of an order.
     OrderDone(OrderId, Result<FailoverReport, String>),
+    /// Why there is, or is not, a failover.
+    Why(OrderId, Vec<why::MasterWhy>),
     /// What was begun is undone: the process may leave.
     Stopped,
     /// Run a script, or kill it.
@@ -660,6 +665,7 @@ impl Sentinel {
             | Input::Stored(Err(_))
             | Input::Resolved(_)
             | Input::Order(..)
+            | Input::Why(_)
             | Input::Stop => {
                 self.touch_all();
             }
@@ -686,6 +692,7 @@ impl Sentinel {
             Input::Resolved(answer) => self.resolved(answer, now),
             Input::Script(report) => self.scripts.report(report, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
+            Input::Why(order) => self.free.push(Output::Why(order, self.why(now))),
             Input::Stop => self.stop(now),
         }
     }

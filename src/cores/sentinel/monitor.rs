@@ -520,7 +520,7 @@ impl Sentinel {
         let is_master = n == self.master_at(m) && self.decision(m).is_some();
         let config = &self.masters[m].config;
         let node = &self.masters[m].nodes[n];
-        let busy = node.busy_since.is_some() || node.fresh_facts().is_some_and(|facts| is_busy(facts, node.served));
+        let busy = busy(node);
         let limit = if busy { config.busy_grace.max(config.down_after) } else { config.down_after };
         let silent_at = node.silent_since.map(|since| since + limit);
         // A master that says for long that it is none is of no use as one, whatever the reason.
@@ -678,6 +678,11 @@ impl Sentinel {
 /// Whether the process is up and serves as a master.
 fn serves(facts: &RedisFacts) -> bool {
     matches!(facts.role, RedisRole::Master { .. }) && facts.process != Process::Dead
+}
+
+/// Whether its supervisor, or itself, says that it is busy.
+pub(super) fn busy(node: &Instance) -> bool {
+    node.busy_since.is_some() || node.fresh_facts().is_some_and(|facts| is_busy(facts, node.served))
 }
 
 /// Whether the incarnation that serves is alive by its supervisor's word, and only cannot answer.

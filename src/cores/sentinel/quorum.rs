@@ -28,7 +28,7 @@ impl Sentinel {
     }
 
     /// Whether a peer finds the master down: by its facts, which are of this moment, else by its last answer.
-    fn peer_sees_down(&self, p: usize, m: usize, now: Instant) -> bool {
+    pub(super) fn peer_sees_down(&self, p: usize, m: usize, now: Instant) -> bool {
         if let Some(facts) = self.peer_master(p, m) {
             return facts.sees_down && facts.decision == self.decision(m);
         }

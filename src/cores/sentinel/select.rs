@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::{Epoch, RunId};
 
 /// What is known of one redis at the moment of the choice.
@@ -57,7 +59,8 @@ pub(super) struct Ground {
 }
 
 /// Why a redis is passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum Rejection {
     /// No link to it.
     #[error("not connected")]

@@ -33,6 +33,15 @@ fn a_status_is_read_and_a_refusal_told_apart() {
 }
 
 #[test]
+fn a_reason_is_read_and_a_refusal_told_apart() {
+    let (directory, served) = daemon("{\"node\":\"a\",\"masters\":[],\"frames\":null}\n");
+    assert_eq!(why(directory.path()).unwrap().node, "a");
+    assert_eq!(served.join().unwrap(), "{\"request\":\"why\"}\n");
+    let (directory, _served) = daemon("{\"error\":\"the sentinel of this node does not run\"}\n");
+    assert_eq!(why(directory.path()).unwrap_err().exit_code(), 1);
+}
+
+#[test]
 fn a_switchover_is_told_by_both_its_ends() {
     let (directory, served) = daemon("{\"ok\":{\"from\":\"a\",\"to\":\"b\",\"epoch\":7,\"pause_us\":900}}\n");
     let switched = failover(directory.path(), Some("b"), ANSWER_TIME).unwrap();

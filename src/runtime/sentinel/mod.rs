@@ -26,6 +26,7 @@ use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
 use crate::config::sentinel::Document;
 use crate::cores::cluster::{Part, View};
+use crate::cores::sentinel::why::MasterWhy;
 use crate::cores::sentinel::{
     Access, Acl, Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
 };
@@ -78,11 +79,16 @@ enum Keep {
 
 /// An order of the operator.
 #[derive(Debug)]
-pub struct Order {
-    /// The node to become master; none: the best replica.
-    pub to: Option<NodeName>,
-    /// Told when it is done or why it was not.
-    pub done: oneshot::Sender<Result<FailoverReport, String>>,
+pub enum Order {
+    /// A planned switchover.
+    Switch {
+        /// The node to become master; none: the best replica.
+        to: Option<NodeName>,
+        /// Told when it is done or why it was not.
+        done: oneshot::Sender<Result<FailoverReport, String>>,
+    },
+    /// Why there is, or is not, a failover: told at once.
+    Why(oneshot::Sender<Vec<MasterWhy>>),
 }
 
 /// Why the sentinel does not run.
@@ -199,7 +205,11 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 }
 
 /// Who is told of the end of an order.
-type Done = oneshot::Sender<Result<FailoverReport, String>>;
+#[derive(Debug)]
+enum Done {
+    Switch(oneshot::Sender<Result<FailoverReport, String>>),
+    Why(oneshot::Sender<Vec<MasterWhy>>),
+}
 
 /// Orders that wait for their end.
 #[derive(Clone, Debug, Default)]
@@ -217,10 +227,14 @@ impl Waiting {
 
 async fn take_orders(mut orders: mpsc::Receiver<Order>, waiting: Waiting, inputs: mpsc::Sender<Input>) {
     let mut count = 0;
-    while let Some(Order { to, done }) = orders.recv().await {
+    while let Some(order) = orders.recv().await {
         count += 1;
+        let (done, input) = match order {
+            Order::Switch { to, done } => (Done::Switch(done), Input::Order(OrderId(count), to)),
+            Order::Why(done) => (Done::Why(done), Input::Why(OrderId(count))),
+        };
         waiting.put(OrderId(count), done);
-        if inputs.send(Input::Order(OrderId(count), to)).await.is_err() {
+        if inputs.send(input).await.is_err() {
             return;
         }
     }
@@ -312,7 +326,7 @@ impl Execute<Sentinel> for Runner {
             }
             Output::OrderDone(order, result) => {
                 // Who ordered may have gone.
-                if let Some(done) = self.waiting.take(order) {
+                if let Some(Done::Switch(done)) = self.waiting.take(order) {
                     let _ = done.send(result);
                 }
             }
@@ -328,6 +342,11 @@ impl Execute<Sentinel> for Runner {
             // The core lets none through that is not known.
             Output::LogLevel(level) => drop(super::log::set_level(&level)),
             Output::Exit(code) => std::process::exit(i32::from(code)),
+            Output::Why(order, why) => {
+                if let Some(Done::Why(done)) = self.waiting.take(order) {
+                    let _ = done.send(why);
+                }
+            }
             Output::Stopped => {
                 if let Some(stopped) = self.stopped.take() {
                     let _ = stopped.send(());

@@ -47,7 +47,7 @@ impl<I: From<Answer> + Send + 'static> Resolver<I> {
         Self { find: Arc::new(find), places, answers, tasks: JoinSet::new(), limit: ANSWER_TIME }
     }
 
-    /// Asks for a name. Never waits; the answer comes later, at the latest after twice [`ANSWER_TIME`], and always.
+    /// Asks for a name. Never waits; the answer comes later, at the latest after 20 s, and always.
     pub fn ask(&mut self, request: Request) {
         let Request::Resolve(name) = request;
         // Tasks that have ended by themselves are forgotten here, so that the set does not grow.

@@ -4,6 +4,7 @@ mod alone;
 mod commands;
 mod model;
 mod session;
+mod why;
 mod world;
 
 use crate::wire::frame::History;

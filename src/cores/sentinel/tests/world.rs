@@ -580,6 +580,7 @@ impl World {
             Output::Fault(fault) => self.faults[n] = fault,
             Output::Publish(event) => self.events.push((self.now, n, event)),
             Output::OrderDone(_, result) => self.done.push(result),
+            Output::Why(..) => {}
         }
     }
 

@@ -128,7 +128,7 @@ async fn no_descriptor_signal_mask_or_mark_of_a_worker_leaks_into_a_script() {
     let out = stage.path("out");
     let script = stage.script(
         "looks",
-        "{ for fd in /proc/self/fd/*; do readlink \"$fd\"; done; grep SigBlk /proc/self/status; env; pwd; } > \"$1\" 2>&1",
+        "{ for fd in /proc/self/fd/*; do readlink \"$fd\"; done; grep -E 'Sig(Blk|Ign)' /proc/self/status; env; pwd; } > \"$1\" 2>&1",
     );
     // What the test itself was started with, its output among it, is passed on.
     let inherited = inherited();
@@ -149,6 +149,9 @@ async fn no_descriptor_signal_mask_or_mark_of_a_worker_leaks_into_a_script() {
     assert!(said.contains("SigBlk:\t0000000000000000"), "{said}");
     assert!(said.contains(std::env::current_dir().unwrap().to_str().unwrap()), "{said}");
     assert!(said.contains("PATH=") && !said.contains("VIGIE_WORKER"), "{said}");
+    let ignored = said.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    let broken_pipe = 1 << (Signal::SIGPIPE as u32 - 1);
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & broken_pipe, 0, "{said}");
     let listing = said.split("SigBlk").next().unwrap();
     let behind = behind(listing, &script);
     assert!(behind.contains(&"/dev/null".to_owned()), "its input: {said}");
@@ -166,4 +169,43 @@ fn inherited() -> Vec<PathBuf> {
         u32::from_str_radix(&flags, 8).is_ok_and(|flags| flags & 0o2_000_000 == 0)
     });
     kept.filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+}
+
+/// The queue of the core and the processes, together, as the sentinel drives them.
+#[tokio::test]
+async fn queue_and_processes_together_retry_kill_and_give_up() {
+    use crate::cores::sentinel::Timers;
+    use crate::cores::sentinel::scripts::Scripts;
+    use crate::runtime::clock;
+
+    let mut stage = Stage::new();
+    let count = stage.path("count");
+    let again = stage.script("again", "echo >> \"$1\"; [ $(wc -l < \"$1\") -ge 3 ] || exit 1");
+    let hangs = stage.script("hangs", "exec sleep 1000");
+    let timers = Timers {
+        script_max_runtime: Duration::from_millis(500),
+        script_retry_delay: Duration::from_millis(10),
+        ..Timers::default()
+    };
+    let mut queue = Scripts::default();
+    queue.schedule(vec![again.clone(), count.clone()]);
+    queue.schedule(vec![hangs.clone()]);
+    let mut said: Vec<String> = vec![];
+    let deadline = clock::now() + LIMIT;
+    // One that hangs is tried again too, ten times: two of them are enough to see.
+    while said.iter().filter(|line| line.starts_with("-script-timeout")).count() < 2 {
+        assert!(clock::now() < deadline, "{said:#?}");
+        let (mut requests, mut events) = (vec![], vec![]);
+        let wake = queue.turn(clock::now(), &timers, &mut requests, &mut events);
+        requests.into_iter().for_each(|request| stage.runner.request(request));
+        said.extend(events.into_iter().map(|event| format!("{} {}", event.name, event.payload)));
+        tokio::select! {
+            report = stage.reports.recv() => queue.report(report.expect("the runner lives"), clock::now()),
+            () = clock::sleep_until(wake) => {}
+        }
+    }
+    assert_eq!(fs::read_to_string(count).unwrap().lines().count(), 3, "{said:#?}");
+    assert!(said.iter().any(|line| line.starts_with("-script-child") && line.ends_with(" 0 9")), "{said:#?}");
+    assert!(!said.iter().any(|line| line.starts_with("-script-error")), "{said:#?}");
+    assert_eq!(queue.queue_length(), 1, "what works in the end is gone: {said:#?}");
 }
