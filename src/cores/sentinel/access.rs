@@ -14,8 +14,6 @@ use super::session::{Client, bulk, words};
 use super::table::{self, Spec};
 use super::{ClientId, Sentinel};
 
-/// Entries kept of what was refused, as `acllog-max-len` of Redis is by default.
-const LOG_MAX: usize = 128;
 /// The same refusal within this time is counted, not kept again.
 const LOG_GROUP: Duration = Duration::from_secs(60);
 /// What a description of all commands counts for.
@@ -156,7 +154,10 @@ impl Desk {
             None => 0,
         };
         self.log.push_front(Refusal { count: count + 1, ..entry });
-        self.log.truncate(LOG_MAX);
+        self.log.truncate(match &self.access {
+            Access::Cluster { .. } => 0,
+            Access::Acl(acl) => acl.log_max,
+        });
     }
 }
 

@@ -104,7 +104,14 @@ pub struct Acl {
     users: BTreeMap<String, User>,
     /// Whether the users are those of an ACL file, which `ACL LOAD` and `ACL SAVE` are about.
     pub has_file: bool,
+    /// `acl-pubsub-default allchannels`: whether new users may hear all channels.
+    all_channels: bool,
+    /// `acllog-max-len`: refusals that are remembered.
+    pub log_max: usize,
 }
+
+/// Refusals that are remembered unless the configuration says otherwise.
+const LOG_MAX: usize = 128;
 
 /// One user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +126,7 @@ pub(super) struct User {
 }
 
 /// One set of permissions. A user may do what any of its selectors allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Selector {
     /// Whether everything is allowed that no rule is about.
     all: bool,
@@ -160,7 +167,28 @@ impl Acl {
     /// Users of a configuration file: `user` lines without the word `user`, and `requirepass`, which is the password of the
     /// user `default` unless a line says otherwise.
     pub fn from_lines(lines: &[String], require_pass: Option<&Secret>) -> Result<Self, AclError> {
-        let mut acl = Self { users: BTreeMap::new(), has_file: false };
+        Self::empty().with_lines(lines, require_pass)
+    }
+
+    /// Nobody at all, not even `default`: what the other constructors begin with.
+    pub fn empty() -> Self {
+        Self { users: BTreeMap::new(), has_file: false, all_channels: false, log_max: LOG_MAX }
+    }
+
+    /// The same settings without any user.
+    pub(super) fn emptied(&self) -> Self {
+        Self { users: BTreeMap::new(), has_file: self.has_file, all_channels: self.all_channels, log_max: self.log_max }
+    }
+
+    /// `acl-pubsub-default allchannels`, for users still to come.
+    #[must_use]
+    pub fn with_all_channels(self, all_channels: bool) -> Self {
+        Self { all_channels, ..self }
+    }
+
+    /// As [`Acl::from_lines`].
+    pub fn with_lines(self, lines: &[String], require_pass: Option<&Secret>) -> Result<Self, AclError> {
+        let mut acl = self;
         for (at, line) in lines.iter().enumerate() {
             acl.take_line(at + 1, line)?;
         }
@@ -174,7 +202,12 @@ impl Acl {
 
     /// Users of an ACL file: lines that start with the word `user`; empty ones and comments are passed over.
     pub fn from_file_text(text: &str) -> Result<Self, AclError> {
-        let mut acl = Self { users: BTreeMap::new(), has_file: true };
+        Self::empty().with_file_text(text)
+    }
+
+    /// As [`Acl::from_file_text`].
+    pub fn with_file_text(self, text: &str) -> Result<Self, AclError> {
+        let mut acl = Self { has_file: true, ..self };
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -209,11 +242,11 @@ impl Acl {
         if self.users.len() >= USERS_MAX || name.len() > WORD_MAX {
             return Err(AclError::TooMany { line });
         }
-        let mut user = User::new();
+        let mut user = User::new(self.all_channels);
         let wrong = |rule: &str, fault| AclError::Rule { line, user: name.clone(), rule: rule.to_owned(), fault };
         let rules = join_selectors(rules).map_err(|open| wrong(&open, Fault::Syntax))?;
         for rule in rules {
-            user.set(&rule).map_err(|fault| wrong(&rule, fault))?;
+            user.set(&rule, self.all_channels).map_err(|fault| wrong(&rule, fault))?;
         }
         self.users.insert(name.clone(), user);
         Ok(())
@@ -240,9 +273,10 @@ impl Acl {
         }
         let rules = join_selectors(rules)
             .map_err(|open| format!("ERR Unmatched parenthesis in acl selector starting at '{open}'."))?;
-        let mut user = self.users.get(name).cloned().unwrap_or_else(User::new);
+        let mut user = self.users.get(name).cloned().unwrap_or_else(|| User::new(self.all_channels));
         for rule in rules {
-            user.set(&rule).map_err(|fault| format!("ERR Error in ACL SETUSER modifier '{rule}': {fault}"))?;
+            user.set(&rule, self.all_channels)
+                .map_err(|fault| format!("ERR Error in ACL SETUSER modifier '{rule}': {fault}"))?;
         }
         self.users.insert(name.to_owned(), user);
         Ok(())
@@ -338,14 +372,14 @@ fn push<T: PartialEq>(list: &mut Vec<T>, entry: T) -> Result<(), Fault> {
 }
 
 impl User {
-    /// A user as `ACL SETUSER name` makes it: off, without passwords, nothing allowed.
-    fn new() -> Self {
+    /// A user as `ACL SETUSER name` makes it: off, without passwords, nothing allowed but perhaps all channels.
+    fn new(all_channels: bool) -> Self {
         Self {
             enabled: false,
             nopass: false,
             sanitize: None,
             passwords: Vec::new(),
-            root: Selector::default(),
+            root: Selector::new(all_channels),
             selectors: Vec::new(),
         }
     }
@@ -354,7 +388,7 @@ impl User {
     fn all_powerful() -> Self {
         let root =
             Selector { all: true, rules: Vec::new(), keys: vec!["~*".to_owned()], channels: vec!["*".to_owned()] };
-        Self { enabled: true, nopass: true, root, ..Self::new() }
+        Self { enabled: true, nopass: true, root, ..Self::new(true) }
     }
 
     fn require(&mut self, password: Option<&Secret>) {
@@ -364,7 +398,7 @@ impl User {
     }
 
     /// Takes in one rule.
-    fn set(&mut self, rule: &str) -> Result<(), Fault> {
+    fn set(&mut self, rule: &str, all_channels: bool) -> Result<(), Fault> {
         if rule.len() > WORD_MAX * 4 {
             return Err(Fault::TooMany);
         }
@@ -376,14 +410,14 @@ impl User {
             "resetpass" => (self.nopass, self.passwords) = (false, Vec::new()),
             "sanitize-payload" => self.sanitize = Some(true),
             "skip-sanitize-payload" => self.sanitize = Some(false),
-            "reset" => *self = Self { sanitize: Some(true), ..Self::new() },
+            "reset" => *self = Self { sanitize: Some(true), ..Self::new(all_channels) },
             "clearselectors" => self.selectors.clear(),
-            _ => return self.set_other(rule),
+            _ => return self.set_other(rule, all_channels),
         }
         Ok(())
     }
 
-    fn set_other(&mut self, rule: &str) -> Result<(), Fault> {
+    fn set_other(&mut self, rule: &str, all_channels: bool) -> Result<(), Fault> {
         let mut characters = rule.chars();
         match characters.next() {
             Some('>') => self.add_password(Sha256::digest(characters.as_str()).into()),
@@ -392,7 +426,7 @@ impl User {
             Some('!') => parse_hash(characters.as_str()).and_then(|hash| self.remove_password(hash)),
             Some('(') => {
                 let inner = rule.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).ok_or(Fault::Syntax)?;
-                let mut selector = Selector::default();
+                let mut selector = Selector::new(all_channels);
                 inner.split_ascii_whitespace().try_for_each(|rule| selector.set(rule))?;
                 if self.selectors.len() >= LIST_MAX {
                     return Err(Fault::TooMany);
@@ -480,6 +514,11 @@ impl<'a> Channels<'a> {
 }
 
 impl Selector {
+    fn new(all_channels: bool) -> Self {
+        let channels = if all_channels { vec!["*".to_owned()] } else { Vec::new() };
+        Self { all: false, rules: Vec::new(), keys: Vec::new(), channels }
+    }
+
     fn set(&mut self, rule: &str) -> Result<(), Fault> {
         if rule.len() > WORD_MAX {
             return Err(Fault::TooMany);

@@ -344,9 +344,8 @@ impl Sentinel {
         ];
         let wanted =
             |name: &str| patterns.iter().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
-        let bulk = |text: &str| Reply::Bulk(Bytes::copy_from_slice(text.as_bytes()));
-        let found = all.iter().filter(|(name, _)| wanted(name));
-        Answer::Reply(Reply::Array(found.flat_map(|(name, value)| [bulk(name), bulk(value)]).collect()))
+        let found = all.into_iter().filter(|(name, _)| wanted(name));
+        Answer::Reply(Reply::map(found.map(|(name, value)| (name, Reply::Bulk(value.into())))))
     }
 
     fn settings_with(&self, pairs: &[Bytes]) -> Result<Settings, String> {
@@ -387,10 +386,9 @@ impl Sentinel {
     pub(super) fn debug_command(&mut self, args: &[Bytes]) -> Answer {
         let mut timers = self.timers.clone();
         if args.is_empty() {
-            let bulk = |text: String| Reply::Bulk(text.into());
             let fields = timers.named().into_iter();
-            let fields = fields.flat_map(|(name, value)| [bulk(name.to_owned()), bulk(value.as_millis().to_string())]);
-            return Answer::Reply(Reply::Array(fields.collect()));
+            let fields = fields.map(|(name, value)| (name, Reply::Bulk(value.as_millis().to_string().into())));
+            return Answer::Reply(Reply::map(fields));
         }
         for pair in args.chunks(2) {
             let name = word(&pair[0]);

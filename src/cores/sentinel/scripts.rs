@@ -341,17 +341,12 @@ impl Job {
             State::Ended { pid, at, .. } => ("running", pid, "run-time", now.since(at)),
         };
         let argv = Reply::Array(self.argv.iter().map(|arg| text(arg)).collect());
-        Reply::Array(vec![
-            text("argv"),
-            argv,
-            text("flags"),
-            text(flags),
-            text("pid"),
-            text(&pid.unwrap_or(0).to_string()),
-            text(time),
-            text(&millis.as_millis().to_string()),
-            text("retry-num"),
-            text(&self.runs.to_string()),
+        Reply::map([
+            ("argv", argv),
+            ("flags", text(flags)),
+            ("pid", text(&pid.unwrap_or(0).to_string())),
+            (time, text(&millis.as_millis().to_string())),
+            ("retry-num", text(&self.runs.to_string())),
         ])
     }
 }

@@ -180,7 +180,8 @@ impl Sentinel {
     }
 
     fn users_loaded(&mut self, client: ClientId, text: Result<String, String>) -> Answer {
-        let loaded = text.and_then(|text| Acl::from_file_text(&text).map_err(|error| error.to_string()));
+        let Access::Acl(acl) = &self.desk.access else { return nothing() };
+        let loaded = text.and_then(|text| acl.emptied().with_file_text(&text).map_err(|error| error.to_string()));
         let new = match loaded {
             Ok(new) => new,
             Err(why) => {

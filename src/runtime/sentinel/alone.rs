@@ -95,17 +95,23 @@ pub async fn run_alone(
     Ok(())
 }
 
+/// Most refusals that are remembered, whatever the file says: each takes about half a KiB.
+const ACL_LOG_MAX: usize = 10_000;
+
 /// Who is let in: the users of the ACL file, if there is one, else those of the configuration file.
 fn door(process: &Process, document: &Document, state: &State) -> Result<Door, AloneError> {
+    let log_max = usize::try_from(process.acl_log_max).unwrap_or(usize::MAX).min(ACL_LOG_MAX);
+    let mut empty = Acl::empty().with_all_channels(process.all_channels);
+    empty.log_max = log_max;
     let (path, acl) = match &process.acl_file {
         Some(path) => {
             let text = std::fs::read_to_string(path);
             let acl = text.map_err(|error| error.to_string());
-            (path.as_path(), acl.and_then(|text| Acl::from_file_text(&text).map_err(|error| error.to_string())))
+            (path.as_path(), acl.and_then(|text| empty.with_file_text(&text).map_err(|error| error.to_string())))
         }
         None => {
             let settings = &state.settings;
-            let acl = Acl::from_lines(&settings.users, settings.require_pass.as_ref());
+            let acl = empty.with_lines(&settings.users, settings.require_pass.as_ref());
             (document.path(), acl.map_err(|error| format!("of its 'user' lines, {error}")))
         }
     };

@@ -145,6 +145,15 @@ fn a_file_says_where_it_is_wrong() {
 }
 
 #[test]
+fn new_users_may_hear_all_channels_if_that_is_the_default() {
+    let lines = ["u on nopass +@all".to_owned(), "v on resetchannels &a".to_owned()];
+    let acl = Acl::empty().with_all_channels(true).with_lines(&lines, None).unwrap();
+    assert!(acl.users["u"].may_hear("x", false) && !acl.users["v"].may_hear("x", false));
+    // What is written does not depend on the default.
+    assert_eq!(acl.lines()[1..], ["u on nopass &* +@all", "v on resetchannels &a -@all"]);
+}
+
+#[test]
 fn a_line_for_default_goes_before_requirepass() {
     let lines = ["default on nopass +@all".to_owned()];
     let acl = Acl::from_lines(&lines, Some(&Secret::new("hush"))).unwrap();

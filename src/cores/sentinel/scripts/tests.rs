@@ -152,7 +152,7 @@ fn pending_scripts_are_told_as_stock_does() {
     queue.report(Report::Started(ScriptId(1), 4_711));
     queue.now = queue.now + Duration::from_millis(1_500);
     let words = |queue: &Queue| {
-        let Reply::Array(jobs) = queue.scripts.pending(queue.now) else { panic!("an array is expected") };
+        let Reply::Array(jobs) = queue.scripts.pending(queue.now).flat() else { panic!("an array is expected") };
         let Reply::Array(fields) = &jobs[0] else { panic!("a map is expected") };
         assert_eq!(fields[1], Reply::Array(["/bin/tell", "0"].map(|arg| Reply::Bulk(arg.into())).to_vec()));
         let texts = fields.iter().enumerate().filter(|(n, _)| *n != 1);
