@@ -82,7 +82,8 @@ pub struct Redis {
     /// What survives its death.
     pub disk: Vec<u32>,
     pub flush_due: bool,
-    /// The master that its configuration file names.
+    /// The master that its configuration file names, if it has no supervisor. The file is rewritten whenever its role
+    /// changes, as an order of CONFIG REWRITE with each change does.
     pub conf: Option<SocketAddr>,
     pub priority: u32,
     pub pause: Option<Pause>,
@@ -320,10 +321,6 @@ impl World {
                 }
                 ok()
             }
-            ("CONFIG", "REWRITE") => {
-                self.redis[r].conf = self.redis[r].master;
-                ok()
-            }
             ("CLIENT", "PAUSE") => {
                 let time = word(words, 2).parse().unwrap_or(0);
                 self.pause(r, id, ms(time));
@@ -337,7 +334,7 @@ impl World {
                 self.client_kill(r, id, &word(words, 3));
                 Reply::Integer(1)
             }
-            ("CLIENT" | "AUTH" | "SCRIPT", _) => ok(),
+            ("CLIENT" | "CONFIG" | "AUTH" | "SCRIPT", _) => ok(),
             (name, _) => Reply::Error(format!("ERR unknown command '{name}'")),
         }
     }

@@ -41,6 +41,7 @@ impl World {
         redis.replid2 = Some((redis.replid, redis.offset() + 1));
         redis.replid = id;
         redis.master = None;
+        redis.conf = None;
         redis.link = Link::None;
         redis.generation += 1;
         redis.stalled.clear();
@@ -55,6 +56,7 @@ impl World {
             return;
         }
         redis.master = Some(master);
+        redis.conf = Some(master);
         redis.link = Link::Down(None);
         redis.generation += 1;
         redis.stalled.clear();

@@ -1,7 +1,8 @@
 //! What a replay shows: everything but what goes on all the time.
 
 use bytes::Bytes;
-use vigie::cores::sentinel::{Input, NodeFacts, Output, Tag};
+use vigie::cores::sentinel::{Answer, Input, NodeFacts, Output, Tag};
+use vigie::wire::resp::Reply;
 
 /// The lines of a run.
 #[derive(Debug, Default)]
@@ -13,6 +14,11 @@ pub struct Trace {
 
 fn spoken(words: &[Bytes]) -> String {
     words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether an answer names no leader.
+fn names_nobody(reply: &Reply) -> bool {
+    matches!(reply.array(), Some([Reply::Integer(_), leader, Reply::Integer(_)]) if leader.text() == Some("*"))
 }
 
 fn facts(facts: &NodeFacts) -> String {
@@ -39,6 +45,8 @@ pub fn input(input: &Input) -> Option<String> {
         | Input::Stored(Ok(())) => None,
         Input::Reply(link, tag, reply) => match tag {
             Tag::Auth | Tag::Ignored | Tag::Ping | Tag::Info | Tag::Subscribe => None,
+            // Whether a master is down is asked all the time; votes are not.
+            Tag::Ask(..) if names_nobody(reply) => None,
             Tag::Ask(..) | Tag::Promote(_) | Tag::Role(_) | Tag::Pause(_) | Tag::PausedInfo(_) => {
                 Some(format!("{link:?} {tag:?} {reply:?}"))
             }
@@ -47,8 +55,9 @@ pub fn input(input: &Input) -> Option<String> {
         Input::Garbage(_, why) => Some(format!("garbage: {why}")),
         Input::Command(client, words) => {
             let words = spoken(words);
-            (!words.starts_with("PING") && !words.starts_with("CLIENT") && !words.starts_with("PUBLISH"))
-                .then(|| format!("{client:?} {words}"))
+            let usual =
+                ["PING", "CLIENT", "PUBLISH"].iter().any(|word| words.starts_with(word)) || words.ends_with(" *");
+            (!usual).then(|| format!("{client:?} {words}"))
         }
         Input::Facts(said) => Some(format!("facts {}", facts(said))),
         Input::Stored(Err(why)) => Some(format!("not stored: {why}")),
@@ -64,7 +73,7 @@ pub fn output(output: &Output) -> Option<String> {
         Output::Query { link, tag, args } => {
             let words = spoken(args);
             let usual = ["PING", "INFO", "CLIENT SETNAME", "SUBSCRIBE", "PUBLISH", "AUTH"];
-            let shown = !usual.iter().any(|word| words.starts_with(word));
+            let shown = !usual.iter().any(|word| words.starts_with(word)) && !words.ends_with(" *");
             (shown || matches!(tag, Tag::PausedInfo(_))).then(|| format!("{link:?} {tag:?} {words}"))
         }
         Output::Store(durable) => {
@@ -72,8 +81,10 @@ pub fn output(output: &Output) -> Option<String> {
             Some(format!("store epoch {} {}", durable.current_epoch, masters.collect::<Vec<_>>().join("; ")))
         }
         Output::Respond(client, answer) => {
+            let no_vote = matches!(answer, Answer::Reply(reply) if names_nobody(reply));
             let answer = format!("{answer:?}");
-            let usual = answer.contains("PONG") || answer.contains("\"OK\"") || answer == "Reply(Integer(1))";
+            let usual =
+                no_vote || answer.contains("PONG") || answer.contains("\"OK\"") || answer == "Reply(Integer(1))";
             (!usual).then(|| format!("{client:?} {answer}"))
         }
         Output::Fault(fault) => Some(format!("fault {fault:?}")),

@@ -7,6 +7,7 @@ use crate::wire::frame::Decision;
 use crate::wire::hello::EPOCH_MAX;
 
 use super::Sentinel;
+use super::sabotage::Rule;
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +75,8 @@ impl Sentinel {
 
     /// Records the vote for `leader` in `epoch`, which must be higher than that of the last vote.
     pub(super) fn record_vote(&mut self, m: usize, leader: RunId, epoch: Epoch) {
-        assert!(self.durable.vote(m).is_none_or(|(_, last)| last < epoch), "a second vote in epoch {epoch}");
+        let once = self.durable.vote(m).is_none_or(|(_, last)| last < epoch);
+        assert!(once || !self.rules.holds(Rule::VoteOnce), "a second vote in epoch {epoch}");
         self.durable.masters[m].vote = Some((leader, epoch));
         self.dirty = true;
         self.publish_vote(leader, epoch);
@@ -82,7 +84,8 @@ impl Sentinel {
 
     /// Records a decision; its epoch must be higher than that of the last one.
     pub(super) fn record_decision(&mut self, m: usize, decision: Decision) {
-        assert!(self.durable.decision(m).is_none_or(|last| last.epoch < decision.epoch), "decisions never go back");
+        let higher = self.durable.decision(m).is_none_or(|last| last.epoch < decision.epoch);
+        assert!(higher || !self.rules.holds(Rule::HigherDecision), "decisions never go back");
         self.durable.masters[m].decision = Some(decision);
         self.dirty = true;
         self.raise_epoch(decision.epoch);

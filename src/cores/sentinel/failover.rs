@@ -6,6 +6,7 @@ use crate::base::{Epoch, Instant, RunId};
 use crate::wire::frame::{Process, RedisRole};
 use crate::wire::info::{Info, LinkDown, Role};
 
+use super::sabotage::Rule;
 use super::select::{self, Candidate, Ground};
 use super::{ClientId, OrderId, Sentinel};
 
@@ -145,7 +146,7 @@ impl Sentinel {
     pub(super) fn enter(&mut self, m: usize, next: Failover) {
         let left = std::mem::replace(&mut self.masters[m].failover, next);
         let still_held = next.held().is_some() || matches!(next, Failover::Reconfiguring { .. });
-        if left.held().is_some() && !still_held {
+        if left.held().is_some() && !still_held && self.rules.holds(Rule::ReleaseWrites) {
             self.release_writes(m, self.master_at(m));
         }
     }
@@ -362,7 +363,8 @@ impl Sentinel {
 
     fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority().max(quorum));
+        let majority = if self.rules.holds(Rule::Majority) { self.majority() } else { 1 };
+        let (votes, needed) = (self.votes_for_me(m, epoch), majority.max(quorum));
         if self.durable.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if votes >= needed {
@@ -461,20 +463,23 @@ impl Sentinel {
             down: node.down_since.is_some()
                 && !(info.is_closed() && node.answers(now, self.masters[m].config.down_after)),
             info_age: node.info_at.map(|at| now.since(at)),
-            priority: info.slave_priority.unwrap_or(100),
+            priority: info
+                .slave_priority
+                .filter(|it| *it > 0 || self.rules.holds(Rule::NotPriorityZero))
+                .unwrap_or(100),
             offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),
             run_id: info.run_id,
-            lineage: info.master_replid,
+            lineage: info.master_replid.filter(|_| self.rules.holds(Rule::SameLineage)),
             replica: info.role == Some(Role::Replica),
             closed: info.is_closed(),
             loading: info.loading || facts.is_some_and(|facts| facts.process == Process::Loading),
-            syncing: info.master_sync_in_progress,
+            syncing: info.master_sync_in_progress && self.rules.holds(Rule::NotSyncing),
             ever_linked: info.master_link_up || matches!(info.master_link_down, Some(LinkDown::For(_))),
             link_down: match info.master_link_down {
                 Some(LinkDown::For(time)) if !info.master_link_up => time,
                 Some(LinkDown::For(_) | LinkDown::Never) | None => Duration::ZERO,
             },
-            has_data: info.has_keys,
+            has_data: info.has_keys.filter(|_| self.rules.holds(Rule::NotEmpty)),
             in_sync: facts.and_then(|facts| facts.history).filter(|h| h.in_sync).map(|h| (h.epoch, h.offset)),
         }
     }

@@ -29,6 +29,7 @@ mod monitor;
 mod promote;
 mod quorum;
 mod render;
+mod sabotage;
 mod select;
 mod state;
 mod switchover;
@@ -37,6 +38,7 @@ pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
 pub use monitor::Tag;
+pub use sabotage::Rule;
 pub use select::Rejection;
 pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Place, Settings, State};
 
@@ -52,6 +54,7 @@ use crate::wire::resp::Reply;
 
 use failover::{Cause, Failover};
 use instance::{Instance, Peer};
+use sabotage::Rules;
 
 /// A turn that comes so much later than it should means that this process was not running: all silence it measured is its
 /// own.
@@ -265,6 +268,7 @@ pub struct Sentinel {
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
     deadline: Option<Instant>,
+    rules: Rules,
 }
 
 /// One watched master and its replicas.
@@ -316,6 +320,7 @@ impl Sentinel {
             fenced: Vec::new(),
             wake: None,
             deadline: Some(now),
+            rules: Rules::default(),
         };
         for m in 0..sentinel.masters.len() {
             sentinel.index_of(m, sentinel.monitored(m), now);
@@ -425,8 +430,12 @@ impl Sentinel {
 
     /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
     fn flush(&mut self, out: &mut Vec<Output>) {
+        let promises = !self.fenced.is_empty();
         out.append(&mut self.free);
-        if self.dirty && !self.fenced.is_empty() {
+        if !self.rules.holds(Rule::StoreFirst) {
+            out.append(&mut self.fenced);
+        }
+        if self.dirty && promises {
             self.dirty = false;
             out.push(Output::Store(self.durable.clone()));
         } else {

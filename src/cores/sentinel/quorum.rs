@@ -10,6 +10,7 @@ use crate::wire::resp::Reply;
 use super::failover::Failover;
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
+use super::sabotage::Rule;
 use super::{EXTRA_NODES_MAX, Output, Sentinel};
 
 /// An answer of a peer counts for so long (as stock).
@@ -40,7 +41,7 @@ impl Sentinel {
         let seen = self.masters[m].nodes[n].down_since.is_some() && self.durable.decision(m).is_some();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
         let others = (0..self.peers.len()).filter(|p| self.peer_sees_down(*p, m, now)).count();
-        let down = seen && 1 + others >= quorum;
+        let down = seen && (1 + others >= quorum || !self.rules.holds(Rule::Quorum));
         if down == self.masters[m].odown_since.is_some() {
             return;
         }
@@ -148,9 +149,11 @@ impl Sentinel {
         if epoch > EPOCH_MAX {
             return self.durable.vote(m);
         }
-        self.raise_epoch(epoch);
+        if self.rules.holds(Rule::RaiseEpoch) {
+            self.raise_epoch(epoch);
+        }
         let last = self.durable.vote(m).map_or(0, |(_, epoch)| epoch);
-        if last < epoch && self.durable.current_epoch <= epoch {
+        if (last < epoch || !self.rules.holds(Rule::VoteOnce)) && self.durable.current_epoch <= epoch {
             self.record_vote(m, candidate, epoch);
             if candidate != self.me() {
                 self.follow(m, candidate, epoch, now);
@@ -166,7 +169,8 @@ impl Sentinel {
             let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
             facts == mine || self.peers[*p].opinions[m].vote == mine
         };
-        usize::from(self.durable.vote(m) == mine) + (0..self.peers.len()).filter(by_peer).count()
+        let own = if self.rules.holds(Rule::OwnVoteOnce) { 1 } else { 2 };
+        own * usize::from(self.durable.vote(m) == mine) + (0..self.peers.len()).filter(by_peer).count()
     }
 
     /// Voters that may still give their vote in `epoch`: alive as far as can be seen, and not known to have given it.
@@ -230,7 +234,9 @@ impl Sentinel {
     /// Adopts a decision of a higher epoch, or the first one at all.
     pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, now: Instant) {
         let known = self.durable.decision(m);
-        if known.is_some_and(|known| known.epoch >= decision.epoch) || decision.epoch > EPOCH_MAX {
+        let higher = known.is_none_or(|known| known.epoch < decision.epoch);
+        if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) || decision.epoch > EPOCH_MAX
+        {
             return;
         }
         // A master that nobody here has heard of: the stock sentinels may know replicas that are not in the file.

@@ -13,6 +13,7 @@ use crate::wire::resp::Reply;
 use super::failover::{By, Cause, Failover};
 use super::instance::Instance;
 use super::monitor::{Tag, words};
+use super::sabotage::Rule;
 use super::select::{self, Rejection};
 use super::{Answer, ClientId, FailoverReport, OrderId, Output, Sentinel};
 
@@ -213,7 +214,7 @@ impl Sentinel {
     pub(super) fn info_for_failover(&mut self, m: usize, n: usize, now: Instant) {
         let Failover::Catching { cause, epoch, target, goal, since, .. } = self.masters[m].failover else { return };
         let Some(info) = self.masters[m].nodes[n].info.as_ref().filter(|_| n == target) else { return };
-        let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal);
+        let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal) || !self.rules.holds(Rule::CatchUp);
         if whole && info.role == Some(Role::Replica) && info.master() == Some(self.monitored(m)) {
             self.begin_promoting(m, cause, epoch, target, Some(since), now);
         }

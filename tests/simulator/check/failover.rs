@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vigie::base::Epoch;
 use vigie::cores::sentinel::Event;
+use vigie::wire::frame::Process;
 use vigie::wire::info::Role;
 
 use crate::net::Wire;
@@ -98,8 +99,6 @@ impl World {
             Some("its priority is 0".to_owned())
         } else if info.has_keys == Some(false) && others_filled > 0 {
             Some(format!("it is empty, and {others_filled} others are not"))
-        } else if facts.is_some_and(|facts| facts.process == vigie::wire::frame::Process::Dead) {
-            Some("its process is dead".to_owned())
         } else if !untouched && lineage.is_some_and(|known| info.master_replid.is_some_and(|own| own != known)) {
             // What came back with a good record may be of any lineage: it got a new one at its start.
             history.is_none().then(|| format!("its lineage is {:?}, the master's {lineage:?}", info.master_replid))
@@ -122,6 +121,11 @@ impl World {
         let Some(target) = self.wires.get(&wire).map(|wire| wire.to) else { return };
         let group = self.redis[target].group;
         self.check_leader(host, group, epoch);
+        let facts = self.checks.memories[host].facts.get(&target).filter(|facts| facts.fresh);
+        let process = facts.and_then(|facts| facts.redis.as_ref()).map(|facts| facts.process);
+        self.checks.must(process != Some(Process::Dead), || {
+            format!("s{host} promotes r{target}, whose process is dead by its supervisor's word")
+        });
         // Writes were held for it: are they still? The sentinel's own clock must tell it.
         self.checks.handovers.remove(&target);
         let Some((old, _)) = self.checks.holds.get(&(host, group)).copied().filter(|(_, held)| *held == epoch) else {
@@ -150,6 +154,9 @@ impl World {
 
     /// A failover that held writes was given up: they must be released.
     fn check_release(&mut self, host: usize, group: usize) {
+        if self.checks.holds.remove(&(host, group)).is_none() {
+            return;
+        }
         for r in self.groups[group].clone() {
             if let Some(Pause { by, serial, .. }) = self.redis[r].pause
                 && by == host

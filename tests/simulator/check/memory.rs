@@ -63,6 +63,7 @@ impl Checks {
     pub fn sentinel_started(&mut self, host: usize, now: Instant) {
         let groups = self.told[host].config_epochs.len();
         let decisions = std::mem::take(&mut self.memories[host].decisions);
+        self.holds.retain(|(of, _), _| *of != host);
         self.memories[host] = Memory { decisions, now, ..Memory::new(groups) };
     }
 

@@ -25,6 +25,8 @@ pub struct Checks {
     memories: Vec<Memory>,
     /// What each sentinel has told, over all its lives.
     told: Vec<Told>,
+    /// What each had on its disk.
+    stored: Vec<Told>,
     /// Every vote that ever left: who voted, on which group, in which epoch; for whom.
     votes: BTreeMap<(usize, usize, Epoch), RunId>,
     /// Who is master by the decision of an epoch.
@@ -39,7 +41,7 @@ pub struct Checks {
     undecided: BTreeSet<usize>,
 }
 
-/// The highest of what a sentinel has told.
+/// The highest that a sentinel has told, or had on its disk.
 #[derive(Clone, Debug, Default)]
 struct Told {
     current_epoch: Epoch,
@@ -56,7 +58,8 @@ impl Checks {
             violation: None,
             elections: 0,
             memories: (0..sentinels).map(|_| Memory::new(groups)).collect(),
-            told: vec![told; sentinels],
+            told: vec![told.clone(); sentinels],
+            stored: vec![told; sentinels],
             votes: BTreeMap::new(),
             decisions: BTreeMap::new(),
             leaders: BTreeMap::new(),

@@ -38,6 +38,7 @@ impl Checks {
         });
     }
 
+    /// An epoch has left a sentinel. What is composed before an epoch rises in the same turn may leave behind its store.
     fn told_epoch(&mut self, host: usize, epoch: Epoch) {
         let told = &mut self.told[host].current_epoch;
         let last = std::mem::replace(told, epoch.max(*told));
@@ -51,8 +52,15 @@ impl Checks {
                 self.decided(host, group, decision);
             }
             self.memories[host].decisions[group] = master.decision;
+            let stored = &mut self.stored[host];
+            let (decided, voted) = (master.decision.map_or(0, |it| it.epoch), master.vote.map_or(0, |(_, it)| it));
+            let back = decided < stored.config_epochs[group] || voted < stored.vote_epochs[group];
+            (stored.config_epochs[group], stored.vote_epochs[group]) = (decided, voted);
+            self.must(!back, || format!("s{host} stores what is older than what it had on disk: {master:?}"));
         }
-        self.told_epoch(host, durable.current_epoch);
+        let last = std::mem::replace(&mut self.stored[host].current_epoch, durable.current_epoch);
+        let epoch = durable.current_epoch;
+        self.must(last <= epoch, || format!("s{host} stores epoch {epoch} over epoch {last}"));
     }
 }
 
