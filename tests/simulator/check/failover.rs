@@ -7,12 +7,15 @@ use vigie::cores::sentinel::Event;
 use vigie::wire::frame::Process;
 use vigie::wire::info::Role;
 
+use super::Hold;
 use crate::net::Wire;
 use crate::redis::Pause;
 use crate::world::{Happening, World, group_name, ms, redis_at};
 
 /// Nobody is chosen by older words of its own.
 const INFO_AGE_MAX: Duration = Duration::from_secs(5);
+/// Writes are held for so long.
+const HOLD: Duration = ms(3_000);
 /// A pause whose failover was given up is gone within this time, if nothing is in the way.
 const RELEASE_MAX: Duration = ms(1_000);
 
@@ -128,17 +131,15 @@ impl World {
         });
         // Writes were held for it: are they still? The sentinel's own clock must tell it.
         self.checks.handovers.remove(&target);
-        let Some((old, _)) = self.checks.holds.get(&(host, group)).copied().filter(|(_, held)| *held == epoch) else {
-            return;
-        };
-        if !self.redis[old].is_master() {
-            return;
-        }
-        match self.redis[old].pause {
-            Some(_) => drop(self.checks.handovers.insert(target, (host, old))),
-            None => self.checks.violated(format!(
-                "s{host} promotes r{target} by order when the writes it held at r{old} are not held any more"
-            )),
+        let hold = self.checks.holds.get(&(host, group)).copied().filter(|hold| hold.epoch == epoch);
+        let Some(Hold { redis: old, incarnation, since, .. }) = hold else { return };
+        let held = self.checks.memories[host].now.since(since);
+        self.checks.must(held < HOLD, || {
+            format!("s{host} promotes r{target} by order {held:?} after it asked r{old} to hold writes for {HOLD:?}")
+        });
+        if self.redis[old].incarnation == incarnation && self.redis[old].is_master() && self.redis[old].pause.is_some()
+        {
+            self.checks.handovers.insert(target, (host, old));
         }
     }
 

@@ -10,7 +10,7 @@ mod promises;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use vigie::base::{Epoch, RunId};
+use vigie::base::{Epoch, Instant, RunId};
 
 use memory::Memory;
 
@@ -33,12 +33,23 @@ pub struct Checks {
     decisions: BTreeMap<(usize, Epoch), SocketAddr>,
     /// Who led in an epoch.
     leaders: BTreeMap<(usize, Epoch), usize>,
-    /// Writes that a sentinel holds for a group: the redis, and the epoch it leads in.
-    holds: BTreeMap<(usize, usize), (usize, Epoch)>,
+    /// Writes that a sentinel holds for a group.
+    holds: BTreeMap<(usize, usize), Hold>,
     /// Promotions that were ordered while writes were held: sentinel and old master, by the promoted redis.
     handovers: BTreeMap<usize, (usize, usize)>,
     /// Groups for which a sentinel has said that an operator must decide.
     undecided: BTreeSet<usize>,
+}
+
+/// Writes that are held for an ordered switchover.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    redis: usize,
+    incarnation: u64,
+    /// The epoch in which the sentinel leads.
+    epoch: Epoch,
+    /// When it asked for it, by its own clock.
+    since: Instant,
 }
 
 /// The highest that a sentinel has told, or had on its disk.

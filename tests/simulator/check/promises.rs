@@ -9,7 +9,7 @@ use vigie::wire::frame::{Decision, SentinelFacts};
 use vigie::wire::hello::Hello;
 use vigie::wire::resp::Reply;
 
-use super::Checks;
+use super::{Checks, Hold};
 use crate::world::World;
 
 impl Checks {
@@ -130,7 +130,9 @@ impl World {
             }
             (_, Tag::Pause(epoch)) => {
                 let Some(redis) = self.wires.get(&wire).map(|wire| wire.to) else { return };
-                self.checks.holds.insert((host, self.redis[redis].group), (redis, epoch));
+                let (incarnation, group) = (self.redis[redis].incarnation, self.redis[redis].group);
+                let hold = Hold { redis, incarnation, epoch, since: self.checks.memories[host].now };
+                self.checks.holds.insert((host, group), hold);
             }
             (_, Tag::Promote(epoch)) => self.check_promotion(host, wire, epoch),
             _ => {}
