@@ -459,9 +459,12 @@ impl Sentinel {
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
-            // A recorded master that came back closed counts as down, as a master, and yet answers.
+            // A recorded master that came back closed, or was made a replica, counts as down, as a master, and yet answers.
             down: node.down_since.is_some()
-                && !(info.is_closed() && node.answers(now, self.masters[m].config.down_after)),
+                && !(info.role == Some(Role::Replica)
+                    && (info.is_closed() || n == self.master_at(m))
+                    && facts.is_none_or(|facts| facts.process != Process::Dead)
+                    && node.answers(now, self.masters[m].config.down_after)),
             info_age: node.info_at.map(|at| now.since(at)),
             priority: info
                 .slave_priority
@@ -513,7 +516,10 @@ impl Sentinel {
         };
         let wait = self.masters[m].config.down_after + RECORDED_MASTER_WAIT;
         let given_up = match own {
-            select::Rejection::Empty | select::Rejection::NoHistory | select::Rejection::EarlierMaster => true,
+            select::Rejection::Empty
+            | select::Rejection::NoHistory
+            | select::Rejection::EarlierMaster
+            | select::Rejection::Changed => true,
             select::Rejection::Down | select::Rejection::NotConnected | select::Rejection::StaleInfo => {
                 now.since(self.masters[m].nodes[at].last_ok) > wait
             }
@@ -524,8 +530,7 @@ impl Sentinel {
             | select::Rejection::Syncing
             | select::Rejection::NeverLinked
             | select::Rejection::LinkDownTooLong
-            | select::Rejection::OtherLineage
-            | select::Rejection::Changed => false,
+            | select::Rejection::OtherLineage => false,
         };
         let recorded = format!("{}: {own}; {}", all[at].address, select::explain(&reasons));
         if !given_up {
