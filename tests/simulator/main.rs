@@ -5,6 +5,7 @@
 //! cargo test --test simulator                                  the usual number of worlds
 //! VIGIE_SEEDS=10000 cargo test --release --test simulator      more of them
 //! VIGIE_SEED=17 cargo test --test simulator -- replay          one world, with everything that happens in it
+//! cargo test --features sabotage --test simulator -- sabotage  the loss of each rule of the core must be found
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
@@ -19,6 +20,8 @@ mod peers;
 mod plan;
 mod redis;
 mod replication;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod sentinel;
 mod trace;
 mod world;
@@ -54,6 +57,10 @@ fn main() -> ExitCode {
     };
     if words.iter().any(|word| word == "replay") {
         return replay(seed.unwrap_or(0));
+    }
+    #[cfg(feature = "sabotage")]
+    if words.iter().any(|word| word == "sabotage") {
+        return sabotage::table();
     }
     let first = seed.unwrap_or(1);
     let count = if seed.is_some() { seeds.unwrap_or(1) } else { seeds.unwrap_or(SEEDS) };

@@ -162,7 +162,7 @@ impl Plan {
             restart: dice.pick(&[ms(100), ms(1_000), ms(4_000)]),
             write_every: dice.pick(&[ms(10), ms(40), ms(40), ms(200)]),
             faults,
-            trouble: dice.pick(&[ms(5_000), ms(15_000), ms(25_000)]),
+            trouble: dice.pick(&[ms(3_000), ms(6_000), ms(6_000), ms(12_000), ms(25_000)]),
         }
     }
 
