@@ -110,7 +110,8 @@ impl World {
 
     /// The process of a sentinel dies. `told`: its connections are closed by the kernel; else the host is gone with it.
     pub fn kill_sentinel(&mut self, host: usize, told: bool) {
-        if self.sentinels[host].core.is_none() {
+        // First of all: nothing of what follows is heard by it.
+        if self.sentinels[host].core.take().is_none() {
             return;
         }
         self.note(|| format!("s{host} dies"));
