@@ -57,7 +57,6 @@ impl World {
             let wait = self.fault_dice.upto(wait) + ms(1);
             self.later(wait, Happening::Fault(fault));
         }
-        self.disturbances += 1;
         self.stats.faults += 1;
         self.note(|| format!("fault {fault:?}"));
         match fault {
@@ -282,7 +281,6 @@ impl World {
     }
 
     pub fn heal(&mut self, heal: Heal) {
-        self.disturbances += 1;
         match heal {
             Heal::Thaw(s, boot) => {
                 if self.sentinels[s].boot == boot && std::mem::replace(&mut self.sentinels[s].frozen, false) {

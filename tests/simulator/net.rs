@@ -36,11 +36,6 @@ impl Net {
         from == to || !self.cut.contains(&(from, to))
     }
 
-    /// Whether nothing is cut.
-    pub fn is_whole(&self) -> bool {
-        self.cut.is_empty()
-    }
-
     pub fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
         if cut {
             self.cut.insert((from, to));

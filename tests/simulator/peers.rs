@@ -267,7 +267,7 @@ impl World {
         let synced_with = match (redis.master, redis.link) {
             (None, _) => Some(redis_at(r)),
             (Some(of), Link::Up) => Some(of),
-            (Some(_), Link::None | Link::Down(_) | Link::Copying) => None,
+            (Some(_), Link::None | Link::Down(_) | Link::Copying(_)) => None,
         };
         let decision = self.known_decision(r, redis.group).0.filter(|known| Some(known.master) == synced_with);
         let keeper = &mut self.keepers[r];

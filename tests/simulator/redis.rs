@@ -20,8 +20,8 @@ pub enum Link {
     None,
     /// Not connected; since when, if it ever was since it was pointed there.
     Down(Option<Instant>),
-    /// Receives a full copy.
-    Copying,
+    /// Receives a full copy; since when it was not connected, if it ever was.
+    Copying(Option<Instant>),
     /// Takes the stream.
     Up,
 }
@@ -411,15 +411,15 @@ impl World {
                 let (ip, port, offset) = (master.ip(), master.port(), redis.offset().max(0));
                 let _ = write!(text, "role:slave\r\nmaster_host:{ip}\r\nmaster_port:{port}\r\n");
                 let _ = write!(text, "slave_repl_offset:{offset}\r\nslave_priority:{}\r\n", redis.priority);
-                let copying = u8::from(redis.link == Link::Copying);
+                let copying = u8::from(matches!(redis.link, Link::Copying(_)));
                 let _ = write!(text, "master_sync_in_progress:{copying}\r\n");
                 match redis.link {
                     Link::Up => text += "master_link_status:up\r\n",
-                    Link::Down(Some(since)) => {
+                    Link::Down(Some(since)) | Link::Copying(Some(since)) => {
                         let seconds = self.now.since(since).as_secs();
                         let _ = write!(text, "master_link_status:down\r\nmaster_link_down_since_seconds:{seconds}\r\n");
                     }
-                    Link::None | Link::Down(None) | Link::Copying => {
+                    Link::None | Link::Down(None) | Link::Copying(None) => {
                         text += "master_link_status:down\r\nmaster_link_down_since_seconds:-1\r\n";
                     }
                 }

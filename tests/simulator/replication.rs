@@ -24,7 +24,7 @@ impl World {
         let group = &self.groups[self.redis[r].group];
         let takes = |replica: &usize| {
             let replica = &self.redis[*replica];
-            replica.alive && replica.master == Some(address) && matches!(replica.link, Link::Up | Link::Copying)
+            replica.alive && replica.master == Some(address) && matches!(replica.link, Link::Up | Link::Copying(_))
         };
         group.iter().copied().filter(|replica| *replica != r && takes(replica)).collect()
     }
@@ -136,7 +136,10 @@ impl World {
     fn copy(&mut self, r: usize, m: usize) {
         let source = &self.redis[m];
         let copy = Copy { data: source.data.clone(), base: source.base, replid: source.replid, from: m };
-        self.redis[r].link = Link::Copying;
+        self.redis[r].link = match self.redis[r].link {
+            Link::Down(since) => Link::Copying(since),
+            Link::None | Link::Copying(_) | Link::Up => Link::Copying(None),
+        };
         self.stats.full_syncs += 1;
         let takes = self.dice.time(ms(5), self.plan.copy);
         let at = (self.now + takes).max(self.redis[r].stream_last);
@@ -149,7 +152,7 @@ impl World {
 
     pub fn copied(&mut self, r: usize, generation: u64, copy: Copy) {
         let redis = &self.redis[r];
-        if redis.generation != generation || !redis.alive || redis.link != Link::Copying {
+        if redis.generation != generation || !redis.alive || !matches!(redis.link, Link::Copying(_)) {
             return;
         }
         if redis.hung {
@@ -198,7 +201,7 @@ impl World {
         if redis.generation != generation || !redis.alive {
             return;
         }
-        if !redis.stalled.is_empty() || !self.net.passes(from, to) || redis.link == Link::Copying {
+        if !redis.stalled.is_empty() || !self.net.passes(from, to) || matches!(redis.link, Link::Copying(_)) {
             return redis.stalled.push_back(work);
         }
         self.redis_works(to, work);
@@ -208,7 +211,7 @@ impl World {
     pub fn stream_again(&mut self, r: usize) {
         let redis = &self.redis[r];
         let Some(m) = redis.master.and_then(|master| self.redis_of(master)) else { return };
-        if redis.stalled.is_empty() || !self.net.passes(m, r) || redis.link == Link::Copying {
+        if redis.stalled.is_empty() || !self.net.passes(m, r) || matches!(redis.link, Link::Copying(_)) {
             return;
         }
         for work in std::mem::take(&mut self.redis[r].stalled) {
@@ -230,7 +233,11 @@ impl World {
             return;
         }
         redis.generation += 1;
-        redis.link = Link::Down((redis.link == Link::Up).then_some(self.now));
+        redis.link = Link::Down(match redis.link {
+            Link::Up => Some(self.now),
+            Link::Copying(since) | Link::Down(since) => since,
+            Link::None => None,
+        });
         redis.stalled.clear();
         self.try_soon(r, ms(1_000));
         self.keeper_looks(r);
@@ -251,7 +258,7 @@ impl World {
     /// Starts the clock of silence for all links that may be cut.
     pub fn watch_links(&mut self) {
         for r in 0..self.redis.len() {
-            if matches!(self.redis[r].link, Link::Up | Link::Copying) {
+            if matches!(self.redis[r].link, Link::Up | Link::Copying(_)) {
                 self.later(self.plan.repl_timeout, Happening::LinkTimeout(r, self.redis[r].generation));
             }
         }

@@ -104,8 +104,6 @@ pub enum Happening {
     Heal(Heal),
     StartRedis(usize, u64),
     StartSentinel(usize),
-    /// Is that pause still there although its failover was given up?
-    CheckPause(usize, u64, u64),
     /// Faults end.
     Quiet,
     /// Is everything well?
@@ -208,8 +206,6 @@ pub struct World {
     pub quiet_at: Option<Instant>,
     /// Since when everything is well.
     well_since: Option<Instant>,
-    /// Counts what disturbs: who needs an undisturbed time compares it.
-    pub disturbances: u64,
     #[cfg(feature = "sabotage")]
     pub sabotage: Option<vigie::cores::sentinel::Rule>,
     queue: BTreeMap<(Instant, u64), Happening>,
@@ -253,7 +249,6 @@ impl World {
             stats: Stats { worlds: 1, ..Stats::default() },
             quiet_at: None,
             well_since: None,
-            disturbances: 0,
             #[cfg(feature = "sabotage")]
             sabotage: None,
             queue: BTreeMap::new(),
@@ -373,7 +368,6 @@ impl World {
                 }
             }
             Happening::StartSentinel(host) => self.start_sentinel(host),
-            Happening::CheckPause(r, serial, disturbances) => self.check_pause(r, serial, disturbances),
             Happening::Quiet => self.quiet(),
             Happening::Look => {}
         }
@@ -422,10 +416,10 @@ impl World {
             }
         }
         self.stats.votes = self.checks.votes_seen();
-        if self.plan.calm() && (self.stats.lost > 0 || self.checks.elections > self.groups.len() as u64) {
+        if self.plan.calm() && (self.stats.lost > 0 || self.stats.promotions > self.groups.len() as u64) {
             let text = format!(
-                "{} elections and {} lost writes although nothing went wrong",
-                self.checks.elections, self.stats.lost
+                "{} promotions and {} lost writes although nothing went wrong",
+                self.stats.promotions, self.stats.lost
             );
             self.checks.violated(text);
         }

@@ -8,16 +8,12 @@ use vigie::wire::frame::Process;
 use vigie::wire::info::Role;
 
 use super::Hold;
-use crate::net::Wire;
-use crate::redis::Pause;
-use crate::world::{Happening, World, group_name, ms, redis_at};
+use crate::world::{World, group_name, ms, redis_at};
 
 /// Nobody is chosen by older words of its own.
 const INFO_AGE_MAX: Duration = Duration::from_secs(5);
 /// Writes are held for so long.
 const HOLD: Duration = ms(3_000);
-/// A pause whose failover was given up is gone within this time, if nothing is in the way.
-const RELEASE_MAX: Duration = ms(1_000);
 
 impl World {
     /// The group an event is about, and the redis it names, if it names one.
@@ -47,13 +43,11 @@ impl World {
                 });
             }
             "+elected-leader" => {
-                self.checks.elections += 1;
                 self.stats.elections += 1;
                 let epoch = self.disk_vote(host, group).map_or(0, |(_, epoch)| epoch);
                 self.check_leader(host, group, epoch);
             }
             "+selected-slave" => self.check_selected(host, group, redis),
-            name if name.starts_with("-failover-abort") => self.check_release(host, group),
             _ => {}
         }
     }
@@ -153,36 +147,15 @@ impl World {
         }
     }
 
-    /// A failover that held writes was given up: they must be released.
-    fn check_release(&mut self, host: usize, group: usize) {
-        if self.checks.holds.remove(&(host, group)).is_none() {
-            return;
+    /// Whoever does not lead any more holds no writes: it has released them if it could.
+    pub fn check_released(&mut self, host: usize, group: usize, leads: Option<Epoch>) {
+        let Some(hold) = self.checks.holds.get(&(host, group)).filter(|hold| leads != Some(hold.epoch)) else { return };
+        if self.sentinels[host].links.values().any(|wire| *wire == hold.wire) {
+            let (epoch, redis) = (hold.epoch, hold.redis);
+            self.checks.violated(format!(
+                "s{host} gave its failover of epoch {epoch} up and left the writes of r{redis} held"
+            ));
         }
-        for r in self.groups[group].clone() {
-            if let Some(Pause { by, serial, .. }) = self.redis[r].pause
-                && by == host
-            {
-                self.later(RELEASE_MAX, Happening::CheckPause(r, serial, self.disturbances));
-            }
-        }
-    }
-
-    pub fn check_pause(&mut self, r: usize, serial: u64, disturbances: u64) {
-        let undisturbed = self.disturbances == disturbances && self.net.loss == 0;
-        let linked = |wire: &Wire| wire.to == r && !wire.to_sentinel && !wire.subscribed && wire.near && wire.far;
-        if undisturbed
-            && let Some(pause) = self.redis[r].pause.filter(|pause| pause.serial == serial)
-            && self.net.is_whole()
-            && !self.redis[r].hung
-            && self.redis[r].slow.is_none()
-            && self.sentinels[pause.by].core.is_some()
-            && !self.sentinels[pause.by].frozen
-            && !self.sentinels[pause.by].broken
-            && self.sentinels[pause.by].slow.is_none()
-            && self.wires.values().any(|wire| wire.from == pause.by && linked(wire))
-        {
-            let by = pause.by;
-            self.checks.violated(format!("s{by} gave its failover up and left the writes of r{r} held"));
-        }
+        self.checks.holds.remove(&(host, group));
     }
 }

@@ -19,8 +19,6 @@ use memory::Memory;
 pub struct Checks {
     /// The first thing that was wrong.
     pub violation: Option<String>,
-    /// Elections won.
-    pub elections: u64,
     /// What each sentinel was told since its start.
     memories: Vec<Memory>,
     /// What each sentinel has told, over all its lives.
@@ -44,6 +42,8 @@ pub struct Checks {
 /// Writes that are held for an ordered switchover.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
+    /// The connection it was asked for on.
+    wire: u64,
     redis: usize,
     incarnation: u64,
     /// The epoch in which the sentinel leads.
@@ -67,7 +67,6 @@ impl Checks {
         let told = Told { current_epoch: 0, config_epochs: vec![0; groups], vote_epochs: vec![0; groups] };
         Self {
             violation: None,
-            elections: 0,
             memories: (0..sentinels).map(|_| Memory::new(groups)).collect(),
             told: vec![told.clone(); sentinels],
             stored: vec![told; sentinels],

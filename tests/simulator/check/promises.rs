@@ -56,6 +56,9 @@ impl Checks {
             let (decided, voted) = (master.decision.map_or(0, |it| it.epoch), master.vote.map_or(0, |(_, it)| it));
             let back = decided < stored.config_epochs[group] || voted < stored.vote_epochs[group];
             (stored.config_epochs[group], stored.vote_epochs[group]) = (decided, voted);
+            self.must(decided <= durable.current_epoch && voted <= durable.current_epoch, || {
+                format!("s{host} stores an epoch that its current one has not reached: {durable:?}")
+            });
             self.must(!back, || format!("s{host} stores what is older than what it had on disk: {master:?}"));
         }
         let last = std::mem::replace(&mut self.stored[host].current_epoch, durable.current_epoch);
@@ -88,6 +91,7 @@ impl World {
         self.checks.must(told == disk, || format!("s{host} posts epoch {told}, and has {disk} on disk"));
         self.checks.told_epoch(host, told);
         for (group, master) in facts.masters.iter().enumerate() {
+            self.check_released(host, group, master.leads);
             let on_disk = (self.disk_decision(host, group), self.disk_vote(host, group));
             self.checks.must((master.decision, master.vote) == on_disk, || {
                 format!("s{host} posts what is not on its disk: {master:?}, {on_disk:?}")
@@ -131,9 +135,10 @@ impl World {
             (_, Tag::Pause(epoch)) => {
                 let Some(redis) = self.wires.get(&wire).map(|wire| wire.to) else { return };
                 let (incarnation, group) = (self.redis[redis].incarnation, self.redis[redis].group);
-                let hold = Hold { redis, incarnation, epoch, since: self.checks.memories[host].now };
+                let hold = Hold { wire, redis, incarnation, epoch, since: self.checks.memories[host].now };
                 self.checks.holds.insert((host, group), hold);
             }
+            ("CLIENT", _) if text(args, 1) == "UNPAUSE" => self.checks.holds.retain(|_, hold| hold.wire != wire),
             (_, Tag::Promote(epoch)) => self.check_promotion(host, wire, epoch),
             _ => {}
         }
