@@ -71,8 +71,16 @@ pub(super) enum Failover {
     Selecting { cause: Cause, epoch: Epoch, since: Instant, until: Instant },
     /// Ordered: the master was told to hold writes.
     Pausing { cause: Cause, epoch: Epoch, target: usize, since: Instant, until: Instant },
-    /// Ordered: the target catches up with `goal`, the offset at which the master stands still.
-    Catching { cause: Cause, epoch: Epoch, target: usize, goal: u64, since: Instant, until: Instant },
+    /// Ordered: the target catches up with `goal`, the offset at which the master stands still, in its `lineage`.
+    Catching {
+        cause: Cause,
+        epoch: Epoch,
+        target: usize,
+        goal: u64,
+        lineage: Option<RunId>,
+        since: Instant,
+        until: Instant,
+    },
     /// The target is told to be master; done when it says that it is.
     Promoting { cause: Cause, epoch: Epoch, target: usize, held: Option<Instant>, step: Promotion, until: Instant },
     /// Decided, stored and published; the others are pointed at the new master.
