@@ -122,7 +122,12 @@ impl World {
     pub fn check_query(&mut self, host: usize, wire: u64, tag: Tag, args: &[Bytes]) {
         match (text(args, 0), tag) {
             ("SENTINEL", Tag::Ask(group, _)) => self.check_question(host, group, args),
-            ("PUBLISH", _) => self.check_hello(host, text(args, 2)),
+            ("PUBLISH", _) => {
+                // A hold of writes holds PUBLISH too, and all that is sent behind it: its own end among it.
+                let held = self.checks.holds.values().any(|hold| hold.wire == wire);
+                self.checks.must(!held, || format!("s{host} blocks the link on which it must release writes"));
+                self.check_hello(host, text(args, 2));
+            }
             ("REPLICAOF", _) if text(args, 1) != "NO" => {
                 let to = text(args, 1).parse().ok().zip(text(args, 2).parse().ok());
                 let Some(to) = to.map(|(ip, port)| SocketAddr::new(ip, port)) else { return };
