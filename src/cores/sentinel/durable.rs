@@ -6,6 +6,7 @@ use crate::base::{Epoch, NodeName, RunId};
 use crate::wire::frame::Decision;
 use crate::wire::hello::EPOCH_MAX;
 
+use super::sabotage::Rule;
 use super::{Membership, Record, Sentinel};
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
@@ -70,7 +71,8 @@ impl Sentinel {
 
     /// Records the vote for `leader` in `epoch`, which must be higher than that of the last vote.
     pub(super) fn record_vote(&mut self, m: usize, leader: RunId, epoch: Epoch) {
-        assert!(self.voted(m).is_none_or(|(_, last)| last < epoch), "a second vote in epoch {epoch}");
+        let once = self.voted(m).is_none_or(|(_, last)| last < epoch);
+        assert!(once || !self.rules.holds(Rule::VoteOnce), "a second vote in epoch {epoch}");
         self.masters[m].vote = Some((leader, epoch));
         self.dirty = true;
         self.publish_vote(m, leader, epoch);
@@ -78,7 +80,8 @@ impl Sentinel {
 
     /// Records a decision; its epoch must be higher than that of the last one.
     pub(super) fn record_decision(&mut self, m: usize, decision: Decision) {
-        assert!(self.decision(m).is_none_or(|last| last.epoch < decision.epoch), "decisions never go back");
+        let higher = self.decision(m).is_none_or(|last| last.epoch < decision.epoch);
+        assert!(higher || !self.rules.holds(Rule::HigherDecision), "decisions never go back");
         self.masters[m].decision = Some(decision);
         self.dirty = true;
         self.raise_epoch(decision.epoch);

@@ -7,6 +7,7 @@ use crate::wire::frame::{Process, RedisRole};
 use crate::wire::info::{Info, LinkDown, Role};
 
 use super::promote::SIMULATED;
+use super::sabotage::Rule;
 use super::select::{self, Candidate, Ground};
 use super::{ClientId, Membership, OrderId, Output, Sentinel};
 
@@ -69,8 +70,16 @@ pub(super) enum Failover {
     Selecting { cause: Cause, epoch: Epoch, since: Instant, until: Instant },
     /// Ordered: the master was told to hold writes.
     Pausing { cause: Cause, epoch: Epoch, target: usize, since: Instant, until: Instant },
-    /// Ordered: the target catches up with `goal`, the offset at which the master stands still.
-    Catching { cause: Cause, epoch: Epoch, target: usize, goal: u64, since: Instant, until: Instant },
+    /// Ordered: the target catches up with `goal`, the offset at which the master stands still, in its `lineage`.
+    Catching {
+        cause: Cause,
+        epoch: Epoch,
+        target: usize,
+        goal: u64,
+        lineage: Option<RunId>,
+        since: Instant,
+        until: Instant,
+    },
     /// The target is told to be master; done when it says that it is.
     Promoting { cause: Cause, epoch: Epoch, target: usize, held: Option<Instant>, step: Promotion, until: Instant },
     /// Decided, stored and published; the others are pointed at the new master.
@@ -144,7 +153,7 @@ impl Sentinel {
     pub(super) fn enter(&mut self, m: usize, next: Failover) {
         let left = std::mem::replace(&mut self.masters[m].failover, next);
         let still_held = next.held().is_some() || matches!(next, Failover::Reconfiguring { .. });
-        if left.held().is_some() && !still_held {
+        if left.held().is_some() && !still_held && self.rules.holds(Rule::ReleaseWrites) {
             self.release_writes(m, self.master_at(m));
         }
     }
@@ -362,7 +371,8 @@ impl Sentinel {
 
     fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let (votes, needed) = (self.votes_for_me(m, epoch), self.majority(m).max(quorum));
+        let majority = if self.rules.holds(Rule::Majority) { self.majority(m) } else { 1 };
+        let (votes, needed) = (self.votes_for_me(m, epoch), majority.max(quorum));
         if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if votes >= needed {
@@ -464,24 +474,30 @@ impl Sentinel {
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
-            // A recorded master that came back closed counts as down, as a master, and yet answers.
+            // A recorded master that came back closed, or was made a replica, counts as down, as a master, and yet answers.
             down: node.down_since.is_some()
-                && !(info.is_closed() && node.answers(now, self.masters[m].config.down_after)),
+                && !(info.role == Some(Role::Replica)
+                    && (info.is_closed() || n == self.master_at(m))
+                    && facts.is_none_or(|facts| facts.process != Process::Dead)
+                    && node.answers(now, self.masters[m].config.down_after)),
             info_age: node.info_at.map(|at| now.since(at)),
-            priority: info.slave_priority.unwrap_or(100),
+            priority: info
+                .slave_priority
+                .filter(|it| *it > 0 || self.rules.holds(Rule::NotPriorityZero))
+                .unwrap_or(100),
             offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),
             run_id: info.run_id,
-            lineage: info.master_replid,
+            lineage: info.master_replid.filter(|_| self.rules.holds(Rule::SameLineage)),
             replica: info.role == Some(Role::Replica),
             closed: info.is_closed(),
             loading: info.loading || facts.is_some_and(|facts| facts.process == Process::Loading),
-            syncing: info.master_sync_in_progress,
+            syncing: info.master_sync_in_progress && self.rules.holds(Rule::NotSyncing),
             ever_linked: info.master_link_up || matches!(info.master_link_down, Some(LinkDown::For(_))),
             link_down: match info.master_link_down {
                 Some(LinkDown::For(time)) if !info.master_link_up => time,
                 Some(LinkDown::For(_) | LinkDown::Never) | None => Duration::ZERO,
             },
-            has_data: info.has_keys,
+            has_data: info.has_keys.filter(|_| self.rules.holds(Rule::NotEmpty)),
             in_sync: facts.and_then(|facts| facts.history).filter(|h| h.in_sync).map(|h| (h.epoch, h.offset)),
         }
     }
@@ -515,7 +531,10 @@ impl Sentinel {
         };
         let wait = self.masters[m].config.down_after + RECORDED_MASTER_WAIT;
         let given_up = match own {
-            select::Rejection::Empty | select::Rejection::NoHistory | select::Rejection::EarlierMaster => true,
+            select::Rejection::Empty
+            | select::Rejection::NoHistory
+            | select::Rejection::EarlierMaster
+            | select::Rejection::Changed => true,
             select::Rejection::Down | select::Rejection::NotConnected | select::Rejection::StaleInfo => {
                 now.since(self.masters[m].nodes[at].last_ok) > wait
             }
@@ -526,8 +545,7 @@ impl Sentinel {
             | select::Rejection::Syncing
             | select::Rejection::NeverLinked
             | select::Rejection::LinkDownTooLong
-            | select::Rejection::OtherLineage
-            | select::Rejection::Changed => false,
+            | select::Rejection::OtherLineage => false,
         };
         let recorded = format!("{}: {own}; {}", all[at].address, select::explain(&reasons));
         if !given_up {

@@ -7,6 +7,7 @@ use crate::wire::frame::Decision;
 use crate::wire::info::Role;
 
 use super::failover::Failover;
+use super::sabotage::Rule;
 use super::{Membership, Sentinel, hello_wait};
 
 /// A redis that says something else than the decision is left alone for so long: a decision may be on its way.
@@ -47,7 +48,7 @@ impl Sentinel {
     pub(super) fn heal(&mut self, m: usize, now: Instant) {
         let idle = matches!(self.masters[m].failover, Failover::Idle { .. });
         let at = self.master_at(m);
-        if self.decision(m).is_none() || !idle || self.other_leads(m) {
+        if self.decision(m).is_none() || !idle || self.other_leads(m) || !self.rules.holds(Rule::Heal) {
             return;
         }
         let master = &self.masters[m].nodes[at];

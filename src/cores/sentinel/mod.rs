@@ -38,6 +38,7 @@ pub mod names;
 mod promote;
 mod quorum;
 mod render;
+mod sabotage;
 pub mod scripts;
 mod select;
 mod session;
@@ -56,6 +57,7 @@ pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
 pub use monitor::Tag;
+pub use sabotage::Rule;
 pub use select::Rejection;
 pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Settings, State};
 pub use timers::Timers;
@@ -74,6 +76,7 @@ use access::Desk;
 use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
 use names::Names;
+use sabotage::Rules;
 use scripts::{Report, Request, Scripts};
 
 /// Whom a vote was for that is only remembered by its epoch.
@@ -404,6 +407,7 @@ pub struct Sentinel {
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
     deadline: Option<Instant>,
+    rules: Rules,
 }
 
 /// Where SENTINEL SIMULATE-FAILURE wants the process to end.
@@ -507,6 +511,7 @@ impl Sentinel {
             fenced: Vec::new(),
             wake: None,
             deadline: Some(now),
+            rules: Rules::default(),
         }
     }
 
@@ -739,8 +744,12 @@ impl Sentinel {
     /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
     fn flush(&mut self, out: &mut Vec<Output>) {
         self.hold_tongue();
+        let promises = !self.fenced.is_empty();
         out.append(&mut self.free);
-        if self.change_is_ready() || self.dirty && !self.fenced.is_empty() {
+        if !self.rules.holds(Rule::StoreFirst) {
+            out.append(&mut self.fenced);
+        }
+        if self.change_is_ready() || self.dirty && promises {
             self.dirty = false;
             out.push(Output::Store(self.record()));
         } else {

@@ -140,11 +140,12 @@ impl Sentinel {
         // The facts that still call it closed or a replica are of this incarnation: no proof against it.
         node.served = node.facts.as_ref().map(|facts| facts.incarnation);
         node.down_since = None;
-        self.say_hello(m, now);
         if held.is_some() {
+            // Before the greeting: its PUBLISH would be held at the old master, and on that link the end of the hold with it.
             self.demote(m, old, true);
             self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
+        self.say_hello(m, now);
         if let Some(Cause::Ordered { by, .. }) = cause {
             let named = |n: usize| self.masters[m].nodes[n].node.clone();
             let pause = held.map(|since| now.since(since));

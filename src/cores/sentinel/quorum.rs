@@ -11,12 +11,15 @@ use crate::wire::resp::Reply;
 use super::failover::Failover;
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
+use super::sabotage::Rule;
 use super::{EXTRA_NODES_MAX, MasterId, Membership, NOBODY, Output, Sentinel, scripts};
 
 /// An answer of a peer counts for so long (as stock).
 const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
 /// While a master is only just found down, peers are asked four times as often.
 const ASK_SOON: Duration = Duration::from_secs(1);
+/// Who answers for so long and says nothing over the peer link is a stock sentinel.
+const STOCK_IS_SILENT: Duration = Duration::from_secs(1);
 /// A question without an answer for so long is asked again.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -38,8 +41,11 @@ impl Sentinel {
 
     /// Whether a peer is a stock sentinel that can be asked for its vote. It does not hear the supervisors: of a master that
     /// was started anew, closed, it finds for 20 s that it answers. Its vote, without which there is no majority, is its word.
-    fn takes_our_word(&self, p: usize) -> bool {
-        !self.peers[p].spoke && self.peers[p].link.up().is_some() && self.peers[p].down_since.is_none()
+    fn takes_our_word(&self, p: usize, now: Instant) -> bool {
+        let peer = &self.peers[p];
+        // One of ours speaks at once.
+        let silent = !peer.spoke && peer.link.since().is_some_and(|since| now.since(since) >= STOCK_IS_SILENT);
+        silent && peer.down_since.is_none()
     }
 
     pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
@@ -47,9 +53,9 @@ impl Sentinel {
         let seen = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
         let proved = seen && self.proved_down(m);
-        let agrees = |p: &usize| self.peer_sees_down(*p, m, now) || (proved && self.takes_our_word(*p));
+        let agrees = |p: &usize| self.peer_sees_down(*p, m, now) || (proved && self.takes_our_word(*p, now));
         let others = self.peers_of(m).filter(agrees).count();
-        let down = seen && 1 + others >= quorum;
+        let down = seen && (1 + others >= quorum || !self.rules.holds(Rule::Quorum));
         if down == self.masters[m].odown_since.is_some() {
             return;
         }
@@ -166,9 +172,11 @@ impl Sentinel {
         if epoch > EPOCH_MAX {
             return self.voted(m);
         }
-        self.raise_epoch(epoch);
+        if self.rules.holds(Rule::RaiseEpoch) {
+            self.raise_epoch(epoch);
+        }
         let last = self.voted(m).map_or(0, |(_, epoch)| epoch);
-        if last < epoch && self.current_epoch <= epoch {
+        if (last < epoch || !self.rules.holds(Rule::VoteOnce)) && self.current_epoch <= epoch {
             self.record_vote(m, candidate, epoch);
             if candidate != self.me() {
                 self.follow(m, candidate, epoch, now);
@@ -185,7 +193,8 @@ impl Sentinel {
             let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
             facts == mine || self.peers[*p].opinion(id).vote == mine
         };
-        usize::from(self.voted(m) == mine) + self.peers_of(m).filter(by_peer).count()
+        let own = if self.rules.holds(Rule::OwnVoteOnce) { 1 } else { 2 };
+        own * usize::from(self.voted(m) == mine) + self.peers_of(m).filter(by_peer).count()
     }
 
     /// Voters that may still give their vote in `epoch`: alive as far as can be seen, and not known to have given it.
@@ -242,12 +251,14 @@ impl Sentinel {
 
     /// Takes in what a peer says over the peer link.
     pub(super) fn peer_facts(&mut self, p: usize, facts: Option<SentinelFacts>, fresh: bool, now: Instant) {
+        if let Some(facts) = facts.as_ref().filter(|_| fresh) {
+            self.know_peer(p, facts.id);
+        }
+        self.peers[p].spoke |= facts.is_some();
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
         self.peers[p].last_hello = now;
-        self.know_peer(p, facts.id);
-        self.peers[p].spoke = true;
         self.raise_epoch(facts.current_epoch);
         for m in 0..self.masters.len() {
             if let Some(decision) = self.peer_master(p, m).and_then(|facts| facts.decision) {
@@ -259,7 +270,9 @@ impl Sentinel {
     /// Adopts a decision of a higher epoch, or the first one at all.
     pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, now: Instant) {
         let known = self.decision(m);
-        if known.is_some_and(|known| known.epoch >= decision.epoch) || decision.epoch > EPOCH_MAX {
+        let higher = known.is_none_or(|known| known.epoch < decision.epoch);
+        if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) || decision.epoch > EPOCH_MAX
+        {
             return;
         }
         // A master that nobody here has heard of: the stock sentinels may know replicas that are not in the file.

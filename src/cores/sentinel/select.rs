@@ -119,18 +119,21 @@ pub(super) fn replica(candidates: &[Candidate], ground: &Ground) -> Result<usize
 pub(super) fn by_history(candidates: &[Candidate], ground: &Ground) -> Result<usize, Vec<(SocketAddr, Rejection)>> {
     let judge = |at: usize| {
         let one = &candidates[at];
-        // Its supervisor points a closed redis at the master of the record, whether that one is there or not: without a
-        // link nothing has come of it.
-        let untouched = one.closed || (one.replica && !one.ever_linked);
         let unfit = reachable(one, ground)
             .or_else(|| (!one.replica).then_some(Rejection::NoReplica))
             .or_else(|| one.syncing.then_some(Rejection::Syncing))
-            .or_else(|| (!untouched).then_some(Rejection::Changed))
+            .or_else(|| (!untouched(one)).then_some(Rejection::Changed))
             .or_else(|| one.loading.then_some(Rejection::Loading))
             .or_else(|| (one.priority == 0).then_some(Rejection::PriorityZero));
         unfit.or_else(|| unrecorded(one, ground)).or_else(|| empty(candidates, at))
     };
     best(candidates, judge, |one| (Reverse(one.in_sync), one.priority, one.run_id.is_none(), one.run_id))
+}
+
+/// Whether it holds what it held when it was closed or pointed elsewhere. Its supervisor points a closed redis at the master
+/// of the record, whether that one is there or not: without a link nothing has come of it.
+fn untouched(one: &Candidate) -> bool {
+    one.closed || (one.replica && !one.ever_linked)
 }
 
 fn unrecorded(one: &Candidate, ground: &Ground) -> Option<Rejection> {
@@ -141,12 +144,14 @@ fn unrecorded(one: &Candidate, ground: &Ground) -> Option<Rejection> {
     }
 }
 
-/// Whether the master itself, which came back closed, may go on where it stopped: what its disk kept must be what it had as
-/// that master.
+/// Whether the master itself may go on where it stopped: it came back closed, or was made a replica of somebody who never
+/// took it in (an order of an earlier leader that arrived late does that). What it holds must be what it had as that master.
 pub(super) fn returned_master(candidates: &[Candidate], at: usize, ground: &Ground) -> Result<(), Rejection> {
     let one = &candidates[at];
     let unfit = reachable(one, ground)
-        .or_else(|| (!one.closed).then_some(Rejection::NoReplica))
+        .or_else(|| (!one.replica).then_some(Rejection::NoReplica))
+        .or_else(|| one.syncing.then_some(Rejection::Syncing))
+        .or_else(|| (!untouched(one)).then_some(Rejection::Changed))
         .or_else(|| one.loading.then_some(Rejection::Loading))
         .or_else(|| empty(candidates, at))
         .or_else(|| unrecorded(one, ground));

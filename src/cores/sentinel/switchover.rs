@@ -13,6 +13,7 @@ use crate::wire::resp::Reply;
 use super::failover::{By, Cause, Failover};
 use super::instance::Instance;
 use super::monitor::{Tag, words};
+use super::sabotage::Rule;
 use super::select::{self, Rejection};
 use super::{Answer, ClientId, Event, FailoverReport, Membership, OrderId, Output, Sentinel, Severity};
 
@@ -215,7 +216,8 @@ impl Sentinel {
         let info = Info::parse(reply.text().unwrap_or_default());
         match info.master_repl_offset.filter(|_| info.role == Some(Role::Master)) {
             Some(goal) => {
-                self.enter(m, Failover::Catching { cause, epoch, target, goal, since, until });
+                let lineage = info.master_replid;
+                self.enter(m, Failover::Catching { cause, epoch, target, goal, lineage, since, until });
                 // What it said before the pause does not count.
                 self.masters[m].nodes[target].info_at = None;
                 self.ask_info(m, target, now);
@@ -226,10 +228,14 @@ impl Sentinel {
 
     /// Any redis has said something of itself: has the target caught up?
     pub(super) fn info_for_failover(&mut self, m: usize, n: usize, now: Instant) {
-        let Failover::Catching { cause, epoch, target, goal, since, .. } = self.masters[m].failover else { return };
+        let Failover::Catching { cause, epoch, target, goal, lineage, since, .. } = self.masters[m].failover else {
+            return;
+        };
         let Some(info) = self.masters[m].nodes[n].info.as_ref().filter(|_| n == target) else { return };
-        let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal);
-        if whole && info.role == Some(Role::Replica) && self.master_of(info) == Some(self.monitored(m)) {
+        let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal) || !self.rules.holds(Rule::CatchUp);
+        // A master that was started anew counts from elsewhere: its offset says nothing of what an unlinked replica has.
+        let same = lineage.is_none() || info.master_replid.is_none() || info.master_replid == lineage;
+        if whole && same && info.role == Some(Role::Replica) && self.master_of(info) == Some(self.monitored(m)) {
             self.begin_promoting(m, cause, epoch, target, Some(since), now);
         }
     }

@@ -85,7 +85,8 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
         if stock_is_there {
             let link = &mut sentinel.peers[0].link;
             *link = crate::cores::sentinel::instance::Link::Connecting { id: LinkId(1), backoff: Duration::ZERO };
-            link.connected(now);
+            // It has been there for a while.
+            link.connected(Instant::from_millis(900_000));
         }
         sentinel.judge_quorum(0, now);
         assert_eq!(sentinel.masters[0].odown_since.is_some(), down, "{process:?}, stock: {stock_is_there}");

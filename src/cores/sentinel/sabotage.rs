@@ -1,0 +1,95 @@
+//! Rules that a test may switch off, one at a time, to prove that their loss would be noticed.
+//!
+//! Without the feature `sabotage`, which nothing that is shipped has, every rule holds and the compiler knows it.
+
+/// A rule of the sentinel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// One vote in an epoch.
+    VoteOnce,
+    /// A vote survives a restart.
+    KeepVote,
+    /// What is promised is on disk before.
+    StoreFirst,
+    /// A leader needs a majority of the voters.
+    Majority,
+    /// A master is down when a quorum finds it down.
+    Quorum,
+    /// The own vote counts once.
+    OwnVoteOnce,
+    /// Only a higher decision replaces one.
+    HigherDecision,
+    /// Epochs that others have seen are taken over.
+    RaiseEpoch,
+    /// A decision makes an end of what was begun before it.
+    ReleaseWrites,
+    /// An ordered switchover waits until the replica has everything.
+    CatchUp,
+    /// Nobody who is empty is promoted while others hold data.
+    NotEmpty,
+    /// Nobody whose data comes from somewhere else is promoted.
+    SameLineage,
+    /// Nobody is promoted in the middle of a full copy.
+    NotSyncing,
+    /// Nobody with priority 0 is promoted.
+    NotPriorityZero,
+    /// The others are made to follow.
+    Heal,
+}
+
+/// Which rules hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rules {
+    #[cfg(feature = "sabotage")]
+    broken: Option<Rule>,
+}
+
+#[cfg(not(feature = "sabotage"))]
+impl Rules {
+    #[expect(clippy::unused_self, reason = "with the feature it depends")]
+    pub(super) const fn holds(self, _: Rule) -> bool {
+        true
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl Rules {
+    pub(super) fn holds(self, rule: Rule) -> bool {
+        self.broken != Some(rule)
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::VoteOnce,
+        Self::KeepVote,
+        Self::StoreFirst,
+        Self::Majority,
+        Self::Quorum,
+        Self::OwnVoteOnce,
+        Self::HigherDecision,
+        Self::RaiseEpoch,
+        Self::ReleaseWrites,
+        Self::CatchUp,
+        Self::NotEmpty,
+        Self::SameLineage,
+        Self::NotSyncing,
+        Self::NotPriorityZero,
+        Self::Heal,
+    ];
+}
+
+#[cfg(feature = "sabotage")]
+impl super::Sentinel {
+    /// This sentinel, just made, without one rule.
+    #[must_use]
+    pub fn without(mut self, rule: Rule) -> Self {
+        self.rules.broken = Some(rule);
+        if rule == Rule::KeepVote {
+            self.durable.masters.iter_mut().for_each(|master| master.vote = None);
+        }
+        self
+    }
+}

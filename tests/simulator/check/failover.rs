@@ -1,0 +1,161 @@
+//! How a failover may go: by a quorum, led by one that was elected, to a redis that may take over.
+
+use std::time::Duration;
+
+use vigie::base::Epoch;
+use vigie::cores::sentinel::Event;
+use vigie::wire::frame::Process;
+use vigie::wire::info::Role;
+
+use super::Hold;
+use crate::world::{World, group_name, ms, redis_at};
+
+/// Nobody is chosen by older words of its own.
+const INFO_AGE_MAX: Duration = Duration::from_secs(5);
+/// Writes are held for so long.
+const HOLD: Duration = ms(3_000);
+
+impl World {
+    /// The group an event is about, and the redis it names, if it names one.
+    fn subject(&self, event: &Event) -> Option<(usize, usize)> {
+        let words: Vec<&str> = event.payload.split(' ').collect();
+        let (name, ip, port) = match words[..] {
+            ["master", name, ip, port, ..] => (name, ip, port),
+            ["slave", _, ip, port, "@", name, ..] => (name, ip, port),
+            _ => return None,
+        };
+        let group = (0..self.groups.len()).find(|group| group_name(*group) == name)?;
+        let redis = self.redis_of(std::net::SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))?;
+        Some((group, redis))
+    }
+
+    pub fn check_event(&mut self, host: usize, event: &Event) {
+        if event.name == "no-candidate" && event.payload.contains("an operator must decide") {
+            self.checks.undecided.insert(host);
+        }
+        let Some((group, redis)) = self.subject(event) else { return };
+        match event.name {
+            "+odown" => {
+                let seen = 1 + self.checks.memories[host].see_down(host, group, self.plan.sentinels);
+                let quorum = self.plan.quorums[group] as usize;
+                self.checks.must(seen >= quorum, || {
+                    format!("s{host} finds group {group} down by quorum: {seen} of {quorum} have said so")
+                });
+            }
+            "+elected-leader" => {
+                self.stats.elections += 1;
+                let epoch = self.disk_vote(host, group).map_or(0, |(_, epoch)| epoch);
+                self.check_leader(host, group, epoch);
+            }
+            "+selected-slave" => self.check_selected(host, group, redis),
+            _ => {}
+        }
+    }
+
+    /// One leader in an epoch, and elected: by votes that really left their voters.
+    fn check_leader(&mut self, host: usize, group: usize, epoch: Epoch) {
+        let first = *self.checks.leaders.entry((group, epoch)).or_insert(host);
+        self.checks.must(first == host, || format!("s{first} and s{host} both lead group {group} in epoch {epoch}"));
+        let Some(me) = self.sentinels[host].disk.as_ref().map(|durable| durable.id) else { return };
+        let given = |s: &usize| self.checks.votes.get(&(*s, group, epoch)) == Some(&me);
+        let votes = (0..self.plan.sentinels).filter(given).count();
+        let needed = (self.plan.sentinels / 2 + 1).max(self.plan.quorums[group] as usize);
+        self.checks.must(votes >= needed, || {
+            format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, {needed} are needed")
+        });
+    }
+
+    /// The redis that is to be promoted must be fit, by what the sentinel was told.
+    fn check_selected(&mut self, host: usize, group: usize, redis: usize) {
+        let memory = &self.checks.memories[host];
+        let decision = memory.decisions[group];
+        let of_old = decision.map(|decision| decision.master);
+        let returned = of_old == Some(redis_at(redis));
+        let Some((at, info)) = memory.infos.get(&redis) else {
+            return self.checks.violated(format!("s{host} chooses r{redis}, which it has never heard"));
+        };
+        let facts = memory.facts.get(&redis).filter(|facts| facts.fresh).and_then(|facts| facts.redis.as_ref());
+        let filled = |other: &&usize| {
+            let counts = **other != redis && (returned || of_old != Some(redis_at(**other)));
+            counts && memory.infos.get(*other).is_some_and(|(_, info)| info.has_keys == Some(true))
+        };
+        let others_filled = self.groups[group].iter().filter(filled).count();
+        let lineage = memory.lineages[group].filter(|(of, _)| Some(*of) == of_old).map(|(_, lineage)| lineage);
+        let history = facts.and_then(|facts| facts.history).filter(|history| history.in_sync);
+        let priority = info.slave_priority.unwrap_or(100);
+        let untouched = info.is_closed();
+        let wrong = if memory.now.since(*at) > INFO_AGE_MAX {
+            Some("it has not been heard for long".to_owned())
+        } else if info.role != Some(Role::Replica) {
+            Some(format!("its role is {:?}", info.role))
+        } else if info.loading {
+            Some("it reads its data".to_owned())
+        } else if info.master_sync_in_progress {
+            Some("it is in the middle of a copy".to_owned())
+        } else if priority == 0 && !returned && decision.is_some() {
+            Some("its priority is 0".to_owned())
+        } else if info.has_keys == Some(false) && others_filled > 0 {
+            Some(format!("it is empty, and {others_filled} others are not"))
+        } else if !untouched && lineage.is_some_and(|known| info.master_replid.is_some_and(|own| own != known)) {
+            // What came back with a good record may be of any lineage: it got a new one at its start.
+            history.is_none().then(|| format!("its lineage is {:?}, the master's {lineage:?}", info.master_replid))
+        } else if untouched
+            && !returned
+            && decision.is_some_and(|known| history.is_none_or(|own| own.epoch < known.epoch))
+        {
+            Some(format!("it came back closed, and its history is {history:?}"))
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            self.checks.violated(format!("s{host} chooses r{redis} for group {group}: {wrong}"));
+        }
+    }
+
+    /// The order to become master leaves a sentinel.
+    pub fn check_promotion(&mut self, host: usize, wire: u64, epoch: Epoch) {
+        self.stats.promotions += 1;
+        let Some(target) = self.wires.get(&wire).map(|wire| wire.to) else { return };
+        let group = self.redis[target].group;
+        self.check_leader(host, group, epoch);
+        let facts = self.checks.memories[host].facts.get(&target).filter(|facts| facts.fresh);
+        let process = facts.and_then(|facts| facts.redis.as_ref()).map(|facts| facts.process);
+        self.checks.must(process != Some(Process::Dead), || {
+            format!("s{host} promotes r{target}, whose process is dead by its supervisor's word")
+        });
+        // Writes were held for it: are they still? The sentinel's own clock must tell it.
+        self.checks.handovers.remove(&target);
+        let hold = self.checks.holds.get(&(host, group)).copied().filter(|hold| hold.epoch == epoch);
+        let Some(Hold { redis: old, incarnation, since, .. }) = hold else { return };
+        let held = self.checks.memories[host].now.since(since);
+        self.checks.must(held < HOLD, || {
+            format!("s{host} promotes r{target} by order {held:?} after it asked r{old} to hold writes for {HOLD:?}")
+        });
+        if self.redis[old].incarnation == incarnation && self.redis[old].is_master() && self.redis[old].pause.is_some()
+        {
+            self.checks.handovers.insert(target, (host, old));
+        }
+    }
+
+    /// A redis becomes a master: if the old one stands still for it, it must have everything.
+    pub fn check_promoted(&mut self, target: usize) {
+        let Some((host, old)) = self.checks.handovers.remove(&target) else { return };
+        let still = self.redis[old].pause.is_some_and(|pause| pause.by == host) && self.redis[old].is_master();
+        if still && !self.redis[target].data.starts_with(&self.redis[old].data) {
+            let (has, had) = (self.redis[target].data.len(), self.redis[old].data.len());
+            self.checks.violated(format!("an ordered switchover loses writes: r{target} has {has} of {had} of r{old}"));
+        }
+    }
+
+    /// Whoever does not lead any more holds no writes: it has released them if it could.
+    pub fn check_released(&mut self, host: usize, group: usize, leads: Option<Epoch>) {
+        let Some(hold) = self.checks.holds.get(&(host, group)).filter(|hold| leads != Some(hold.epoch)) else { return };
+        if self.sentinels[host].links.values().any(|wire| *wire == hold.wire) {
+            let (epoch, redis) = (hold.epoch, hold.redis);
+            self.checks.violated(format!(
+                "s{host} gave its failover of epoch {epoch} up and left the writes of r{redis} held"
+            ));
+        }
+        self.checks.holds.remove(&(host, group));
+    }
+}

@@ -1,0 +1,96 @@
+//! The checkers: what must never happen, looked at after every event, and what must come in the end.
+//!
+//! They see what leaves a sentinel, what it was told, and what is on its disk; never its inside.
+
+mod failover;
+mod liveness;
+mod memory;
+mod promises;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use vigie::base::{Epoch, Instant, RunId};
+
+use memory::Memory;
+
+/// The ledger of a world.
+#[derive(Debug)]
+pub struct Checks {
+    /// The first thing that was wrong.
+    pub violation: Option<String>,
+    /// What each sentinel was told since its start.
+    memories: Vec<Memory>,
+    /// What each sentinel has told, over all its lives.
+    told: Vec<Told>,
+    /// What each had on its disk.
+    stored: Vec<Told>,
+    /// Every vote that ever left: who voted, on which group, in which epoch; for whom.
+    votes: BTreeMap<(usize, usize, Epoch), RunId>,
+    /// Who is master by the decision of an epoch.
+    decisions: BTreeMap<(usize, Epoch), SocketAddr>,
+    /// Who led in an epoch.
+    leaders: BTreeMap<(usize, Epoch), usize>,
+    /// Writes that a sentinel holds for a group.
+    holds: BTreeMap<(usize, usize), Hold>,
+    /// Promotions that were ordered while writes were held: sentinel and old master, by the promoted redis.
+    handovers: BTreeMap<usize, (usize, usize)>,
+    /// Groups for which a sentinel has said that an operator must decide.
+    undecided: BTreeSet<usize>,
+}
+
+/// Writes that are held for an ordered switchover.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    /// The connection it was asked for on.
+    wire: u64,
+    redis: usize,
+    incarnation: u64,
+    /// The epoch in which the sentinel leads.
+    epoch: Epoch,
+    /// When it asked for it, by its own clock.
+    since: Instant,
+}
+
+/// The highest that a sentinel has told, or had on its disk.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    current_epoch: Epoch,
+    /// By group.
+    config_epochs: Vec<Epoch>,
+    /// By group.
+    vote_epochs: Vec<Epoch>,
+}
+
+impl Checks {
+    pub fn new(sentinels: usize, groups: usize) -> Self {
+        let told = Told { current_epoch: 0, config_epochs: vec![0; groups], vote_epochs: vec![0; groups] };
+        Self {
+            violation: None,
+            memories: (0..sentinels).map(|_| Memory::new(groups)).collect(),
+            told: vec![told.clone(); sentinels],
+            stored: vec![told; sentinels],
+            votes: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            handovers: BTreeMap::new(),
+            undecided: BTreeSet::new(),
+        }
+    }
+
+    /// Something was wrong. Only the first one counts: what follows may come of it.
+    pub fn violated(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.violated(what());
+        }
+    }
+
+    pub fn votes_seen(&self) -> u64 {
+        self.votes.len() as u64
+    }
+}

@@ -1,0 +1,188 @@
+//! What a sentinel tells others: on its disk before, never two votes in an epoch, never back.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use vigie::base::{Epoch, RunId};
+use vigie::cores::sentinel::{Answer, Durable, Tag};
+use vigie::wire::frame::{Decision, SentinelFacts};
+use vigie::wire::hello::Hello;
+use vigie::wire::resp::Reply;
+
+use super::{Checks, Hold};
+use crate::world::World;
+
+impl Checks {
+    /// A vote has left a sentinel.
+    fn voted(&mut self, host: usize, group: usize, leader: RunId, epoch: Epoch) {
+        let first = *self.votes.entry((host, group, epoch)).or_insert(leader);
+        self.must(first == leader, || {
+            format!("s{host} voted twice on group {group} in epoch {epoch}: for {first} and for {leader}")
+        });
+        let told = &mut self.told[host].vote_epochs[group];
+        let last = std::mem::replace(told, epoch.max(*told));
+        self.must(last <= epoch, || format!("s{host} told of its vote in epoch {epoch} after that in epoch {last}"));
+    }
+
+    /// A decision has left a sentinel, or is on its disk.
+    fn decided(&mut self, host: usize, group: usize, decision: Decision) {
+        let Decision { master, epoch } = decision;
+        let first = *self.decisions.entry((group, epoch)).or_insert(master);
+        self.must(first == master, || {
+            format!("two masters of group {group} in epoch {epoch}: {first}, and {master} says s{host}")
+        });
+        let told = &mut self.told[host].config_epochs[group];
+        let last = std::mem::replace(told, epoch.max(*told));
+        self.must(last <= epoch, || {
+            format!("s{host} went back from the decision of epoch {last} on group {group} to that of epoch {epoch}")
+        });
+    }
+
+    /// An epoch has left a sentinel. What is composed before an epoch rises in the same turn may leave behind its store.
+    fn told_epoch(&mut self, host: usize, epoch: Epoch) {
+        let told = &mut self.told[host].current_epoch;
+        let last = std::mem::replace(told, epoch.max(*told));
+        self.must(last <= epoch, || format!("s{host} went back from epoch {last} to epoch {epoch}"));
+    }
+
+    /// A store has succeeded.
+    pub fn on_disk(&mut self, host: usize, durable: &Durable) {
+        for (group, master) in durable.masters.iter().enumerate() {
+            if let Some(decision) = master.decision {
+                self.decided(host, group, decision);
+            }
+            self.memories[host].decisions[group] = master.decision;
+            let stored = &mut self.stored[host];
+            let (decided, voted) = (master.decision.map_or(0, |it| it.epoch), master.vote.map_or(0, |(_, it)| it));
+            let back = decided < stored.config_epochs[group] || voted < stored.vote_epochs[group];
+            (stored.config_epochs[group], stored.vote_epochs[group]) = (decided, voted);
+            self.must(decided <= durable.current_epoch && voted <= durable.current_epoch, || {
+                format!("s{host} stores an epoch that its current one has not reached: {durable:?}")
+            });
+            self.must(!back, || format!("s{host} stores what is older than what it had on disk: {master:?}"));
+        }
+        let last = std::mem::replace(&mut self.stored[host].current_epoch, durable.current_epoch);
+        let epoch = durable.current_epoch;
+        self.must(last <= epoch, || format!("s{host} stores epoch {epoch} over epoch {last}"));
+    }
+}
+
+fn text(words: &[Bytes], at: usize) -> &str {
+    words.get(at).and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("")
+}
+
+impl World {
+    fn disk_decision(&self, host: usize, group: usize) -> Option<Decision> {
+        self.sentinels[host].disk.as_ref()?.masters.get(group)?.decision
+    }
+
+    pub fn disk_vote(&self, host: usize, group: usize) -> Option<(RunId, Epoch)> {
+        self.sentinels[host].disk.as_ref()?.masters.get(group)?.vote
+    }
+
+    fn disk_epoch(&self, host: usize) -> Epoch {
+        self.sentinels[host].disk.as_ref().map_or(0, |durable| durable.current_epoch)
+    }
+
+    /// What it posts to the peer link.
+    pub fn check_post(&mut self, host: usize, facts: &SentinelFacts) {
+        let disk = self.disk_epoch(host);
+        let told = facts.current_epoch;
+        self.checks.must(told == disk, || format!("s{host} posts epoch {told}, and has {disk} on disk"));
+        self.checks.told_epoch(host, told);
+        for (group, master) in facts.masters.iter().enumerate() {
+            self.check_released(host, group, master.leads);
+            let on_disk = (self.disk_decision(host, group), self.disk_vote(host, group));
+            self.checks.must((master.decision, master.vote) == on_disk, || {
+                format!("s{host} posts what is not on its disk: {master:?}, {on_disk:?}")
+            });
+            if let Some(decision) = master.decision {
+                self.checks.decided(host, group, decision);
+            }
+            if let Some((leader, epoch)) = master.vote {
+                self.checks.voted(host, group, leader, epoch);
+            }
+        }
+    }
+
+    /// What it answers to anybody: a vote is recognised by its form.
+    pub fn check_answer(&mut self, host: usize, answer: &Answer) {
+        let Answer::Reply(reply) = answer else { return };
+        let Some([Reply::Integer(_), leader, Reply::Integer(epoch)]) = reply.array() else { return };
+        let Some(leader) = leader.text().and_then(|leader| leader.parse::<RunId>().ok()) else { return };
+        let epoch = Epoch::try_from(*epoch).unwrap_or(0);
+        let given = Some((leader, epoch));
+        match (0..self.groups.len()).find(|group| self.disk_vote(host, *group) == given) {
+            Some(group) => self.checks.voted(host, group, leader, epoch),
+            None => self.checks.violated(format!("s{host} gives a vote that is not on its disk: {leader} in {epoch}")),
+        }
+    }
+
+    /// What it asks or orders.
+    pub fn check_query(&mut self, host: usize, wire: u64, tag: Tag, args: &[Bytes]) {
+        match (text(args, 0), tag) {
+            ("SENTINEL", Tag::Ask(_, about)) => {
+                let group = (0..self.redis.len()).find(|redis| crate::world::redis_at(*redis) == about);
+                let group = group.map_or(0, |redis| self.redis[redis].group);
+                self.check_question(host, group, args);
+            }
+            ("PUBLISH", _) => {
+                // A hold of writes holds PUBLISH too, and all that is sent behind it: its own end among it.
+                let held = self.checks.holds.values().any(|hold| hold.wire == wire);
+                self.checks.must(!held, || format!("s{host} blocks the link on which it must release writes"));
+                self.check_hello(host, text(args, 2));
+            }
+            ("REPLICAOF", _) if text(args, 1) != "NO" => {
+                let to = text(args, 1).parse().ok().zip(text(args, 2).parse().ok());
+                let Some(to) = to.map(|(ip, port)| SocketAddr::new(ip, port)) else { return };
+                let Some(redis) = self.wires.get(&wire).map(|wire| wire.to) else { return };
+                let on_disk = self.disk_decision(host, self.redis[redis].group).map(|decision| decision.master);
+                self.checks.must(on_disk == Some(to), || {
+                    format!("s{host} points r{redis} at {to}, and has {on_disk:?} on disk")
+                });
+            }
+            (_, Tag::Pause(epoch)) => {
+                let Some(redis) = self.wires.get(&wire).map(|wire| wire.to) else { return };
+                let (incarnation, group) = (self.redis[redis].incarnation, self.redis[redis].group);
+                let hold = Hold { wire, redis, incarnation, epoch, since: self.checks.memories[host].now };
+                self.checks.holds.insert((host, group), hold);
+            }
+            ("CLIENT", _) if text(args, 1) == "UNPAUSE" => self.checks.holds.retain(|_, hold| hold.wire != wire),
+            (_, Tag::Promote(epoch)) => self.check_promotion(host, wire, epoch),
+            _ => {}
+        }
+    }
+
+    fn check_question(&mut self, host: usize, group: usize, args: &[Bytes]) {
+        let epoch: Epoch = text(args, 4).parse().unwrap_or(0);
+        let disk = self.disk_epoch(host);
+        self.checks.must(epoch <= disk, || format!("s{host} asks in epoch {epoch}, and has {disk} on disk"));
+        if let Ok(candidate) = text(args, 5).parse::<RunId>() {
+            let vote = self.disk_vote(host, group);
+            self.checks.must(vote == Some((candidate, epoch)), || {
+                format!("s{host} asks for votes in epoch {epoch}, and its own on disk is {vote:?}")
+            });
+            self.checks.voted(host, group, candidate, epoch);
+        }
+    }
+
+    fn check_hello(&mut self, host: usize, payload: &str) {
+        let Ok(hello) = payload.parse::<Hello>() else {
+            return self.checks.violated(format!("s{host} greets with what is no hello: {payload:?}"));
+        };
+        let group = (0..self.groups.len()).find(|group| crate::world::group_name(*group) == hello.master_name);
+        let Some(group) = group else { return };
+        let disk = self.disk_epoch(host);
+        let told = hello.current_epoch;
+        self.checks.must(told <= disk, || format!("s{host} greets with epoch {told}, and has {disk} on disk"));
+        self.checks.told_epoch(host, told);
+        let on_disk = self.disk_decision(host, group);
+        if hello.config_epoch > 0
+            && let Some(master) = hello.master.address()
+        {
+            let told = Decision { master, epoch: hello.config_epoch };
+            self.checks.must(on_disk == Some(told), || format!("s{host} greets with {told:?}, on disk is {on_disk:?}"));
+            self.checks.decided(host, group, told);
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What goes wrong, and how it ends.
+
+use std::time::Duration;
+
+use vigie::cores::sentinel::Input;
+use vigie::wire::info::CLOSED;
+
+use crate::plan::Fault;
+use crate::world::{Happening, Heal, World, group_name, ms};
+
+impl World {
+    /// Sets the first of each kind of fault.
+    pub fn plan_faults(&mut self, calm: Duration) {
+        for (fault, every) in self.plan.faults.clone() {
+            let wait = calm + self.fault_dice.upto(every * 2);
+            self.later(wait, Happening::Fault(fault));
+        }
+        if self.plan.loss > 0 {
+            self.later(calm, Happening::Heal(Heal::Storm));
+        }
+    }
+
+    fn pause_time(&mut self) -> Duration {
+        self.fault_dice.time(ms(5), ms(8_000))
+    }
+
+    fn any_redis(&mut self) -> usize {
+        // Masters are where it hurts.
+        let masters: Vec<usize> = (0..self.redis.len()).filter(|r| self.redis[*r].is_master()).collect();
+        if !masters.is_empty() && self.fault_dice.chance(600) {
+            self.fault_dice.pick(&masters)
+        } else {
+            self.fault_dice.below(self.redis.len())
+        }
+    }
+
+    fn any_sentinel(&mut self) -> usize {
+        // Whoever leads is where it hurts.
+        let leads =
+            |s: &usize| self.said(*s).is_some_and(|facts| facts.masters.iter().any(|facts| facts.leads.is_some()));
+        let leaders: Vec<usize> = (0..self.plan.sentinels).filter(leads).collect();
+        if !leaders.is_empty() && self.fault_dice.chance(600) {
+            self.fault_dice.pick(&leaders)
+        } else {
+            self.fault_dice.below(self.plan.sentinels)
+        }
+    }
+
+    pub fn fault(&mut self, fault: Fault) {
+        if self.quiet_at.is_some() {
+            return;
+        }
+        if let Some((_, every)) = self.plan.faults.iter().find(|(kind, _)| *kind == fault) {
+            // Now and then two come at once.
+            let every = *every;
+            let wait = if self.fault_dice.chance(150) { ms(30) } else { every * 2 };
+            let wait = self.fault_dice.upto(wait) + ms(1);
+            self.later(wait, Happening::Fault(fault));
+        }
+        self.stats.faults += 1;
+        self.note(|| format!("fault {fault:?}"));
+        match fault {
+            Fault::SentinelCrash => {
+                let s = self.any_sentinel();
+                self.crash_sentinel(s);
+            }
+            Fault::AllSentinelsCrash => (0..self.plan.sentinels).for_each(|s| self.crash_sentinel(s)),
+            Fault::SentinelPause => {
+                let (s, time) = (self.any_sentinel(), self.pause_time());
+                if self.sentinels[s].core.is_some() && !self.sentinels[s].frozen {
+                    self.sentinels[s].frozen = true;
+                    self.note(|| format!("s{s} does not run"));
+                    self.later(time, Happening::Heal(Heal::Thaw(s, self.sentinels[s].boot)));
+                }
+            }
+            Fault::SentinelStop => {
+                let s = self.any_sentinel();
+                self.give(s, Input::Stop);
+            }
+            Fault::DiskError => {
+                let (s, time) = (self.any_sentinel(), self.pause_time());
+                self.sentinels[s].broken = true;
+                self.later(time, Happening::Heal(Heal::Disk(s)));
+            }
+            Fault::SlowDisk => {
+                let (s, time) = (self.any_sentinel(), self.pause_time());
+                self.sentinels[s].slow = Some(self.fault_dice.time(ms(20), ms(3_000)));
+                self.later(time, Happening::Heal(Heal::Disk(s)));
+            }
+            Fault::PowerLoss => {
+                let (host, time) = (self.fault_dice.below(self.nodes.len()), self.pause_time());
+                self.power_off(host);
+                self.later(time, Happening::Heal(Heal::Power(host)));
+            }
+            Fault::Partition => self.partition(),
+            Fault::OneWay => {
+                let hosts = self.nodes.len();
+                let (from, to) = (self.fault_dice.below(hosts), self.fault_dice.below(hosts));
+                self.cut(vec![(from, to)]);
+            }
+            Fault::Reset => self.break_wires(true),
+            Fault::HalfOpen => self.break_wires(false),
+            Fault::Storm => {
+                self.net.delay = self.fault_dice.time(ms(1), ms(100));
+                self.net.jitter = self.fault_dice.time(ms(1), ms(500));
+                self.net.loss = self.fault_dice.pick(&[0, 10, 100, 300]);
+                let time = self.pause_time();
+                self.later(time, Happening::Heal(Heal::Storm));
+            }
+            Fault::RedisCrash | Fault::RedisWipe | Fault::RedisHang | Fault::RedisSlow | Fault::GroupCrash => {
+                self.redis_fault(fault);
+            }
+            Fault::Order | Fault::Failover | Fault::Meddling => self.order_fault(fault),
+        }
+    }
+
+    fn redis_fault(&mut self, fault: Fault) {
+        let r = self.any_redis();
+        match fault {
+            Fault::RedisHang => {
+                let time = self.pause_time();
+                if self.redis[r].alive && !self.redis[r].hung {
+                    self.redis[r].hung = true;
+                    self.note(|| format!("r{r} does not run"));
+                    self.watch_links();
+                    self.keeper_looks(r);
+                    self.later(time, Happening::Heal(Heal::Resume(r, self.redis[r].incarnation)));
+                }
+            }
+            Fault::RedisSlow => {
+                self.redis[r].slow = Some(self.fault_dice.time(ms(5), ms(800)));
+                let time = self.pause_time();
+                self.later(time, Happening::Heal(Heal::Quick(r)));
+            }
+            Fault::GroupCrash => {
+                for r in self.groups[self.redis[r].group].clone() {
+                    self.crash_redis(r);
+                }
+            }
+            Fault::RedisWipe => {
+                self.crash_redis(r);
+                self.redis[r].disk.clear();
+                self.keeper_wiped(r);
+            }
+            _ => self.crash_redis(r),
+        }
+    }
+
+    fn order_fault(&mut self, fault: Fault) {
+        let s = self.fault_dice.below(self.plan.sentinels);
+        let group = self.fault_dice.below(self.groups.len());
+        let r = self.fault_dice.pick(&self.groups[group].clone());
+        match fault {
+            Fault::Order => {
+                // The order of an operator at a node is about the first master.
+                let to = self.fault_dice.chance(500).then_some(r);
+                self.order(s, to);
+            }
+            Fault::Failover => self.client_says(s, &["SENTINEL", "FAILOVER", &group_name(group)]),
+            _ => {
+                if self.redis[r].alive && !self.redis[r].hung && !self.redis[r].loading {
+                    self.meddled(r);
+                }
+            }
+        }
+    }
+
+    fn crash_sentinel(&mut self, s: usize) {
+        if self.sentinels[s].core.is_none() {
+            return;
+        }
+        self.kill_sentinel(s, true);
+        // A redis never outlives the worker that started it.
+        if self.plan.linked && s < self.redis.len() && self.fault_dice.chance(700) {
+            self.crash_redis(s);
+        }
+        let wait = self.fault_dice.time(ms(10), ms(5_000));
+        self.later(wait, Happening::StartSentinel(s));
+    }
+
+    /// It has done what it was told before it left.
+    pub fn left(&mut self, s: usize, boot: u64) {
+        if self.sentinels[s].boot == boot && self.sentinels[s].core.is_some() {
+            self.kill_sentinel(s, true);
+            let wait = self.fault_dice.time(ms(10), ms(5_000));
+            self.later(wait, Happening::StartSentinel(s));
+        }
+    }
+
+    fn crash_redis(&mut self, r: usize) {
+        if !self.redis[r].alive {
+            return;
+        }
+        self.kill_redis(r, true);
+        let wait = self.fault_dice.upto(self.plan.restart) + ms(2);
+        self.later(wait, Happening::StartRedis(r, self.redis[r].incarnation));
+    }
+
+    fn power_off(&mut self, host: usize) {
+        self.note(|| format!("host {host} has no power"));
+        if host < self.plan.sentinels {
+            self.kill_sentinel(host, false);
+        }
+        self.hosts[host].powered = false;
+        if host < self.redis.len() {
+            self.watch_links();
+            self.kill_redis(host, false);
+        }
+    }
+
+    fn power_on(&mut self, host: usize) {
+        if std::mem::replace(&mut self.hosts[host].powered, true) {
+            return;
+        }
+        self.note(|| format!("host {host} has power"));
+        if host < self.plan.sentinels {
+            self.start_sentinel(host);
+        }
+        if host < self.redis.len() {
+            // Its kernel answers for connections it does not know.
+            self.drop_replicas(host);
+            self.start_redis(host);
+        }
+        self.flow_again();
+    }
+
+    fn partition(&mut self) {
+        let hosts = self.hosts.len();
+        let nodes = self.nodes.len();
+        let size = 1 + self.fault_dice.below(nodes / 2);
+        let mut inside = vec![false; hosts];
+        for _ in 0..size {
+            inside[self.fault_dice.below(nodes)] = true;
+        }
+        // A client may be on either side.
+        for client in inside.iter_mut().skip(nodes) {
+            *client = self.fault_dice.chance(500);
+        }
+        let one_way = self.fault_dice.chance(200);
+        let mut ways = Vec::new();
+        for from in 0..hosts {
+            for to in 0..hosts {
+                if inside[from] && !inside[to] {
+                    ways.push((from, to));
+                    if !one_way {
+                        ways.push((to, from));
+                    }
+                }
+            }
+        }
+        self.cut(ways);
+    }
+
+    fn cut(&mut self, ways: Vec<(usize, usize)>) {
+        let time = self.pause_time();
+        self.note(|| format!("cut {ways:?}"));
+        for (from, to) in &ways {
+            self.net.set_cut(*from, *to, true);
+        }
+        self.watch_links();
+        self.later(time, Happening::Heal(Heal::Ways(ways)));
+    }
+
+    fn break_wires(&mut self, both: bool) {
+        let ids: Vec<u64> = self.wires.iter().filter(|(_, wire)| wire.near && wire.far).map(|(id, _)| *id).collect();
+        if ids.is_empty() {
+            return;
+        }
+        for _ in 0..1 + self.fault_dice.below(4) {
+            let id = self.fault_dice.pick(&ids);
+            if !self.wires.contains_key(&id) {
+                continue;
+            }
+            if both {
+                self.reset(id);
+            } else {
+                // The far end does not have it any more, and nobody is told.
+                self.cut_off(id, false, "");
+            }
+        }
+    }
+
+    pub fn heal(&mut self, heal: Heal) {
+        match heal {
+            Heal::Thaw(s, boot) => {
+                if self.sentinels[s].boot == boot && std::mem::replace(&mut self.sentinels[s].frozen, false) {
+                    self.note(|| format!("s{s} runs again"));
+                    self.run_sentinel(s);
+                }
+            }
+            Heal::Disk(s) => (self.sentinels[s].broken, self.sentinels[s].slow) = (false, None),
+            Heal::Power(host) => self.power_on(host),
+            Heal::Ways(ways) => {
+                for (from, to) in &ways {
+                    self.net.set_cut(*from, *to, false);
+                }
+                self.note(|| format!("healed {ways:?}"));
+                self.flow_again();
+                (0..self.redis.len()).for_each(|r| self.stream_again(r));
+            }
+            Heal::Storm => {
+                self.net.delay = self.plan.delay;
+                self.net.jitter = self.plan.jitter;
+                self.net.loss = if self.quiet_at.is_some() { 0 } else { self.plan.loss };
+            }
+            Heal::Resume(r, incarnation) => {
+                if self.redis[r].incarnation == incarnation {
+                    self.resume_redis(r);
+                }
+            }
+            Heal::Quick(r) => self.redis[r].slow = None,
+        }
+    }
+
+    /// Everything that is wrong ends.
+    pub fn end_faults(&mut self) {
+        self.heal(Heal::Storm);
+        let hosts = self.hosts.len();
+        let ways = (0..hosts).flat_map(|from| (0..hosts).map(move |to| (from, to))).collect();
+        self.heal(Heal::Ways(ways));
+        for host in 0..self.nodes.len() {
+            self.heal(Heal::Power(host));
+        }
+        for s in 0..self.plan.sentinels {
+            self.heal(Heal::Disk(s));
+            self.heal(Heal::Thaw(s, self.sentinels[s].boot));
+            self.later(ms(10), Happening::StartSentinel(s));
+        }
+        for r in 0..self.redis.len() {
+            self.heal(Heal::Quick(r));
+            self.resume_redis(r);
+            if !self.redis[r].alive {
+                self.start_redis(r);
+            }
+        }
+    }
+
+    /// A person makes a redis a master by hand.
+    fn meddled(&mut self, r: usize) {
+        if self.redis[r].master != Some(CLOSED) {
+            self.promote(r);
+        }
+    }
+}

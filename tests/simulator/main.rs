@@ -1,0 +1,166 @@
+//! Whole clusters in virtual time: real sentinel cores among models of everything else, faults drawn from a seed, and
+//! checkers that look at every step.
+//!
+//! ```text
+//! cargo test --test simulator                                  the usual number of worlds
+//! VIGIE_SEEDS=10000 cargo test --release --test simulator      more of them
+//! VIGIE_SEED=17 cargo test --test simulator -- replay          one world, with everything that happens in it
+//! cargo test --features sabotage --test simulator -- sabotage  the loss of each rule of the core must be found
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+#![allow(unreachable_pub, reason = "in a program everything public is")]
+
+mod check;
+mod clock;
+mod dice;
+mod faults;
+mod net;
+mod peers;
+mod plan;
+mod redis;
+mod replication;
+#[cfg(feature = "sabotage")]
+mod sabotage;
+mod sentinel;
+mod trace;
+mod world;
+mod writes;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use plan::Plan;
+use world::{Stats, World};
+
+/// Worlds of a usual run.
+const SEEDS: u64 = 200;
+/// A run with so many violations is over: more would say nothing new.
+const VIOLATIONS_MAX: usize = 10;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let number = |name: &str| match std::env::var(name) {
+        Ok(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{name}={text:?}: a number is expected")),
+        Err(_) => Ok(None),
+    };
+    let numbers = number("VIGIE_SEED").and_then(|seed| Ok((seed, number("VIGIE_SEEDS")?)));
+    let (seed, seeds) = match numbers {
+        Ok(numbers) => numbers,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    if words.iter().any(|word| word == "replay") {
+        return replay(seed.unwrap_or(0));
+    }
+    #[cfg(feature = "sabotage")]
+    if words.iter().any(|word| word == "sabotage") {
+        return sabotage::table();
+    }
+    let first = seed.unwrap_or(1);
+    let count = if seed.is_some() { seeds.unwrap_or(1) } else { seeds.unwrap_or(SEEDS) };
+    let started = Instant::now();
+    let (stats, violations) = run(first, count);
+    let took = started.elapsed();
+    println!("{}", summary(&stats));
+    println!("in {took:.1?}");
+    for (seed, what) in &violations {
+        println!("seed {seed}: {what}");
+        println!("    VIGIE_SEED={seed} cargo test --test simulator -- replay");
+    }
+    let failed = u64::from(!violations.is_empty());
+    println!("test simulator::{count}_worlds_keep_the_rules ... {}", if failed == 0 { "ok" } else { "FAILED" });
+    println!("{} passed, {failed} failed, 0 skipped", 1 - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn summary(stats: &Stats) -> String {
+    format!(
+        "{} worlds, {:.1} virtual hours, {} events, {} turns of sentinels, {} faults\n\
+         {} votes, {} elections, {} promotions, {} stores; {} of {} orders carried out\n\
+         {} full and {} partial synchronisations; well again within {:.1?}; {} worlds wait for an operator\n\
+         {} acknowledged writes, {} lost by failovers, {} of them although a replica had them",
+        stats.worlds,
+        stats.virtual_time.as_secs_f64() / 3_600.0,
+        stats.events,
+        stats.turns,
+        stats.faults,
+        stats.votes,
+        stats.elections,
+        stats.promotions,
+        stats.stores,
+        stats.orders_done,
+        stats.orders,
+        stats.full_syncs,
+        stats.partial_syncs,
+        stats.healed_max,
+        stats.undecided,
+        stats.acked,
+        stats.lost,
+        stats.lost_copied,
+    )
+}
+
+/// Runs a world to its end; a panic of the core is a violation too.
+fn run_one(world: &mut World) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        world.checks.violated(format!("panic: {text}"));
+    }
+}
+
+/// Runs worlds on all processors; what they count, and the violations by seed.
+fn run(first: u64, count: u64) -> (Stats, Vec<(u64, String)>) {
+    let next = AtomicU64::new(first);
+    let found = Mutex::new((Stats::default(), Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count || found.lock().unwrap().1.len() >= VIOLATIONS_MAX {
+                        return;
+                    }
+                    let mut world = World::new(Plan::draw(seed));
+                    run_one(&mut world);
+                    let mut found = found.lock().unwrap();
+                    found.0.add(&world.stats);
+                    found.1.extend(world.checks.violation.map(|what| (seed, what)));
+                }
+            });
+        }
+    });
+    let (stats, mut violations) = found.into_inner().unwrap();
+    violations.sort();
+    (stats, violations)
+}
+
+/// Shows everything that happens in one world.
+fn replay(seed: u64) -> ExitCode {
+    let plan = Plan::draw(seed);
+    println!("{plan:#?}");
+    let mut world = World::new(plan);
+    world.trace.on = true;
+    run_one(&mut world);
+    for line in &world.trace.lines {
+        println!("{line}");
+    }
+    println!("{}", summary(&world.stats));
+    match &world.checks.violation {
+        Some(what) => {
+            println!("{} seed {seed}: {what}", world.now);
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("{} seed {seed}: nothing is wrong", world.now);
+            ExitCode::SUCCESS
+        }
+    }
+}

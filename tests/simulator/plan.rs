@@ -1,0 +1,173 @@
+//! What a seed makes of the world: how many there are of each, how the network is, and which faults come how often.
+
+use std::time::Duration;
+
+use crate::dice::Dice;
+use crate::world::ms;
+
+/// The faults, each with a rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The process of a sentinel dies, alone or with its redis, and comes back with its disk.
+    SentinelCrash,
+    /// The process of a sentinel does not run for a while; its clock goes on.
+    SentinelPause,
+    /// A sentinel leaves as it should, and comes back.
+    SentinelStop,
+    /// Nothing can be stored for a while.
+    DiskError,
+    /// Storing takes long for a while.
+    SlowDisk,
+    /// A whole host loses its power: nobody is told.
+    PowerLoss,
+    /// One or more hosts are cut from the others.
+    Partition,
+    /// What one host sends does not reach another one.
+    OneWay,
+    /// A few connections are reset.
+    Reset,
+    /// A connection ends at one end only.
+    HalfOpen,
+    /// Delays and losses grow for a while.
+    Storm,
+    /// A redis dies and is started again.
+    RedisCrash,
+    /// A redis does not run for a while.
+    RedisHang,
+    /// A redis answers late, again and again, for a while.
+    RedisSlow,
+    /// A redis dies and its disk is empty.
+    RedisWipe,
+    /// All redis of a group die at once.
+    GroupCrash,
+    /// All sentinels die at once.
+    AllSentinelsCrash,
+    /// An operator orders a switchover.
+    Order,
+    /// An operator says SENTINEL FAILOVER.
+    Failover,
+    /// Somebody makes a replica a master by hand.
+    Meddling,
+}
+
+/// All of them, with the mean time between two at the full rate.
+pub const FAULTS: [(Fault, Duration); 20] = [
+    (Fault::SentinelCrash, ms(3_000)),
+    (Fault::SentinelPause, ms(4_000)),
+    (Fault::SentinelStop, ms(8_000)),
+    (Fault::DiskError, ms(6_000)),
+    (Fault::SlowDisk, ms(6_000)),
+    (Fault::PowerLoss, ms(8_000)),
+    (Fault::Partition, ms(4_000)),
+    (Fault::OneWay, ms(4_000)),
+    (Fault::Reset, ms(2_000)),
+    (Fault::HalfOpen, ms(3_000)),
+    (Fault::Storm, ms(6_000)),
+    (Fault::RedisCrash, ms(3_000)),
+    (Fault::RedisHang, ms(4_000)),
+    (Fault::RedisSlow, ms(6_000)),
+    (Fault::RedisWipe, ms(12_000)),
+    (Fault::GroupCrash, ms(15_000)),
+    (Fault::AllSentinelsCrash, ms(15_000)),
+    (Fault::Order, ms(3_000)),
+    (Fault::Failover, ms(4_000)),
+    (Fault::Meddling, ms(15_000)),
+];
+
+/// One world.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it was drawn from.
+    pub seed: u64,
+    /// Sentinels, on the first hosts.
+    pub sentinels: usize,
+    /// Redis of each group; one host each.
+    pub groups: Vec<usize>,
+    /// Quorum of each group.
+    pub quorums: Vec<u32>,
+    /// Whether nodes have supervisors and a peer link: the way of `vigie run`.
+    pub linked: bool,
+    /// Silence before a master is suspected.
+    pub down_after: Duration,
+    /// Longest phase of a failover.
+    pub failover_timeout: Duration,
+    /// Replicas re-pointed at once.
+    pub parallel_syncs: u32,
+    /// Clocks run fast or slow by at most so many millionths.
+    pub drift: i64,
+    /// Shortest time on the way from host to host.
+    pub delay: Duration,
+    /// So much longer at most.
+    pub jitter: Duration,
+    /// Losses, of 1,000.
+    pub loss: usize,
+    /// Longest time of a store while the disk is well.
+    pub store: Duration,
+    /// Longest full copy of the data.
+    pub copy: Duration,
+    /// A replica that hears nothing of its master for so long gives the link up.
+    pub repl_timeout: Duration,
+    /// Missing writes up to which a replica goes on where it stopped.
+    pub backlog: usize,
+    /// A redis that dies is started again after at most this time.
+    pub restart: Duration,
+    /// Between two writes of a client.
+    pub write_every: Duration,
+    /// Faults of this world, with their mean distance.
+    pub faults: Vec<(Fault, Duration)>,
+    /// How long the faults go on.
+    pub trouble: Duration,
+}
+
+impl Plan {
+    /// The world of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 0);
+        let sentinels = dice.pick(&[3, 3, 3, 3, 3, 3, 5, 5, 4, 6, 7]);
+        let groups = dice.pick(&[1, 1, 1, 1, 1, 1, 1, 2, 2, 3]);
+        let groups: Vec<usize> = (0..groups).map(|_| dice.pick(&[3, 3, 3, 3, 4, 5])).collect();
+        let quorums = groups.iter().map(|_| {
+            let usual = sentinels / 2 + 1;
+            let quorum = if dice.chance(600) { usual } else { 1 + dice.below(sentinels) };
+            u32::try_from(quorum).expect("small")
+        });
+        let quorums = quorums.collect();
+        let down_after = dice.pick(&[ms(250), ms(500), ms(500), ms(1_000), ms(2_000)]);
+        // One world of 16 is calm: there nothing may happen at all.
+        let calm = dice.chance(60);
+        let rate = dice.pick(&[1, 1, 2, 4]);
+        let mut faults = Vec::new();
+        for (fault, every) in FAULTS {
+            if !calm && dice.chance(350) {
+                faults.push((fault, every * rate));
+            }
+        }
+        Self {
+            seed,
+            sentinels,
+            groups,
+            quorums,
+            linked: dice.chance(800),
+            down_after,
+            failover_timeout: dice.pick(&[ms(2_000), ms(5_000), ms(10_000)]),
+            parallel_syncs: dice.pick(&[1, 1, 2, 5]),
+            drift: dice.pick(&[0, 50, 500, 2_000]),
+            delay: dice.pick(&[ms(0), ms(0), ms(1), ms(5)]) + Duration::from_micros(100),
+            jitter: dice.pick(&[Duration::from_micros(100), ms(1), ms(10)]),
+            loss: if calm { 0 } else { dice.pick(&[0, 0, 1, 10, 50]) },
+            store: dice.pick(&[ms(1), ms(5), ms(30)]),
+            copy: dice.pick(&[ms(50), ms(500), ms(3_000)]),
+            repl_timeout: dice.pick(&[ms(2_000), ms(10_000), ms(60_000)]),
+            backlog: dice.pick(&[3, 50, 10_000]),
+            restart: dice.pick(&[ms(100), ms(1_000), ms(4_000)]),
+            write_every: dice.pick(&[ms(10), ms(40), ms(40), ms(200)]),
+            faults,
+            trouble: dice.pick(&[ms(3_000), ms(6_000), ms(6_000), ms(12_000), ms(25_000)]),
+        }
+    }
+
+    /// Whether nothing at all goes wrong.
+    pub fn calm(&self) -> bool {
+        self.faults.is_empty() && self.loss == 0
+    }
+}

@@ -1,0 +1,283 @@
+//! Replication: full copies, partial ones, the stream and its lag.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use vigie::base::RunId;
+
+use crate::redis::{Link, Work};
+use crate::world::{Happening, World, ms, redis_at};
+
+/// What a full copy brings.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    pub data: Vec<u32>,
+    pub base: i64,
+    pub replid: RunId,
+    pub from: usize,
+}
+
+impl World {
+    /// The replicas that take a stream from `r`, or a copy.
+    pub fn attached(&self, r: usize) -> Vec<usize> {
+        let address = redis_at(r);
+        let group = &self.groups[self.redis[r].group];
+        let takes = |replica: &usize| {
+            let replica = &self.redis[*replica];
+            replica.alive && replica.master == Some(address) && matches!(replica.link, Link::Up | Link::Copying(_))
+        };
+        group.iter().copied().filter(|replica| *replica != r && takes(replica)).collect()
+    }
+
+    /// REPLICAOF NO ONE.
+    pub fn promote(&mut self, r: usize) {
+        if self.redis[r].master.is_none() {
+            return;
+        }
+        self.note(|| format!("r{r} becomes a master"));
+        self.check_promoted(r);
+        let id = self.dice.id();
+        let redis = &mut self.redis[r];
+        redis.replid2 = Some((redis.replid, redis.offset() + 1));
+        redis.replid = id;
+        redis.master = None;
+        redis.conf = None;
+        redis.link = Link::None;
+        redis.generation += 1;
+        redis.stalled.clear();
+        self.drop_replicas(r);
+        self.keeper_looks(r);
+    }
+
+    /// REPLICAOF host port.
+    pub fn follow(&mut self, r: usize, master: SocketAddr) {
+        let redis = &mut self.redis[r];
+        if redis.master == Some(master) {
+            return;
+        }
+        redis.master = Some(master);
+        redis.conf = Some(master);
+        redis.link = Link::Down(None);
+        redis.generation += 1;
+        redis.stalled.clear();
+        self.note(|| format!("r{r} follows {master}"));
+        self.drop_replicas(r);
+        self.try_soon(r, ms(2));
+        self.keeper_looks(r);
+    }
+
+    /// Closes the links of all replicas of `r`, behind what was sent on them.
+    pub fn drop_replicas(&mut self, r: usize) {
+        for replica in self.attached(r) {
+            let generation = self.redis[replica].generation;
+            self.stream(r, replica, Work::Eof(generation));
+        }
+    }
+
+    /// Tries to reach the master a little later.
+    pub fn try_soon(&mut self, r: usize, limit: Duration) {
+        let wait = self.dice.upto(limit) + Duration::from_micros(100);
+        self.later(wait, Happening::TryMaster(r, self.redis[r].generation));
+    }
+
+    pub fn try_master(&mut self, r: usize, generation: u64) {
+        let redis = &self.redis[r];
+        let Some(address) = redis.master.filter(|_| redis.alive && redis.generation == generation) else { return };
+        let Some(m) = self.redis_of(address).filter(|m| *m != r) else { return };
+        if !matches!(redis.link, Link::Down(_)) {
+            return;
+        }
+        let source = &self.redis[m];
+        let serves = source.alive && !source.loading && matches!(source.link, Link::None | Link::Up);
+        if redis.hung || redis.loading || source.hung || !serves || !self.net.passes(r, m) || !self.net.passes(m, r) {
+            // Its cron, once a second.
+            return self.later(ms(1_000), Happening::TryMaster(r, generation));
+        }
+        if !self.redis[m].backlog {
+            let id = self.dice.id();
+            let source = &mut self.redis[m];
+            source.backlog = true;
+            if source.master.is_none() {
+                (source.replid, source.replid2) = (id, None);
+            }
+        }
+        if self.goes_on(r, m) { self.go_on(r, m) } else { self.copy(r, m) }
+    }
+
+    /// Whether what the replica has is the beginning of what the master has, and the master remembers the rest.
+    fn goes_on(&self, r: usize, m: usize) -> bool {
+        let (replica, source) = (&self.redis[r], &self.redis[m]);
+        let (has, offset) = (replica.offset(), source.offset());
+        let shared = replica.replid == source.replid && has <= offset
+            || source.replid2.is_some_and(|(id, end)| id == replica.replid && has < end);
+        shared && usize::try_from(offset - has).is_ok_and(|missing| missing <= self.plan.backlog)
+    }
+
+    fn go_on(&mut self, r: usize, m: usize) {
+        let (replid, offset) = (self.redis[m].replid, self.redis[m].offset());
+        let replica = &mut self.redis[r];
+        let missing = usize::try_from(offset - replica.offset()).unwrap_or(0);
+        if replica.replid != replid {
+            replica.replid2 = Some((replica.replid, replica.offset() + 1));
+            replica.replid = replid;
+        }
+        replica.link = Link::Up;
+        replica.backlog = true;
+        let generation = replica.generation;
+        let tail = self.redis[m].data[self.redis[m].data.len() - missing..].to_vec();
+        self.stats.partial_syncs += 1;
+        if !tail.is_empty() {
+            self.stream(m, r, Work::Stream(generation, tail));
+        }
+        self.keeper_looks(r);
+        self.keeper_looks(m);
+    }
+
+    fn copy(&mut self, r: usize, m: usize) {
+        let source = &self.redis[m];
+        let copy = Copy { data: source.data.clone(), base: source.base, replid: source.replid, from: m };
+        self.redis[r].link = match self.redis[r].link {
+            Link::Down(since) => Link::Copying(since),
+            Link::None | Link::Copying(_) | Link::Up => Link::Copying(None),
+        };
+        self.stats.full_syncs += 1;
+        let takes = self.dice.time(ms(5), self.plan.copy);
+        let at = (self.now + takes).max(self.redis[r].stream_last);
+        // What is written meanwhile comes behind it.
+        self.redis[r].stream_last = at;
+        self.at(at, Happening::Copied(r, self.redis[r].generation, Box::new(copy)));
+        self.keeper_looks(r);
+        self.keeper_looks(m);
+    }
+
+    pub fn copied(&mut self, r: usize, generation: u64, copy: Copy) {
+        let redis = &self.redis[r];
+        if redis.generation != generation || !redis.alive || !matches!(redis.link, Link::Copying(_)) {
+            return;
+        }
+        if redis.hung {
+            return self.later(ms(20), Happening::Copied(r, generation, Box::new(copy)));
+        }
+        if !self.net.passes(copy.from, r) || !self.hosts[copy.from].powered {
+            self.redis[r].generation += 1;
+            self.redis[r].link = Link::Down(None);
+            return self.try_soon(r, ms(1_000));
+        }
+        self.note(|| format!("r{r} has a copy of r{}", copy.from));
+        self.drop_replicas(r);
+        let redis = &mut self.redis[r];
+        (redis.data, redis.base, redis.replid, redis.replid2) = (copy.data, copy.base, copy.replid, None);
+        redis.link = Link::Up;
+        redis.backlog = true;
+        self.keepers[r].rewriting = true;
+        self.flush_soon(r);
+        self.keeper_looks(r);
+        self.stream_again(r);
+    }
+
+    /// Adds writes to what `r` has, and sends them on.
+    pub fn append(&mut self, r: usize, writes: &[u32]) {
+        self.redis[r].data.extend_from_slice(writes);
+        for replica in self.attached(r) {
+            let generation = self.redis[replica].generation;
+            self.stream(r, replica, Work::Stream(generation, writes.to_vec()));
+        }
+        self.flush_soon(r);
+    }
+
+    fn stream(&mut self, from: usize, to: usize, work: Work) {
+        let takes = self.net.takes_surely(from, to);
+        let at = (self.now + takes).max(self.redis[to].stream_last + Duration::from_micros(1));
+        self.redis[to].stream_last = at;
+        self.at(at, Happening::Stream(from, to, work));
+    }
+
+    pub fn stream_comes(&mut self, from: usize, to: usize, work: Work) {
+        let generation = match &work {
+            Work::Stream(generation, _) | Work::Eof(generation) => *generation,
+            Work::Command(..) | Work::Write(..) => return,
+        };
+        let redis = &mut self.redis[to];
+        if redis.generation != generation || !redis.alive {
+            return;
+        }
+        if !redis.stalled.is_empty() || !self.net.passes(from, to) || matches!(redis.link, Link::Copying(_)) {
+            return redis.stalled.push_back(work);
+        }
+        self.redis_works(to, work);
+    }
+
+    /// What waited for the way from its master goes on.
+    pub fn stream_again(&mut self, r: usize) {
+        let redis = &self.redis[r];
+        let Some(m) = redis.master.and_then(|master| self.redis_of(master)) else { return };
+        if redis.stalled.is_empty() || !self.net.passes(m, r) || matches!(redis.link, Link::Copying(_)) {
+            return;
+        }
+        for work in std::mem::take(&mut self.redis[r].stalled) {
+            self.redis_works(r, work);
+        }
+    }
+
+    pub fn stream_arrives(&mut self, r: usize, generation: u64, writes: &[u32]) {
+        if self.redis[r].generation == generation && self.redis[r].link == Link::Up {
+            self.writes.copied(writes);
+            self.append(r, writes);
+        }
+    }
+
+    /// The master's end of the link is closed.
+    pub fn link_ended(&mut self, r: usize, generation: u64) {
+        let redis = &mut self.redis[r];
+        if redis.generation != generation {
+            return;
+        }
+        redis.generation += 1;
+        redis.link = Link::Down(match redis.link {
+            Link::Up => Some(self.now),
+            Link::Copying(since) | Link::Down(since) => since,
+            Link::None => None,
+        });
+        redis.stalled.clear();
+        self.try_soon(r, ms(1_000));
+        self.keeper_looks(r);
+    }
+
+    /// Gives up a link whose master has not been heard for too long.
+    pub fn link_timed_out(&mut self, r: usize, generation: u64) {
+        let redis = &self.redis[r];
+        let master = redis.master.and_then(|master| self.redis_of(master));
+        let silent = master.is_some_and(|m| {
+            !self.net.passes(m, r) || !self.redis[m].alive || self.redis[m].hung || !self.hosts[m].powered
+        });
+        if redis.generation == generation && redis.alive && silent {
+            self.link_ended(r, generation);
+        }
+    }
+
+    /// Starts the clock of silence for all links that may be cut.
+    pub fn watch_links(&mut self) {
+        for r in 0..self.redis.len() {
+            if matches!(self.redis[r].link, Link::Up | Link::Copying(_)) {
+                self.later(self.plan.repl_timeout, Happening::LinkTimeout(r, self.redis[r].generation));
+            }
+        }
+    }
+
+    /// What it holds is on disk a little later.
+    fn flush_soon(&mut self, r: usize) {
+        if !std::mem::replace(&mut self.redis[r].flush_due, true) {
+            let wait = self.dice.upto(ms(1_000)) + ms(1);
+            self.later(wait, Happening::Flush(r, self.redis[r].incarnation));
+        }
+    }
+
+    pub fn flush(&mut self, r: usize, incarnation: u64) {
+        let redis = &mut self.redis[r];
+        if redis.incarnation == incarnation && redis.alive {
+            redis.flush_due = false;
+            redis.disk.clone_from(&redis.data);
+            self.keeper_flushed(r);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Can it fail? Each rule of the core is switched off in turn, and the checkers must notice.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vigie::cores::sentinel::Rule;
+
+use crate::plan::Plan;
+use crate::world::World;
+
+/// Within so many worlds the loss of any rule must be found.
+const SEEDS_MAX: u64 = 2_000;
+
+/// Prints by which seed, and by which words, the loss of each rule was found.
+pub fn table() -> ExitCode {
+    // Panics of the core are findings here.
+    std::panic::set_hook(Box::new(|_| {}));
+    let missed = Rule::ALL.into_iter().filter(|rule| !show(*rule)).count();
+    println!("test simulator::the_loss_of_every_rule_is_found ... {}", if missed == 0 { "ok" } else { "FAILED" });
+    let failed = u64::from(missed > 0);
+    println!("{} passed, {failed} failed, 0 skipped", 1 - failed);
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show(rule: Rule) -> bool {
+    let rule_name = format!("{rule:?}");
+    let found = found(rule);
+    match &found {
+        Some((seed, what)) => println!("{rule_name:<16} seed {seed:>5}  {what}"),
+        None => println!("{rule_name:<16} not found in {SEEDS_MAX} worlds"),
+    }
+    found.is_some()
+}
+
+/// The first seed in whose world something goes wrong without the rule, and what.
+fn found(rule: Rule) -> Option<(u64, String)> {
+    let next = AtomicU64::new(1);
+    let first = std::sync::Mutex::new(None::<(u64, String)>);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let known = first.lock().unwrap().as_ref().map(|(seed, _)| *seed);
+                    if seed > SEEDS_MAX || known.is_some_and(|known| known < seed) {
+                        return;
+                    }
+                    let mut world = World::new(Plan::draw(seed));
+                    world.sabotage = Some(rule);
+                    crate::run_one(&mut world);
+                    if let Some(what) = world.checks.violation {
+                        let mut first = first.lock().unwrap();
+                        if first.as_ref().is_none_or(|(known, _)| seed < *known) {
+                            *first = Some((seed, what));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    first.into_inner().unwrap()
+}

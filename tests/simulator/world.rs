@@ -1,0 +1,427 @@
+//! One world: virtual time, what happens in it, and everybody who lives there.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use vigie::base::{Instant, NodeName};
+
+use crate::check::Checks;
+use crate::clock::Clock;
+use crate::dice::Dice;
+use crate::net::{Net, Packet, Way, Wire};
+use crate::peers::{Keeper, Node, Says};
+use crate::plan::{Fault, Plan};
+use crate::redis::{Redis, Work};
+use crate::replication::Copy;
+use crate::sentinel::Actor;
+use crate::trace::Trace;
+use crate::writes::{Writer, Writes};
+
+/// Where redis listen.
+pub const REDIS_PORT: u16 = 6379;
+/// Where sentinels listen.
+pub const SENTINEL_PORT: u16 = 26379;
+/// The world is left alone for so long before the faults begin.
+const CALM: Duration = ms(4_000);
+/// Within so long after the last fault everything must be well again.
+pub const LIVENESS: Duration = ms(60_000);
+/// It counts as well when it stays so for this long.
+const STABLE: Duration = ms(1_500);
+/// More happenings at one moment mean that time stands still.
+const MOMENT_MAX: u32 = 50_000;
+
+pub const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn address(host: usize, port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(host + 1).expect("few hosts")], port))
+}
+
+/// The redis of a host.
+pub fn redis_at(host: usize) -> SocketAddr {
+    address(host, REDIS_PORT)
+}
+
+/// The sentinel of a host.
+pub fn sentinel_at(host: usize) -> SocketAddr {
+    address(host, SENTINEL_PORT)
+}
+
+/// The host of an address.
+pub fn host_of(address: SocketAddr) -> usize {
+    match address {
+        SocketAddr::V4(address) => usize::from(address.ip().octets()[3]).wrapping_sub(1),
+        SocketAddr::V6(_) => usize::MAX,
+    }
+}
+
+/// The name of a host.
+pub fn node_name(host: usize) -> NodeName {
+    format!("n-{host}").parse().expect("a good name")
+}
+
+/// The name of the master of a group.
+pub fn group_name(group: usize) -> String {
+    format!("group-{group}")
+}
+
+/// What can be due.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// A sentinel of that boot has a turn.
+    Wake(usize, u64),
+    /// A store of a sentinel ends.
+    Stored(usize, u64),
+    /// A sentinel of that boot has left.
+    Left(usize, u64),
+    /// A connection's first packet arrives; until when an answer counts.
+    Syn(u64, Instant),
+    Connected(u64),
+    ConnectFailed(u64, &'static str),
+    Deliver(u64, Way, Packet),
+    /// To, from, boot and version, state.
+    Frame(usize, usize, (u64, u64), Rc<Says>),
+    Heartbeat(usize),
+    KeeperLooks(usize),
+    /// A redis of that incarnation has read its data.
+    Loaded(usize, u64),
+    Works(usize, u64, Work),
+    PauseOver(usize, u64),
+    /// The link of that number tries to reach its master.
+    TryMaster(usize, u64),
+    Copied(usize, u64, Box<Copy>),
+    Stream(usize, usize, Work),
+    LinkTimeout(usize, u64),
+    Flush(usize, u64),
+    WriteDue(usize),
+    Acked(usize, u32),
+    /// A fault begins.
+    Fault(Fault),
+    /// What a fault did ends.
+    Heal(Heal),
+    StartRedis(usize, u64),
+    StartSentinel(usize),
+    /// Faults end.
+    Quiet,
+    /// Is everything well?
+    Look,
+}
+
+/// What ends a fault.
+#[derive(Clone, Debug)]
+pub enum Heal {
+    Thaw(usize, u64),
+    Disk(usize),
+    Power(usize),
+    Ways(Vec<(usize, usize)>),
+    Storm,
+    Resume(usize, u64),
+    Quick(usize),
+}
+
+/// One machine.
+#[derive(Debug)]
+pub struct Machine {
+    pub clock: Clock,
+    pub powered: bool,
+}
+
+/// What a world counts.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    pub worlds: u64,
+    pub events: u64,
+    pub turns: u64,
+    pub stores: u64,
+    pub votes: u64,
+    pub elections: u64,
+    pub promotions: u64,
+    pub orders: u64,
+    pub orders_done: u64,
+    pub full_syncs: u64,
+    pub partial_syncs: u64,
+    pub faults: u64,
+    pub acked: u64,
+    pub lost: u64,
+    pub lost_copied: u64,
+    /// Worlds that ended with "an operator must decide".
+    pub undecided: u64,
+    pub virtual_time: Duration,
+    /// Longest time from the end of the faults to everything well.
+    pub healed_max: Duration,
+}
+
+impl Stats {
+    pub fn add(&mut self, other: &Self) {
+        let sums: [(&mut u64, u64); 16] = [
+            (&mut self.worlds, other.worlds),
+            (&mut self.events, other.events),
+            (&mut self.turns, other.turns),
+            (&mut self.stores, other.stores),
+            (&mut self.votes, other.votes),
+            (&mut self.elections, other.elections),
+            (&mut self.promotions, other.promotions),
+            (&mut self.orders, other.orders),
+            (&mut self.orders_done, other.orders_done),
+            (&mut self.full_syncs, other.full_syncs),
+            (&mut self.partial_syncs, other.partial_syncs),
+            (&mut self.faults, other.faults),
+            (&mut self.acked, other.acked),
+            (&mut self.lost, other.lost),
+            (&mut self.lost_copied, other.lost_copied),
+            (&mut self.undecided, other.undecided),
+        ];
+        for (sum, more) in sums {
+            *sum += more;
+        }
+        self.virtual_time += other.virtual_time;
+        self.healed_max = self.healed_max.max(other.healed_max);
+    }
+}
+
+/// Everything.
+pub struct World {
+    pub now: Instant,
+    pub plan: Plan,
+    pub dice: Dice,
+    pub fault_dice: Dice,
+    pub hosts: Vec<Machine>,
+    pub net: Net,
+    pub wires: BTreeMap<u64, Wire>,
+    pub sentinels: Vec<Actor>,
+    pub redis: Vec<Redis>,
+    /// The redis of each group.
+    pub groups: Vec<Vec<usize>>,
+    pub keepers: Vec<Keeper>,
+    pub nodes: Vec<Node>,
+    pub writers: Vec<Writer>,
+    pub writes: Writes,
+    pub checks: Checks,
+    pub trace: Trace,
+    pub stats: Stats,
+    /// When the faults ended.
+    pub quiet_at: Option<Instant>,
+    /// Since when everything is well.
+    well_since: Option<Instant>,
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<vigie::cores::sentinel::Rule>,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    serial: u64,
+}
+
+impl World {
+    /// The world of a plan, at its start.
+    pub fn new(plan: Plan) -> Self {
+        let mut dice = Dice::new(plan.seed, 2);
+        let mut first = 0;
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for size in &plan.groups {
+            groups.push((first..first + size).collect());
+            first += size;
+        }
+        let nodes = plan.sentinels.max(first);
+        let hosts = (0..nodes + groups.len()).map(|_| {
+            let drift = if plan.drift == 0 { 0 } else { dice.below(2 * plan.drift.unsigned_abs() as usize + 1) as i64 };
+            Machine { clock: Clock::new(dice.upto(ms(1_000_000)), drift - plan.drift), powered: true }
+        });
+        let hosts = hosts.collect();
+        let redis = groups.iter().enumerate().flat_map(|(g, group)| group.iter().map(move |r| (g, group[0], *r)));
+        let redis = redis.map(|(g, master, r)| Redis::new(g, (r != master).then(|| redis_at(master)), dice.id()));
+        let redis: Vec<Redis> = redis.collect();
+        let mut world = Self {
+            now: Instant::from_millis(1_000),
+            net: Net::new(plan.seed, plan.delay, plan.jitter, 0),
+            fault_dice: Dice::new(plan.seed, 3),
+            hosts,
+            wires: BTreeMap::new(),
+            sentinels: (0..plan.sentinels).map(|_| Actor::default()).collect(),
+            keepers: (0..redis.len()).map(|_| Keeper::default()).collect(),
+            redis,
+            nodes: (0..nodes).map(|_| Node::new(nodes)).collect(),
+            writers: (0..groups.len()).map(|group| Writer::new(group, nodes + group)).collect(),
+            writes: Writes::default(),
+            checks: Checks::new(plan.sentinels, groups.len()),
+            groups,
+            trace: Trace::default(),
+            stats: Stats { worlds: 1, ..Stats::default() },
+            quiet_at: None,
+            well_since: None,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
+            queue: BTreeMap::new(),
+            serial: 0,
+            dice,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for r in 0..self.redis.len() {
+            if self.dice.chance(50) {
+                self.redis[r].priority = self.dice.pick(&[0, 50, 50]);
+            }
+            self.start_redis(r);
+        }
+        for s in 0..self.plan.sentinels {
+            let wait = self.dice.upto(ms(500));
+            self.later(wait, Happening::StartSentinel(s));
+        }
+        if self.plan.linked {
+            for host in 0..self.nodes.len() {
+                let wait = self.dice.upto(ms(100));
+                self.later(wait, Happening::Heartbeat(host));
+            }
+        }
+        for w in 0..self.writers.len() {
+            let wait = ms(1_500) + self.dice.upto(ms(500));
+            self.later(wait, Happening::WriteDue(w));
+        }
+        self.plan_faults(CALM);
+        let quiet = CALM + self.plan.trouble;
+        self.later(quiet, Happening::Quiet);
+    }
+
+    pub fn count(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// What the clock of a host shows.
+    pub fn local(&self, host: usize) -> Instant {
+        self.hosts[host].clock.shows(self.now)
+    }
+
+    pub fn later(&mut self, wait: Duration, what: Happening) {
+        self.at(self.now + wait, what);
+    }
+
+    pub fn at(&mut self, at: Instant, what: Happening) {
+        let serial = self.count();
+        self.queue.insert((at.max(self.now), serial), what);
+    }
+
+    /// A line of the trace.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.trace.on {
+            let line = line();
+            self.trace.lines.push(format!("{} {line}", self.now));
+        }
+    }
+
+    /// Runs to the end: the first violation, or everything well for a while, or the bound of liveness.
+    pub fn run(&mut self) {
+        let (mut moment, mut count) = (self.now, 0);
+        while self.checks.violation.is_none() {
+            let Some(((at, _), what)) = self.queue.pop_first() else { break };
+            count = if at == moment { count + 1 } else { 0 };
+            moment = at;
+            if count > MOMENT_MAX {
+                self.checks.violated("time stands still".to_owned());
+                break;
+            }
+            self.now = at;
+            self.stats.events += 1;
+            if matches!(what, Happening::Look) && self.look() {
+                break;
+            }
+            self.happen(what);
+        }
+        self.stats.virtual_time = self.now.since(Instant::from_millis(1_000));
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Wake(host, boot) => self.woken(host, boot),
+            Happening::Stored(host, serial) => self.stored(host, serial),
+            Happening::Left(host, boot) => self.left(host, boot),
+            Happening::Syn(id, limit) => self.syn(id, limit),
+            Happening::Connected(id) => self.connected(id),
+            Happening::ConnectFailed(id, why) => self.connect_failed(id, why),
+            Happening::Deliver(id, way, packet) => self.deliver(id, way, packet),
+            Happening::Frame(to, from, key, says) => self.frame_comes(to, from, key, says),
+            Happening::Heartbeat(host) => self.heartbeat(host),
+            Happening::KeeperLooks(r) => self.keeper_look(r),
+            Happening::Loaded(r, incarnation) => self.loaded(r, incarnation),
+            Happening::Works(r, incarnation, work) => {
+                if self.redis[r].incarnation == incarnation {
+                    self.redis_works(r, work);
+                }
+            }
+            Happening::PauseOver(r, serial) => self.pause_over(r, serial),
+            Happening::TryMaster(r, generation) => self.try_master(r, generation),
+            Happening::Copied(r, generation, copy) => self.copied(r, generation, *copy),
+            Happening::Stream(from, to, work) => self.stream_comes(from, to, work),
+            Happening::LinkTimeout(r, generation) => self.link_timed_out(r, generation),
+            Happening::Flush(r, incarnation) => self.flush(r, incarnation),
+            Happening::WriteDue(w) => self.write_due(w),
+            Happening::Acked(w, id) => self.acked(w, id),
+            Happening::Fault(fault) => self.fault(fault),
+            Happening::Heal(heal) => self.heal(heal),
+            Happening::StartRedis(r, incarnation) => {
+                if self.redis[r].incarnation == incarnation {
+                    self.start_redis(r);
+                }
+            }
+            Happening::StartSentinel(host) => self.start_sentinel(host),
+            Happening::Quiet => self.quiet(),
+            Happening::Look => {}
+        }
+    }
+
+    fn quiet(&mut self) {
+        self.note(|| "the faults end".to_owned());
+        self.quiet_at = Some(self.now);
+        self.end_faults();
+        self.later(ms(100), Happening::Look);
+    }
+
+    /// Looks whether everything is well; true at the end of the world.
+    fn look(&mut self) -> bool {
+        let quiet_at = self.quiet_at.unwrap_or(self.now);
+        match self.unwell() {
+            None => {
+                let since = *self.well_since.get_or_insert(self.now);
+                if self.now.since(since) >= STABLE {
+                    self.stats.healed_max = since.since(quiet_at);
+                    self.end_account();
+                    return true;
+                }
+            }
+            Some(why) => {
+                self.well_since = None;
+                if self.now.since(quiet_at) > LIVENESS {
+                    if self.operator_must_decide() {
+                        self.stats.undecided = 1;
+                    } else {
+                        self.checks.violated(format!("not well {LIVENESS:?} after the last fault: {why}"));
+                    }
+                    return true;
+                }
+            }
+        }
+        self.later(ms(100), Happening::Look);
+        false
+    }
+
+    fn end_account(&mut self) {
+        for group in 0..self.groups.len() {
+            let master = self.groups[group].iter().copied().find(|r| self.redis[*r].is_master());
+            if let Some(master) = master {
+                self.account(group, master);
+            }
+        }
+        self.stats.votes = self.checks.votes_seen();
+        if self.plan.calm() && (self.stats.lost > 0 || self.stats.promotions > self.groups.len() as u64) {
+            let text = format!(
+                "{} promotions and {} lost writes although nothing went wrong",
+                self.stats.promotions, self.stats.lost
+            );
+            self.checks.violated(text);
+        }
+    }
+}
