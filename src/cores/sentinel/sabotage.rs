@@ -88,7 +88,7 @@ impl super::Sentinel {
     pub fn without(mut self, rule: Rule) -> Self {
         self.rules.broken = Some(rule);
         if rule == Rule::KeepVote {
-            self.durable.masters.iter_mut().for_each(|master| master.vote = None);
+            self.masters.iter_mut().for_each(|master| master.vote = None);
         }
         self
     }
