@@ -41,6 +41,9 @@ pub(super) struct Desk {
     pub(super) access: Access,
     /// Whether clients from elsewhere are refused while the user `default` has no password.
     pub(super) protected: bool,
+    /// A client that says nothing for so long, and listens to nothing, is dropped; none: never.
+    idle_limit: Option<Duration>,
+    idle_due: Instant,
     pub(super) log: VecDeque<Refusal>,
     /// Commands that wait for a fact.
     pub(super) asked: BTreeMap<ClientId, Asked>,
@@ -112,6 +115,8 @@ impl Desk {
         Self {
             access,
             protected: false,
+            idle_limit: None,
+            idle_due: Instant::START,
             log: VecDeque::new(),
             asked: BTreeMap::new(),
             skipping: None,
@@ -177,6 +182,25 @@ impl Refusal {
 }
 
 impl Sentinel {
+    /// Drops clients that say nothing for so long (`timeout`).
+    #[must_use]
+    pub fn with_idle_limit(mut self, limit: Option<Duration>) -> Self {
+        self.desk.idle_limit = limit;
+        self
+    }
+
+    /// As redis does it: looked at once a second, and who has subscribed to something only listens.
+    pub(super) fn drop_idle(&mut self, now: Instant) {
+        let Some(limit) = self.desk.idle_limit.filter(|_| !self.clients.is_empty()) else { return };
+        if now >= self.desk.idle_due {
+            self.desk.idle_due = now + Duration::from_secs(1);
+            let idle = |client: &Client| !client.is_subscribed() && now.since(client.last_at) > limit;
+            let idle: Vec<_> = self.clients.iter().filter(|(_, client)| idle(client)).map(|(id, _)| *id).collect();
+            idle.into_iter().for_each(|client| self.kill(client));
+        }
+        self.wake_at(self.desk.idle_due);
+    }
+
     /// Puts other rules of access in the place of those of the cluster file.
     #[must_use]
     pub fn with_access(mut self, access: Access, protected: bool) -> Self {

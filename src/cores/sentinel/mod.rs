@@ -720,6 +720,7 @@ impl Sentinel {
         self.wake = wake;
         self.run_scripts(now);
         self.ask_names(now);
+        self.drop_idle(now);
         self.tell_fault();
         self.post(now);
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -10,8 +11,9 @@ use tokio::task::spawn_blocking;
 
 use super::bind::{self, ListenError};
 use super::file::{self, SaveError};
+use super::server::Admission;
 use super::teller::Teller;
-use super::{Door, Keep};
+use super::{Door, Keep, Port};
 use crate::config::sentinel::{Document, Process};
 use crate::cores::cluster::View;
 use crate::cores::sentinel::{Acl, Config, Membership, Sentinel, State};
@@ -90,8 +92,12 @@ pub async fn run_alone(
     let (post, _) = mpsc::channel(1);
     let teller = Teller::new(process.port, door.config_file.as_deref(), door.acl_file.clone());
     let machine = super::let_in(machine, door);
-    super::operate(machine, Vec::new(), listeners, Keep::File(document), teller, (view, orders, post), journal, stop)
-        .await;
+    let seconds = |time: u32| (time > 0).then(|| Duration::from_secs(time.into()));
+    let machine = machine.with_idle_limit(seconds(process.timeout));
+    let wanted = usize::try_from(process.max_clients).unwrap_or(usize::MAX);
+    let admission = Admission::alone(wanted, seconds(process.keepalive), &journal);
+    let port = Port { listeners, admission, teller };
+    super::operate(machine, port, Keep::File(document), (view, orders, post), journal, stop).await;
     Ok(())
 }
 

@@ -11,11 +11,11 @@ mod teller;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -135,7 +135,9 @@ pub async fn run(
     let teller = Teller::new(port, door.config_file.as_deref(), door.acl_file.clone());
     machine = let_in(machine, door);
     let keep = Keep::Store(store);
-    operate(machine, config.trusted, vec![listener], keep, teller, (view, orders, post), journal, stop).await;
+    let admission = Admission::among_others(config.trusted, &journal);
+    let port = Port { listeners: vec![listener], admission, teller };
+    operate(machine, port, keep, (view, orders, post), journal, stop).await;
     Ok(())
 }
 
@@ -149,17 +151,22 @@ fn let_in(machine: Sentinel, door: Door) -> Sentinel {
 /// What the other roles of the node say, order and hear.
 type Node = (watch::Receiver<Arc<View>>, mpsc::Receiver<Order>, mpsc::Sender<Part>);
 
-#[expect(clippy::too_many_arguments, reason = "each is another thing, and there are two callers")]
+/// Where clients and sentinels come in.
+struct Port {
+    listeners: Vec<TcpListener>,
+    admission: Admission,
+    teller: Teller,
+}
+
 async fn operate(
     mut machine: Sentinel,
-    trusted: Vec<IpAddr>,
-    listeners: Vec<tokio::net::TcpListener>,
+    port: Port,
     keep: Keep,
-    teller: Teller,
     (view, orders, post): Node,
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) {
+    let Port { listeners, admission, teller } = port;
     let (inputs, first) = mpsc::channel(INPUTS_MAX);
     let (of_clients, second) = mpsc::channel(CLIENT_INPUTS_MAX);
     let clients = Clients::default();
@@ -167,7 +174,7 @@ async fn operate(
     let (stopped_tx, stopped) = oneshot::channel();
     // Everything spawned here ends with this set.
     let mut tasks = JoinSet::new();
-    let admission = Arc::new(Admission::new(trusted, &journal));
+    let admission = Arc::new(admission);
     for listener in listeners {
         tasks.spawn(server::accept(listener, admission.clone(), clients.clone(), of_clients.clone(), journal.clone()));
     }

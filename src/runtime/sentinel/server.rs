@@ -27,9 +27,12 @@ use crate::wire::scan::Limits;
 const CLIENTS_MAX: usize = 10_000;
 /// So many more if they are nodes of the cluster: a crowd of others must not keep the sentinels from each other.
 const NODES_EXTRA: usize = 64;
-/// Files that a sentinel wants to be allowed; clients get one of [`FILES_SHARE`] of them, the rest is for what matters more.
+/// Files that a sentinel wants to be allowed.
 const FILES_WANTED: u64 = 65_536;
+/// Of the files of a process with other roles, clients get one of so many: the rest is for what matters more.
 const FILES_SHARE: u64 = 6;
+/// Of those of a process that is nothing but a sentinel, so many are for masters, replicas and other sentinels.
+const FILES_OWN: u64 = 2_048;
 /// What a command may be at most.
 const COMMANDS: Limits = Limits { bulk_max: 16 * 1024, elements_max: 1_024 };
 /// Longest inline command, bytes.
@@ -95,22 +98,25 @@ pub(super) struct Totals {
     unread: AtomicU64,
 }
 
-/// How many clients are let in.
+/// Who is let in, and how long a connection may be silent.
 pub(super) struct Admission {
     max: usize,
     nodes: Vec<IpAddr>,
+    keepalive: Option<Duration>,
 }
 
 impl Admission {
-    /// As many as there are descriptors for; a few more if they come from `nodes`.
-    pub(super) fn new(nodes: Vec<IpAddr>, journal: &Journal) -> Self {
+    /// For a sentinel among other roles: as many as there are descriptors for; a few more if they come from `nodes`.
+    pub(super) fn among_others(nodes: Vec<IpAddr>, journal: &Journal) -> Self {
         let files = host::raise_file_limit(FILES_WANTED);
-        let max = usize::try_from(files / FILES_SHARE).unwrap_or(CLIENTS_MAX).min(CLIENTS_MAX);
-        if max < CLIENTS_MAX {
-            let text = format!("{files} open files are allowed: at most {max} clients of the sentinel are served");
-            journal.record("sentinel", Level::Warn, "file-limit", text);
-        }
-        Self { max, nodes }
+        Self { max: allowed(CLIENTS_MAX, files, files / FILES_SHARE, journal), nodes, keepalive: Some(KEEPALIVE) }
+    }
+
+    /// For a process that is nothing but a sentinel: `wanted` clients, if there are descriptors for so many.
+    pub(super) fn alone(wanted: usize, keepalive: Option<Duration>, journal: &Journal) -> Self {
+        let files = host::raise_file_limit(FILES_WANTED.max(FILES_OWN + wanted as u64));
+        let share = files.saturating_sub(FILES_OWN).max(files / 2);
+        Self { max: allowed(wanted, files, share, journal), nodes: Vec::new(), keepalive }
     }
 
     /// Clients of all kinds that are let in.
@@ -122,6 +128,16 @@ impl Admission {
         let extra = if self.nodes.contains(&address.to_canonical()) { NODES_EXTRA } else { 0 };
         present < self.max + extra
     }
+}
+
+/// As many clients as are wanted, or as there are descriptors for.
+fn allowed(wanted: usize, files: u64, share: u64, journal: &Journal) -> usize {
+    let max = usize::try_from(share).unwrap_or(usize::MAX).min(wanted);
+    if max < wanted {
+        let text = format!("{files} open files are allowed: at most {max} clients of the sentinel are served");
+        journal.record("sentinel", Level::Warn, "file-limit", text);
+    }
+    max
 }
 
 /// The clients connected now.
@@ -251,6 +267,10 @@ pub(super) async fn accept(
         }
         count(&clients.totals.connections);
         let client = ClientId(count(&COUNT));
+        if let Some(time) = admission.keepalive {
+            // Failing costs the notice of a vanished host, not the session.
+            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time));
+        }
         sessions.spawn(session(client, stream, address, clients.clone(), inputs.clone()));
     }
 }
@@ -262,9 +282,8 @@ async fn session(
     clients: Clients,
     inputs: mpsc::Sender<Input>,
 ) {
-    // Either failing costs speed or the notice of a vanished host, not the session.
+    // Failing costs speed, not the session.
     let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
     let local = stream.local_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     let sockets = Sockets { peer: address, local, fd: stream.as_raw_fd() };
     let (read, write) = stream.into_split();
