@@ -2,15 +2,8 @@
 //! said alike again, and it makes no difference in how many pieces a stream comes.
 //!
 //! `VIGIE_FUZZ_EXECUTIONS` says how many inputs each target gets, `VIGIE_FUZZ_SEED` which ones. An input that breaks something
-//! is left in `target/fuzz-crashes`. With the compiler's own counters, which stable Rust has, too, inputs that reach new code
-//! are kept and mutated further:
-//!
-//! ```sh
-//! RUSTFLAGS='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3
-//!   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Clink-arg=-Wl,--unresolved-symbols=ignore-in-object-files' \
-//!   VIGIE_FUZZ_EXECUTIONS=1000000 cargo test --release --target x86_64-unknown-linux-gnu --target-dir target/fuzz \
-//!   --test fuzz -- --nocapture
-//! ```
+//! is left in `target/fuzz-crashes`. `tests/fuzz/run` puts the compiler's counters in: inputs that reach new code are kept
+//! then, and mutated further.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
