@@ -40,6 +40,15 @@ fn bytes(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
+#[test]
+fn a_planted_fault_is_found() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = engine::fuzz("planted", &bytes(HELLOS), &["::"], |input| {
+        assert!(input.len() < 4 || input.windows(4).all(|four| four != b"::::"), "planted");
+    });
+    assert!(report.crashes > 0, "it is not found");
+}
+
 /// Greetings of redis-sentinel 7.0.15.
 const HELLOS: &[&str] = &[
     "127.0.0.1,27601,667b3f5e0023927b7df1451b8b35011e3d8ac71f,0,mymaster,127.0.0.1,17601,0",
