@@ -8,8 +8,6 @@ const sentinel = createSentinel({
   sentinelRootNodes: hosts.map((host) => ({ host, port: 26379 })),
   nodeClientOptions: { password },
   replicaPoolSize: 1,
-  // Without it the library greets the sentinels with HELLO 3 and takes no for an end.
-  RESP: 2,
 });
 sentinel.on("error", (error) => console.error(`${error}`));
 await sentinel.connect();
