@@ -131,6 +131,9 @@ fn run(first: u64, count: u64) -> (Stats, Vec<(u64, String)>) {
                     let mut world = World::new(Plan::draw(seed));
                     run_one(&mut world);
                     let mut found = found.lock().unwrap();
+                    if world.stats.undecided > 0 {
+                        println!("seed {seed} ends with a question to the operator");
+                    }
                     found.0.add(&world.stats);
                     found.1.extend(world.checks.violation.map(|what| (seed, what)));
                 }

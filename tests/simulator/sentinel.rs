@@ -249,9 +249,9 @@ impl World {
             self.trace.lines.push(format!("{} s{host} > {line}", self.now));
         }
         match output {
-            Output::Store(durable) => return self.store(host, durable),
-            Output::Connect { link, address, limit } => return self.connect(host, link, address, limit),
-            Output::Hangup(link) => return self.hang_up(host, link),
+            Output::Store(durable) => self.store(host, durable),
+            Output::Connect { link, address, limit } => self.connect(host, link, address, limit),
+            Output::Hangup(link) => self.hang_up(host, link),
             Output::Query { link, tag, args } => {
                 let Some(id) = self.sentinels[host].links.get(&link).copied() else { return };
                 self.check_query(host, id, tag, &args);
