@@ -97,7 +97,14 @@ impl World {
                 let (from, to) = (self.fault_dice.below(hosts), self.fault_dice.below(hosts));
                 self.cut(vec![(from, to)]);
             }
-            Fault::Reset => self.break_wires(true),
+            Fault::Reset => {
+                self.break_wires(true);
+                // The links of replicas break too.
+                let r = self.fault_dice.below(self.redis.len());
+                if self.fault_dice.chance(400) && self.redis[r].alive {
+                    self.link_ended(r, self.redis[r].generation);
+                }
+            }
             Fault::HalfOpen => self.break_wires(false),
             Fault::Storm => {
                 self.net.delay = self.fault_dice.time(ms(1), ms(100));

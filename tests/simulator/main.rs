@@ -59,8 +59,8 @@ fn main() -> ExitCode {
         return replay(seed.unwrap_or(0));
     }
     #[cfg(feature = "sabotage")]
-    if words.iter().any(|word| word == "sabotage") {
-        return sabotage::table();
+    if let Some(at) = words.iter().position(|word| word == "sabotage") {
+        return sabotage::table(&words[at + 1..]);
     }
     let first = seed.unwrap_or(1);
     let count = if seed.is_some() { seeds.unwrap_or(1) } else { seeds.unwrap_or(SEEDS) };
