@@ -8,7 +8,7 @@ use vigie::wire::frame::Process;
 use vigie::wire::info::Role;
 
 use super::Hold;
-use crate::world::{World, group_name, ms, redis_at};
+use crate::world::{CALM, World, group_name, ms, redis_at};
 
 /// Nobody is chosen by older words of its own.
 const INFO_AGE_MAX: Duration = Duration::from_secs(5);
@@ -123,6 +123,9 @@ impl World {
         let Some(target) = self.wires.get(&wire).map(|wire| wire.to) else { return };
         let group = self.redis[target].group;
         self.check_leader(host, group, epoch);
+        let started = self.now.since(vigie::base::Instant::START) < CALM;
+        self.checks
+            .must(started || !self.plan.calm(), || format!("s{host} promotes r{target} although nothing went wrong"));
         let facts = self.checks.memories[host].facts.get(&target).filter(|facts| facts.fresh);
         let process = facts.and_then(|facts| facts.redis.as_ref()).map(|facts| facts.process);
         self.checks.must(process != Some(Process::Dead), || {
