@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use vigie::cores::sentinel::Input;
-use vigie::wire::info::CLOSED;
 
 use crate::plan::Fault;
 use crate::world::{Happening, Heal, World, group_name, ms};
@@ -98,7 +97,14 @@ impl World {
                 let (from, to) = (self.fault_dice.below(hosts), self.fault_dice.below(hosts));
                 self.cut(vec![(from, to)]);
             }
-            Fault::Reset => self.break_wires(true),
+            Fault::Reset => {
+                self.break_wires(true);
+                // The links of replicas break too.
+                let r = self.fault_dice.below(self.redis.len());
+                if self.fault_dice.chance(400) && self.redis[r].alive {
+                    self.link_ended(r, self.redis[r].generation);
+                }
+            }
             Fault::HalfOpen => self.break_wires(false),
             Fault::Storm => {
                 self.net.delay = self.fault_dice.time(ms(1), ms(100));
@@ -107,62 +113,58 @@ impl World {
                 let time = self.pause_time();
                 self.later(time, Happening::Heal(Heal::Storm));
             }
-            Fault::RedisCrash | Fault::RedisWipe | Fault::RedisHang | Fault::RedisSlow | Fault::GroupCrash => {
-                self.redis_fault(fault);
+            Fault::RedisCrash => {
+                let r = self.any_redis();
+                self.crash_redis(r);
             }
-            Fault::Order | Fault::Failover | Fault::Meddling => self.order_fault(fault),
-        }
-    }
-
-    fn redis_fault(&mut self, fault: Fault) {
-        let r = self.any_redis();
-        match fault {
-            Fault::RedisHang => {
-                let time = self.pause_time();
-                if self.redis[r].alive && !self.redis[r].hung {
-                    self.redis[r].hung = true;
-                    self.note(|| format!("r{r} does not run"));
-                    self.watch_links();
-                    self.keeper_looks(r);
-                    self.later(time, Happening::Heal(Heal::Resume(r, self.redis[r].incarnation)));
-                }
-            }
+            Fault::RedisHang => self.hang_redis(),
             Fault::RedisSlow => {
+                let (r, time) = (self.any_redis(), self.pause_time());
                 self.redis[r].slow = Some(self.fault_dice.time(ms(5), ms(800)));
-                let time = self.pause_time();
                 self.later(time, Happening::Heal(Heal::Quick(r)));
             }
-            Fault::GroupCrash => {
-                for r in self.groups[self.redis[r].group].clone() {
-                    self.crash_redis(r);
-                }
-            }
             Fault::RedisWipe => {
+                let r = self.any_redis();
                 self.crash_redis(r);
                 self.redis[r].disk.clear();
                 self.keeper_wiped(r);
             }
-            _ => self.crash_redis(r),
+            Fault::GroupCrash => {
+                let group = self.any_group();
+                self.groups[group].clone().into_iter().for_each(|r| self.crash_redis(r));
+            }
+            Fault::Order => {
+                // The order of an operator at a node is about the first master.
+                let (s, to) = (self.fault_dice.below(self.plan.sentinels), self.fault_dice.chance(500));
+                let to = to.then(|| self.fault_dice.pick(&self.groups[0]));
+                self.order(s, to);
+            }
+            Fault::Failover => {
+                let (s, group) = (self.fault_dice.below(self.plan.sentinels), self.any_group());
+                self.client_says(s, &["SENTINEL", "FAILOVER", &group_name(group)]);
+            }
+            Fault::Meddling => {
+                let group = self.any_group();
+                let r = self.fault_dice.pick(&self.groups[group]);
+                self.meddle(r);
+            }
         }
     }
 
-    fn order_fault(&mut self, fault: Fault) {
-        let s = self.fault_dice.below(self.plan.sentinels);
-        let group = self.fault_dice.below(self.groups.len());
-        let r = self.fault_dice.pick(&self.groups[group].clone());
-        match fault {
-            Fault::Order => {
-                // The order of an operator at a node is about the first master.
-                let to = self.fault_dice.chance(500).then_some(r);
-                self.order(s, to);
-            }
-            Fault::Failover => self.client_says(s, &["SENTINEL", "FAILOVER", &group_name(group)]),
-            _ => {
-                if self.redis[r].alive && !self.redis[r].hung && !self.redis[r].loading {
-                    self.meddled(r);
-                }
-            }
+    fn any_group(&mut self) -> usize {
+        self.fault_dice.below(self.groups.len())
+    }
+
+    fn hang_redis(&mut self) {
+        let (r, time) = (self.any_redis(), self.pause_time());
+        if !self.redis[r].alive || self.redis[r].hung {
+            return;
         }
+        self.redis[r].hung = true;
+        self.note(|| format!("r{r} does not run"));
+        self.watch_links();
+        self.keeper_looks(r);
+        self.later(time, Happening::Heal(Heal::Resume(r, self.redis[r].incarnation)));
     }
 
     fn crash_sentinel(&mut self, s: usize) {
@@ -336,8 +338,9 @@ impl World {
     }
 
     /// A person makes a redis a master by hand.
-    fn meddled(&mut self, r: usize) {
-        if self.redis[r].master != Some(CLOSED) {
+    fn meddle(&mut self, r: usize) {
+        let redis = &self.redis[r];
+        if redis.alive && !redis.hung && !redis.loading && !redis.is_closed() {
             self.promote(r);
         }
     }

@@ -59,8 +59,8 @@ fn main() -> ExitCode {
         return replay(seed.unwrap_or(0));
     }
     #[cfg(feature = "sabotage")]
-    if words.iter().any(|word| word == "sabotage") {
-        return sabotage::table();
+    if let Some(at) = words.iter().position(|word| word == "sabotage") {
+        return sabotage::table(&words[at + 1..]);
     }
     let first = seed.unwrap_or(1);
     let count = if seed.is_some() { seeds.unwrap_or(1) } else { seeds.unwrap_or(SEEDS) };
@@ -131,6 +131,9 @@ fn run(first: u64, count: u64) -> (Stats, Vec<(u64, String)>) {
                     let mut world = World::new(Plan::draw(seed));
                     run_one(&mut world);
                     let mut found = found.lock().unwrap();
+                    if world.stats.undecided > 0 {
+                        println!("seed {seed} ends with a question to the operator");
+                    }
                     found.0.add(&world.stats);
                     found.1.extend(world.checks.violation.map(|what| (seed, what)));
                 }

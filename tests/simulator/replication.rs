@@ -66,11 +66,16 @@ impl World {
         self.keeper_looks(r);
     }
 
-    /// Closes the links of all replicas of `r`, behind what was sent on them.
+    /// Closes the links of all replicas of `r`, behind what was sent on them; a copy that is not through is none.
     pub fn drop_replicas(&mut self, r: usize) {
         for replica in self.attached(r) {
-            let generation = self.redis[replica].generation;
-            self.stream(r, replica, Work::Eof(generation));
+            let end = Work::Eof(self.redis[replica].generation);
+            if matches!(self.redis[replica].link, Link::Copying(_)) {
+                let takes = self.net.takes_surely(r, replica);
+                self.later(takes, Happening::Stream(r, replica, end));
+            } else {
+                self.stream(r, replica, end);
+            }
         }
     }
 
@@ -201,6 +206,9 @@ impl World {
         if redis.generation != generation || !redis.alive {
             return;
         }
+        if matches!((&work, redis.link), (Work::Eof(_), Link::Copying(_))) && self.net.passes(from, to) {
+            return self.redis_works(to, work);
+        }
         if !redis.stalled.is_empty() || !self.net.passes(from, to) || matches!(redis.link, Link::Copying(_)) {
             return redis.stalled.push_back(work);
         }
@@ -229,7 +237,7 @@ impl World {
     /// The master's end of the link is closed.
     pub fn link_ended(&mut self, r: usize, generation: u64) {
         let redis = &mut self.redis[r];
-        if redis.generation != generation {
+        if redis.generation != generation || redis.master.is_none() {
             return;
         }
         redis.generation += 1;

@@ -333,6 +333,8 @@ impl World {
         }
         if result.is_ok() {
             self.on_disk(host, storing.durable);
+        } else {
+            self.checks.not_on_disk(host);
         }
         self.stats.stores += 1;
         self.run_sentinel(host);

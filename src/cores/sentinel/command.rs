@@ -114,7 +114,14 @@ impl Sentinel {
                 match found.filter(|m| self.decision(*m).is_some()) {
                     Some(m) => {
                         let Place { host, port } = self.told_place(m);
-                        Answer::Reply(Reply::Array(vec![bulk(host), bulk(port.to_string())]))
+                        let answer = Answer::Reply(Reply::Array(vec![bulk(host), bulk(port.to_string())]));
+                        if !self.masters[m].unstored {
+                            return answer;
+                        }
+                        // Nobody hears of a decision that a crash could undo.
+                        self.promised.push(client);
+                        self.fenced.push(Output::Respond(client, answer));
+                        nothing()
                     }
                     None => Answer::NullArray,
                 }

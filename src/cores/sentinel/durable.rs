@@ -83,6 +83,7 @@ impl Sentinel {
         let higher = self.decision(m).is_none_or(|last| last.epoch < decision.epoch);
         assert!(higher || !self.rules.holds(Rule::HigherDecision), "decisions never go back");
         self.masters[m].decision = Some(decision);
+        self.masters[m].unstored = true;
         self.dirty = true;
         self.raise_epoch(decision.epoch);
     }

@@ -436,6 +436,8 @@ struct Master {
     config: MasterConfig,
     /// Who is master since which epoch; none: there is no record of any.
     decision: Option<Decision>,
+    /// Whether the decision is not on disk yet.
+    unstored: bool,
     /// The last vote: for whom, in which epoch.
     vote: Option<(RunId, Epoch)>,
     /// Those of the file, in its order, and behind them those found out.
@@ -528,6 +530,7 @@ impl Sentinel {
             id,
             config,
             decision: record.as_ref().and_then(|record| record.decision),
+            unstored: false,
             vote: record.as_ref().and_then(|record| record.vote),
             nodes,
             failover: Failover::Idle { not_before: now },
@@ -794,6 +797,7 @@ impl Sentinel {
     }
 
     fn stored(&mut self, now: Instant) {
+        self.masters.iter_mut().for_each(|master| master.unstored = false);
         if let Some(pending) = self.pending.take() {
             self.apply(pending, now);
         }
@@ -813,7 +817,7 @@ impl Sentinel {
         self.posted = None;
         self.change_failed(reason);
         for client in std::mem::take(&mut self.promised) {
-            let refusal = "ERR the vote is refused: it cannot be stored".to_owned();
+            let refusal = "ERR refused: what is promised cannot be stored".to_owned();
             self.free.push(Output::Respond(client, Answer::Reply(Reply::Error(refusal))));
         }
         for m in 0..self.masters.len() {

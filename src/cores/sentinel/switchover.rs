@@ -12,7 +12,7 @@ use crate::wire::resp::Reply;
 
 use super::failover::{By, Cause, Failover};
 use super::instance::Instance;
-use super::monitor::{Tag, words};
+use super::monitor::Tag;
 use super::sabotage::Rule;
 use super::select::{self, Rejection};
 use super::{Answer, ClientId, Event, FailoverReport, Membership, OrderId, Output, Sentinel, Severity};
@@ -285,10 +285,10 @@ impl Sentinel {
         }
     }
 
-    /// Behind the fence, like what comes before it.
+    /// Promises nothing: a store that fails must not keep it back.
     pub(super) fn release_writes(&mut self, m: usize, n: usize) {
         if let Some(link) = self.masters[m].nodes[n].command.up() {
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args: words(&["CLIENT", "UNPAUSE"]) });
+            self.query(link, Tag::Ignored, &["CLIENT", "UNPAUSE"]);
         }
     }
 

@@ -8,7 +8,7 @@ use vigie::wire::frame::Process;
 use vigie::wire::info::Role;
 
 use super::Hold;
-use crate::world::{World, group_name, ms, redis_at};
+use crate::world::{CALM, World, group_name, ms, redis_at};
 
 /// Nobody is chosen by older words of its own.
 const INFO_AGE_MAX: Duration = Duration::from_secs(5);
@@ -84,6 +84,8 @@ impl World {
         let history = facts.and_then(|facts| facts.history).filter(|history| history.in_sync);
         let priority = info.slave_priority.unwrap_or(100);
         let untouched = info.is_closed();
+        // Of a master that lives and is empty the replicas are too, whatever others were heard to hold before.
+        let ordered = self.checks.holds.contains_key(&(host, group));
         let wrong = if memory.now.since(*at) > INFO_AGE_MAX {
             Some("it has not been heard for long".to_owned())
         } else if info.role != Some(Role::Replica) {
@@ -94,9 +96,12 @@ impl World {
             Some("it is in the middle of a copy".to_owned())
         } else if priority == 0 && !returned && decision.is_some() {
             Some("its priority is 0".to_owned())
-        } else if info.has_keys == Some(false) && others_filled > 0 {
+        } else if info.has_keys == Some(false) && others_filled > 0 && !ordered {
             Some(format!("it is empty, and {others_filled} others are not"))
-        } else if !untouched && lineage.is_some_and(|known| info.master_replid.is_some_and(|own| own != known)) {
+        } else if !untouched
+            && !returned
+            && lineage.is_some_and(|known| info.master_replid.is_some_and(|own| own != known))
+        {
             // What came back with a good record may be of any lineage: it got a new one at its start.
             history.is_none().then(|| format!("its lineage is {:?}, the master's {lineage:?}", info.master_replid))
         } else if untouched
@@ -118,6 +123,9 @@ impl World {
         let Some(target) = self.wires.get(&wire).map(|wire| wire.to) else { return };
         let group = self.redis[target].group;
         self.check_leader(host, group, epoch);
+        let started = self.now.since(vigie::base::Instant::START) < CALM;
+        self.checks
+            .must(started || !self.plan.calm(), || format!("s{host} promotes r{target} although nothing went wrong"));
         let facts = self.checks.memories[host].facts.get(&target).filter(|facts| facts.fresh);
         let process = facts.and_then(|facts| facts.redis.as_ref()).map(|facts| facts.process);
         self.checks.must(process != Some(Process::Dead), || {

@@ -44,8 +44,22 @@ impl World {
         None
     }
 
-    /// Whether a group is without a master for a reason that only a person can clear: nobody has the history.
+    /// Whether a group is without a master for a reason that only a person can clear: a sentinel has said so, and nobody has
+    /// data with the right history.
     pub fn operator_must_decide(&self) -> bool {
-        !self.checks.undecided.is_empty()
+        let unwell = (0..self.groups.len()).filter(|group| self.group_unwell(*group).is_some());
+        !self.checks.undecided.is_empty() && unwell.into_iter().all(|group| !self.somebody_fits(group))
+    }
+
+    /// Whether a redis of a group holds data that were in sync with the last master.
+    fn somebody_fits(&self, group: usize) -> bool {
+        let decisions = self.checks.memories.iter().filter_map(|memory| memory.decisions[group]);
+        let Some(decision) = decisions.max_by_key(|decision| decision.epoch) else { return true };
+        self.groups[group].iter().any(|r| {
+            let (redis, history) = (&self.redis[*r], self.keepers[*r].history);
+            let in_sync = history.is_some_and(|history| history.in_sync && history.epoch >= decision.epoch);
+            let own = redis_at(*r) == decision.master && redis.link == Link::Down(None);
+            !redis.data.is_empty() && (own || in_sync && redis.priority > 0)
+        })
     }
 }

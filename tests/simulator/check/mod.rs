@@ -50,6 +50,8 @@ struct Hold {
     epoch: Epoch,
     /// When it asked for it, by its own clock.
     since: Instant,
+    /// A store has failed since: what stood behind it, the end of the hold among it, was never sent.
+    fenced_off: bool,
 }
 
 /// The highest that a sentinel has told, or had on its disk.

@@ -45,6 +45,11 @@ impl Checks {
         self.must(last <= epoch, || format!("s{host} went back from epoch {last} to epoch {epoch}"));
     }
 
+    /// A store has failed.
+    pub fn not_on_disk(&mut self, host: usize) {
+        self.holds.iter_mut().filter(|((of, _), _)| *of == host).for_each(|(_, hold)| hold.fenced_off = true);
+    }
+
     /// A store has succeeded.
     pub fn on_disk(&mut self, host: usize, durable: &Durable) {
         for (group, master) in durable.masters.iter().enumerate() {
@@ -128,7 +133,7 @@ impl World {
             }
             ("PUBLISH", _) => {
                 // A hold of writes holds PUBLISH too, and all that is sent behind it: its own end among it.
-                let held = self.checks.holds.values().any(|hold| hold.wire == wire);
+                let held = self.checks.holds.values().any(|hold| hold.wire == wire && !hold.fenced_off);
                 self.checks.must(!held, || format!("s{host} blocks the link on which it must release writes"));
                 self.check_hello(host, text(args, 2));
             }
@@ -144,7 +149,8 @@ impl World {
             (_, Tag::Pause(epoch)) => {
                 let Some(redis) = self.wires.get(&wire).map(|wire| wire.to) else { return };
                 let (incarnation, group) = (self.redis[redis].incarnation, self.redis[redis].group);
-                let hold = Hold { wire, redis, incarnation, epoch, since: self.checks.memories[host].now };
+                let hold =
+                    Hold { wire, redis, incarnation, epoch, since: self.checks.memories[host].now, fenced_off: false };
                 self.checks.holds.insert((host, group), hold);
             }
             ("CLIENT", _) if text(args, 1) == "UNPAUSE" => self.checks.holds.retain(|_, hold| hold.wire != wire),

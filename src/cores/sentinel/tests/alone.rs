@@ -227,3 +227,17 @@ fn a_master_that_was_started_anew_and_reads_its_data_for_long_is_replaced() {
     let took = world.run_until(ms(9_000), "a new master", |world| world.master().is_some_and(|master| master != 0));
     assert!(took > ms(2_000), "{took:?}");
 }
+
+#[test]
+fn nobody_hears_of_a_decision_that_is_not_on_disk() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a vote", |world| world.said("+elected-leader") > 0);
+    let leader = world.events.iter().find(|(_, _, event)| event.name == "+elected-leader").unwrap().1;
+    world.broken[leader] = true;
+    world.run(ms(1_000));
+    let answer = answer(&mut world, leader, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
+    let old = Reply::Array(vec![Reply::Bulk(redis_at(0).ip().to_string().into()), Reply::Bulk("6379".into())]);
+    assert!(matches!(answer, Reply::Error(_)) || answer == old, "{answer:?}");
+}
