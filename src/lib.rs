@@ -10,9 +10,9 @@
 //! | floor | room | what happens there |
 //! |---|---|---|
 //! | entry | `main`, [`args`] | the command line; exit codes |
-//! | people | [`operate`] | [status](operate::status), [why](operate::why), [check](operate::check), orders to a running node, the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
+//! | people | [`operate`] | [status](operate::status), [why](operate::why), [check](operate::check), orders to a running node, [redis-sentinel's place](operate::sentinel), the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
 //! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core |
-//! | papers | [`config`] | the cluster file and the kernel command line, validated whole |
+//! | papers | [`config`] | the cluster file and the kernel command line, validated whole; [`sentinel.conf`](config::sentinel), kept line by line |
 //! | deciders | [`cores`] | deterministic machines: [`vrrp`](cores::vrrp), [`sentinel`](cores::sentinel), [`proxy`](cores::proxy), [`redis`](cores::redis), [`cluster`](cores::cluster) |
 //! | bytes | [`wire`] | codecs: [VRRP](wire::vrrp), [ARP](wire::arp), [RESP](wire::resp) behind a [bounded scanner](wire::scan), [INFO](wire::info), [hello](wire::hello), the [frame](wire::frame) of the peer link |
 //! | ground | [`base`] | [time without a clock](base::Instant), names, seeded randomness, the [one shape of a core](base::Machine) |
@@ -30,6 +30,11 @@
 //!
 //! The roles meet in one place: each posts [what it knows of itself](cores::cluster::Part) to the peer link, and reads what
 //! it must know of others, near or far, from the link's [`View`](cores::cluster::View).
+//!
+//! `vigie sentinel` is one process with one thread: [`operate::sentinel`] makes it the process that redis-sentinel would be,
+//! [`runtime::sentinel::alone`] runs the same core as in a cluster, with its masters from `sentinel.conf` and from commands, and
+//! whoever greets as the other sentinels. Nothing it promised is only in memory: [`runtime::sentinel::file`] rewrites the file
+//! before anybody hears of a vote or a new master.
 //!
 //! # Where a VRRP packet travels
 //!

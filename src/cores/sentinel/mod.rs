@@ -16,7 +16,9 @@
 //! What promises something to others (votes, questions for votes, decisions, posted facts) stands behind a
 //! [`Output::Store`] in the same batch whenever durable state has changed, and is lost with it if that fails.
 //!
-//! Only the set of sentinels in the file votes. Who the voters are is configuration; their run ids are learned.
+//! In a cluster only the sentinels of its file vote: who they are is configuration, their run ids are learned. A sentinel
+//! [alone](Sentinel::alone) has its masters from its own file and from commands, and the voters on a master are all that were
+//! ever heard on its hello channel and not forgotten by order, as with redis-sentinel.
 
 mod access;
 mod acl;
