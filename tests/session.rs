@@ -112,7 +112,7 @@ impl Client {
 
     /// A line as a shell has it: words with blanks stand in double quotes.
     fn say(&mut self, line: &str) -> Value {
-        let words = vigie::wire::resp::split(line.as_bytes()).unwrap();
+        let words = vigie::wire::words::split(line.as_bytes()).unwrap();
         let words: Vec<&str> = words.iter().map(|word| std::str::from_utf8(word).unwrap()).collect();
         self.ask(&words)
     }

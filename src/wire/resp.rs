@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use redis_protocol::resp3::{decode, types::BytesFrame};
 
 use super::scan::{Limits, Malformed, Scanner};
+use super::words::{self, Unbalanced};
 
 /// A reply, RESP2 or RESP3, reduced to what control code tells apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,72 +281,12 @@ fn line(kind: u8, text: &str, out: &mut BytesMut) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A quote of an inline command that is not closed, or not followed by a blank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unbalanced quotes in request")]
-pub struct UnbalancedQuotes;
-
-/// Takes one inline command (words parted by blanks, ended by LF) off `data`, if it holds a whole line.
-pub fn inline(data: &mut BytesMut) -> Option<Result<Vec<Bytes>, UnbalancedQuotes>> {
+/// Takes one inline command (words as in [`words`], ended by LF) off `data`, if it holds a whole line.
+pub fn inline(data: &mut BytesMut) -> Option<Result<Vec<Bytes>, Unbalanced>> {
     let end = data.iter().position(|byte| *byte == b'\n')?;
     let line = data.split_to(end);
     data.advance(1);
-    Some(split(&line))
-}
-
-/// Parts a line at its blanks as a shell would: `"…"` holds blanks and the escapes `\n \r \t \b \a \xHH`, `'…'` holds all
-/// but `\'` as it is.
-pub fn split(line: &[u8]) -> Result<Vec<Bytes>, UnbalancedQuotes> {
-    let mut words = Vec::new();
-    let mut rest = line.trim_ascii_start();
-    while !rest.is_empty() {
-        let mut word = Vec::new();
-        while let Some((byte, behind)) = rest.split_first().filter(|(byte, _)| !byte.is_ascii_whitespace()) {
-            rest = match byte {
-                b'"' => quoted(behind, b'"', &mut word)?,
-                b'\'' => quoted(behind, b'\'', &mut word)?,
-                other => {
-                    word.push(*other);
-                    behind
-                }
-            };
-        }
-        words.push(Bytes::from(word));
-        rest = rest.trim_ascii_start();
-    }
-    Ok(words)
-}
-
-/// Takes in what stands between quotes, behind the first one; what follows the last one.
-fn quoted<'a>(mut rest: &'a [u8], quote: u8, word: &mut Vec<u8>) -> Result<&'a [u8], UnbalancedQuotes> {
-    let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    loop {
-        let (byte, used) = match *rest {
-            [end, ref behind @ ..] if end == quote => {
-                let closed = behind.first().is_none_or(u8::is_ascii_whitespace);
-                return if closed { Ok(behind) } else { Err(UnbalancedQuotes) };
-            }
-            [b'\\', b'\'', ..] if quote == b'\'' => (b'\'', 2),
-            [b'\\', b'x', high, low, ..] if quote == b'"' && hex(high).is_some() && hex(low).is_some() => {
-                (hex(high).unwrap_or(0) * 16 + hex(low).unwrap_or(0), 4)
-            }
-            [b'\\', escaped, ..] if quote == b'"' => {
-                let byte = match escaped {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 8,
-                    b'a' => 7,
-                    other => other,
-                };
-                (byte, 2)
-            }
-            [byte, ..] => (byte, 1),
-            [] => return Err(UnbalancedQuotes),
-        };
-        word.push(byte);
-        rest = &rest[used..];
-    }
+    Some(words::split(&line).map(|words| words.into_iter().map(Bytes::from).collect()))
 }
 
 #[cfg(test)]
@@ -423,33 +364,11 @@ mod tests {
         assert_eq!(inline(&mut data), None);
     }
 
-    #[test]
-    fn quotes_of_inline_commands_are_those_of_redis() {
-        let words =
-            |line: &str| split(line.as_bytes()).map(|words| words.iter().map(|word| lossy(word)).collect::<Vec<_>>());
-        for (line, expected) in [
-            (r#"a "b c" 'd e'"#, &["a", "b c", "d e"][..]),
-            (r#"a"b c" """#, &["ab c", ""]),
-            (r#""\x41\n\t\q\"" '\'\n'"#, &["A\n\tq\"", "'\\n"]),
-            (r#""\xZZ""#, &["xZZ"]),
-        ] {
-            assert_eq!(words(line), Ok(expected.iter().map(|word| (*word).to_owned()).collect()), "{line}");
-        }
-        for wrong in [r#""a"#, r#""a"b"#, "'a", "a'", r#""\"#] {
-            assert_eq!(words(wrong), Err(UnbalancedQuotes), "{wrong}");
-        }
-    }
-
     proptest::proptest! {
         #[test]
         fn garbage_never_panics(data in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let (mut data, mut decoder) = (BytesMut::from(&data[..]), Decoder::new(Limits::CONTROL));
             while let Ok(Some(_)) = decoder.next(&mut data) {}
-        }
-
-        #[test]
-        fn garbage_of_quotes_never_panics(line in "[a '\"x4\\\\]{0,40}") {
-            let _ = split(line.as_bytes());
         }
 
         #[test]

@@ -5,7 +5,7 @@
 
 /// Why a line has no words: a quote is not closed, or something follows a closed one without a blank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unbalanced quotes")]
+#[error("unbalanced quotes in request")]
 pub struct Unbalanced;
 
 /// The words of `line`.

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 use crate::base::Secret;
-use crate::wire::resp;
+use crate::wire::words;
 
 use super::glob;
 use super::table::{self, CATEGORIES, Spec};
@@ -233,7 +233,7 @@ impl Acl {
     }
 
     fn take_line(&mut self, line: usize, text: &str) -> Result<(), AclError> {
-        let words = resp::split(text.as_bytes()).ok().unwrap_or_default();
+        let words = words::split(text.as_bytes()).unwrap_or_default();
         let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         let Some((name, rules)) = words.split_first() else { return Err(AclError::NotAUser { line }) };
         if self.users.contains_key(name) {
