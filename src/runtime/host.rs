@@ -35,6 +35,10 @@ pub fn addresses() -> Vec<IpAddr> {
 pub fn raise_file_limit(wanted: u64) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     let raised = soft.max(wanted.min(hard));
+    if raised == soft {
+        // A service whose limit is right may be forbidden even to set it again.
+        return soft;
+    }
     match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
         Ok(()) => raised,
         Err(_) => soft,

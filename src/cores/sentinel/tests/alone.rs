@@ -241,3 +241,27 @@ fn nobody_hears_of_a_decision_that_is_not_on_disk() {
     let old = Reply::Array(vec![Reply::Bulk(redis_at(0).ip().to_string().into()), Reply::Bulk("6379".into())]);
     assert!(matches!(answer, Reply::Error(_)) || answer == old, "{answer:?}");
 }
+
+#[test]
+fn clients_that_say_nothing_are_dropped_unless_they_listen() {
+    let config = World::alone().config(0);
+    let config = Config { membership: Membership::Discovered { port: 26379 }, masters: vec![], ..config };
+    let start = Instant::from_millis(1_000);
+    let sentinel = Sentinel::alone(&config, State::default(), id(5, 0, 1), start);
+    let mut sentinel = sentinel.with_idle_limit(Some(ms(5_000)));
+    let mut killed = |now: Instant, input: Input| {
+        let mut out = vec![];
+        sentinel.handle(now, input, &mut out);
+        out.retain(|output| matches!(output, Output::Kill(_)));
+        out
+    };
+    let sockets = Sockets { peer: "10.0.0.9:1000".parse().unwrap(), local: "10.0.0.1:26379".parse().unwrap(), fd: 9 };
+    for client in [1, 2] {
+        assert_eq!(killed(start, Input::ClientCame(ClientId(client), sockets)), []);
+    }
+    let subscribe = ["SUBSCRIBE", "+switch-master"].map(|word| Bytes::from_static(word.as_bytes())).to_vec();
+    assert_eq!(killed(start, Input::Command(ClientId(2), subscribe)), []);
+    assert_eq!(killed(start + ms(4_500), Input::Tick), []);
+    assert_eq!(killed(start + ms(6_000), Input::Tick), [Output::Kill(ClientId(1))]);
+    assert_eq!(killed(start + ms(60_000), Input::Tick), []);
+}
