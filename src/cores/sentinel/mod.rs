@@ -27,6 +27,7 @@ mod alone;
 mod ask;
 mod clients;
 mod command;
+mod config;
 mod describe;
 mod durable;
 mod event;
@@ -37,6 +38,7 @@ mod info;
 mod instance;
 mod monitor;
 pub mod names;
+mod ports;
 mod promote;
 mod quorum;
 mod render;
@@ -55,10 +57,12 @@ pub use crate::base::Place;
 pub use access::Access;
 pub use acl::{Acl, AclError, Fault};
 pub use ask::{Fact, Question, Sockets, Usage};
+pub use config::{Config, DataNode, MasterConfig, Membership, Voter};
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
 pub use monitor::Tag;
+pub use ports::{Answer, ClientId, FailoverReport, Input, NodeFacts, OrderId, Output, Record};
 pub use sabotage::Rule;
 pub use select::Rejection;
 pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Settings, State};
@@ -70,16 +74,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId, Secret};
-use crate::wire::frame::{Decision, RedisFacts, SentinelFacts};
-use crate::wire::resp::{Protocol, Reply};
+use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId};
+use crate::wire::frame::{Decision, SentinelFacts};
+use crate::wire::resp::Reply;
 
 use access::Desk;
 use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
 use names::Names;
 use sabotage::Rules;
-use scripts::{Report, Request, Scripts};
+use scripts::Scripts;
 
 /// Whom a vote was for that is only remembered by its epoch.
 const NOBODY: RunId = RunId([0; 20]);
@@ -87,283 +91,6 @@ const NOBODY: RunId = RunId([0; 20]);
 const EXTRA_NODES_MAX: usize = 64;
 /// How soon a failed store is tried again.
 const STORE_RETRY: Duration = Duration::from_millis(250);
-
-/// What a sentinel has to know before it starts.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Who the other sentinels are.
-    pub membership: Membership,
-    /// The masters of the cluster file, 1 to 4; none where masters come and go by command.
-    pub masters: Vec<MasterConfig>,
-    /// What belongs to no master.
-    pub settings: Settings,
-    /// Password that clients and other sentinels give; none: they need none.
-    pub password: Option<Secret>,
-    /// From there commands that change state need no password.
-    pub trusted: Vec<IpAddr>,
-    /// Where jitter comes from.
-    pub seed: u64,
-}
-
-/// Who votes.
-#[derive(Clone, Debug)]
-pub enum Membership {
-    /// The sentinels of the cluster file, in its order, this one among them. A majority is one of these.
-    Voters {
-        /// This node.
-        me: NodeName,
-        /// All of them.
-        all: Vec<Voter>,
-    },
-    /// Whoever greets on a master's hello channel, as with redis-sentinel. A majority is one of all ever heard and not
-    /// removed since.
-    Discovered {
-        /// The own port for clients and sentinels.
-        port: u16,
-    },
-}
-
-/// One sentinel of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Voter {
-    /// Its node.
-    pub name: NodeName,
-    /// Where its port for clients and sentinels is.
-    pub address: SocketAddr,
-}
-
-/// One watched master.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MasterConfig {
-    /// The name that clients ask for, at most 32 bytes in a cluster file.
-    pub name: String,
-    /// Sentinels that must agree that it is down, at least 1.
-    pub quorum: u32,
-    /// Silence before it is suspected.
-    pub down_after: Duration,
-    /// Silence before it is suspected while its own supervisor says that it is alive and busy.
-    pub busy_grace: Duration,
-    /// Longest duration of each phase of a failover.
-    pub failover_timeout: Duration,
-    /// Replicas re-pointed at once after a failover, at least 1.
-    pub parallel_syncs: u32,
-    /// The data nodes of the file.
-    pub nodes: Vec<DataNode>,
-    /// User at the redis.
-    pub auth_user: Option<String>,
-    /// Password at the redis.
-    pub auth_pass: Option<Secret>,
-    /// Told of every event of severity warning.
-    pub notification_script: Option<String>,
-    /// Told of every change of address.
-    pub client_reconfig_script: Option<String>,
-    /// Commands that the redis call otherwise.
-    pub renames: Vec<(String, String)>,
-    /// A master that was started anew counts as down after this time; zero: never.
-    pub reboot_down_after: Duration,
-}
-
-impl MasterConfig {
-    /// A master of that name without any data node, with the defaults of redis-sentinel.
-    pub fn new(name: impl Into<String>, quorum: u32) -> Self {
-        Self {
-            name: name.into(),
-            quorum,
-            down_after: DOWN_AFTER,
-            busy_grace: Duration::ZERO,
-            failover_timeout: FAILOVER_TIMEOUT,
-            parallel_syncs: 1,
-            nodes: Vec::new(),
-            auth_user: None,
-            auth_pass: None,
-            notification_script: None,
-            client_reconfig_script: None,
-            renames: Vec::new(),
-            reboot_down_after: Duration::ZERO,
-        }
-    }
-}
-
-/// One redis of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataNode {
-    /// Its node.
-    pub name: NodeName,
-    /// Where it is reached.
-    pub address: SocketAddr,
-    /// Whether it becomes the first master of a cluster without any record of one.
-    pub bootstrap: bool,
-}
-
-/// A connection of a client, named by the runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientId(pub u64);
-
-/// An order of the operator, named by the runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OrderId(pub u64);
-
-/// What comes in.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input {
-    /// Only time has passed.
-    Tick,
-    /// A link asked for with [`Output::Connect`] is connected, from this address of the own host.
-    LinkUp(LinkId, IpAddr),
-    /// It could not be connected, or has ended; the reason in words. The link is gone.
-    LinkDown(LinkId, String),
-    /// The reply to the query with that tag; replies of one link come in the order of its queries.
-    Reply(LinkId, Tag, Reply),
-    /// A message on the hello channel of a redis.
-    Message(LinkId, Bytes),
-    /// A client has connected.
-    ClientCame(ClientId, Sockets),
-    /// A client is gone.
-    ClientGone(ClientId),
-    /// A client has sent what is no command; why in words. Nothing more comes from it.
-    Garbage(ClientId, String),
-    /// A client's command, at least one word.
-    Command(ClientId, Vec<Bytes>),
-    /// The answer to an [`Output::Ask`], before any other command of that client.
-    Told(ClientId, Fact),
-    /// What the peer link says of a node, whenever it changes.
-    Facts(Box<NodeFacts>),
-    /// What became of the last [`Output::Store`]; before any other input.
-    Stored(Result<(), String>),
-    /// Whether the file of an [`Output::CheckScript`] can be run; before any other input.
-    ScriptChecked(String, bool),
-    /// What becomes of a script.
-    Script(Report),
-    /// What a host name stands for.
-    Resolved(names::Answer),
-    /// The operator orders a switchover.
-    Order(OrderId, Option<NodeName>),
-    /// The operator asks why there is, or is not, a failover.
-    Why(OrderId),
-    /// The process is about to leave: an ordered switchover is undone.
-    Stop,
-}
-
-/// What the peer link says of one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeFacts {
-    /// The node.
-    pub node: NodeName,
-    /// Its supervisor's word on its redis.
-    pub redis: Option<RedisFacts>,
-    /// Its sentinel's word.
-    pub sentinel: Option<SentinelFacts>,
-    /// Whether it is recent enough to be acted upon.
-    pub fresh: bool,
-}
-
-impl From<names::Answer> for Input {
-    fn from(answer: names::Answer) -> Self {
-        Self::Resolved(answer)
-    }
-}
-
-impl From<Report> for Input {
-    fn from(report: Report) -> Self {
-        Self::Script(report)
-    }
-}
-
-/// What goes out, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Open a link; answered by [`Input::LinkUp`] or [`Input::LinkDown`] within `limit`.
-    Connect {
-        /// Its name, never used before.
-        link: LinkId,
-        /// Where to.
-        address: SocketAddr,
-        /// How long to try.
-        limit: Duration,
-    },
-    /// Close a link. Nothing is heard of it any more.
-    Hangup(LinkId),
-    /// Send a command.
-    Query {
-        /// Where.
-        link: LinkId,
-        /// What to call its reply.
-        tag: Tag,
-        /// Its words.
-        args: Vec<Bytes>,
-    },
-    /// FENCE: nothing behind it in the batch happens unless this is on disk. Answered by [`Input::Stored`].
-    Store(Record),
-    /// Answer a client, or send it a message it has subscribed to.
-    Respond(ClientId, Answer),
-    /// Answers to the client, from here on, are in that protocol.
-    Protocol(ClientId, Protocol),
-    /// Close the client's connection once it has what it was answered.
-    Dismiss(ClientId),
-    /// Close the client's connection at once.
-    Kill(ClientId),
-    /// A command of the client waits for a fact: to be fed as [`Input::Told`] before the next input.
-    Ask(ClientId, Question),
-    /// This sentinel's facts have changed.
-    Post(Box<SentinelFacts>),
-    /// What keeps the sentinel from its work has changed.
-    Fault(Option<String>),
-    /// An event, for the journal.
-    Publish(Event),
-    /// What became of an order.
-    OrderDone(OrderId, Result<FailoverReport, String>),
-    /// Why there is, or is not, a failover.
-    Why(OrderId, Vec<why::MasterWhy>),
-    /// What was begun is undone: the process may leave.
-    Stopped,
-    /// Run a script, or kill it.
-    Script(Request),
-    /// Find out what a host name stands for; answered by [`Input::Resolved`].
-    Resolve(names::Request),
-    /// Look whether the file at that path exists and can be run.
-    CheckScript(String),
-    /// Log from that level on: `debug`, `verbose`, `notice`, `warning` or `nothing`.
-    LogLevel(String),
-    /// End the process at once with that code, as SENTINEL SIMULATE-FAILURE asked for.
-    Exit(u8),
-}
-
-/// What is to be on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// Of a sentinel of a cluster file, which is configured by that file.
-    Votes(Durable),
-    /// Of one that is configured by commands, too.
-    Everything(Box<State>),
-}
-
-/// An answer to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Any reply.
-    Reply(Reply),
-    /// The null array of RESP2, which is not the null of strings.
-    NullArray,
-    /// Several replies to one command, as of SUBSCRIBE.
-    Many(Vec<Reply>),
-}
-
-/// What a switchover did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailoverReport {
-    /// The master before.
-    pub from: SocketAddr,
-    /// Its node, if it is one of the file.
-    pub from_node: Option<NodeName>,
-    /// The master now.
-    pub to: SocketAddr,
-    /// Its node, if it is one of the file.
-    pub to_node: Option<NodeName>,
-    /// The epoch of the decision.
-    pub epoch: Epoch,
-    /// How long writes were held; none if the old master could not be asked to hold them.
-    pub pause: Option<Duration>,
-}
 
 /// The machine.
 #[derive(Debug)]

@@ -159,9 +159,9 @@ fn scripts_are_told_of_what_happens() {
     world.run(ms(2_000));
     let master = redis_at(world.master().unwrap()).ip().to_string();
     let old = redis_at(0).ip().to_string();
-    let argv = |request: &Request| match request {
-        Request::Start { argv, .. } => argv.clone(),
-        Request::Kill(_) => vec![],
+    let argv = |request: &scripts::Request| match request {
+        scripts::Request::Start { argv, .. } => argv.clone(),
+        scripts::Request::Kill(_) => vec![],
     };
     for n in 0..3 {
         let told: Vec<_> = world.scripts.iter().filter(|(by, _)| *by == n).map(|(_, request)| argv(request)).collect();

@@ -1,6 +1,8 @@
 //! Sessions of clients: who may do what, who is closed, what long answers cost.
 
 use super::*;
+use crate::base::Secret;
+use crate::wire::resp::Protocol;
 
 const CLIENT: ClientId = ClientId(7_000_000);
 

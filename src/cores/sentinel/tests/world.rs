@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::base::Secret;
 use crate::wire::frame::{History, Process, RedisFacts, RedisRole, SentinelFacts};
 use crate::wire::info::CLOSED;
 
@@ -107,7 +108,7 @@ pub(super) struct World {
     pub(super) states: Option<Vec<State>>,
     pub(super) broken: Vec<bool>,
     pub(super) exits: Vec<(usize, u8)>,
-    pub(super) scripts: Vec<(usize, Request)>,
+    pub(super) scripts: Vec<(usize, scripts::Request)>,
     pub(super) redis: Vec<Redis>,
     pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
     told: Vec<Vec<Option<NodeFacts>>>,

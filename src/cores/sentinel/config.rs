@@ -1,0 +1,115 @@
+//! What a sentinel has to know before it starts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::{NodeName, Secret};
+
+use super::{DOWN_AFTER, FAILOVER_TIMEOUT, Settings};
+
+/// What a sentinel has to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who the other sentinels are.
+    pub membership: Membership,
+    /// The masters of the cluster file, 1 to 4; none where masters come and go by command.
+    pub masters: Vec<MasterConfig>,
+    /// What belongs to no master.
+    pub settings: Settings,
+    /// Password that clients and other sentinels give; none: they need none.
+    pub password: Option<Secret>,
+    /// From there commands that change state need no password.
+    pub trusted: Vec<IpAddr>,
+    /// Where jitter comes from.
+    pub seed: u64,
+}
+
+/// Who votes.
+#[derive(Clone, Debug)]
+pub enum Membership {
+    /// The sentinels of the cluster file, in its order, this one among them. A majority is one of these.
+    Voters {
+        /// This node.
+        me: NodeName,
+        /// All of them.
+        all: Vec<Voter>,
+    },
+    /// Whoever greets on a master's hello channel, as with redis-sentinel. A majority is one of all ever heard and not
+    /// removed since.
+    Discovered {
+        /// The own port for clients and sentinels.
+        port: u16,
+    },
+}
+
+/// One sentinel of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voter {
+    /// Its node.
+    pub name: NodeName,
+    /// Where its port for clients and sentinels is.
+    pub address: SocketAddr,
+}
+
+/// One watched master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterConfig {
+    /// The name that clients ask for, at most 32 bytes in a cluster file.
+    pub name: String,
+    /// Sentinels that must agree that it is down, at least 1.
+    pub quorum: u32,
+    /// Silence before it is suspected.
+    pub down_after: Duration,
+    /// Silence before it is suspected while its own supervisor says that it is alive and busy.
+    pub busy_grace: Duration,
+    /// Longest duration of each phase of a failover.
+    pub failover_timeout: Duration,
+    /// Replicas re-pointed at once after a failover, at least 1.
+    pub parallel_syncs: u32,
+    /// The data nodes of the file.
+    pub nodes: Vec<DataNode>,
+    /// User at the redis.
+    pub auth_user: Option<String>,
+    /// Password at the redis.
+    pub auth_pass: Option<Secret>,
+    /// Told of every event of severity warning.
+    pub notification_script: Option<String>,
+    /// Told of every change of address.
+    pub client_reconfig_script: Option<String>,
+    /// Commands that the redis call otherwise.
+    pub renames: Vec<(String, String)>,
+    /// A master that was started anew counts as down after this time; zero: never.
+    pub reboot_down_after: Duration,
+}
+
+impl MasterConfig {
+    /// A master of that name without any data node, with the defaults of redis-sentinel.
+    pub fn new(name: impl Into<String>, quorum: u32) -> Self {
+        Self {
+            name: name.into(),
+            quorum,
+            down_after: DOWN_AFTER,
+            busy_grace: Duration::ZERO,
+            failover_timeout: FAILOVER_TIMEOUT,
+            parallel_syncs: 1,
+            nodes: Vec::new(),
+            auth_user: None,
+            auth_pass: None,
+            notification_script: None,
+            client_reconfig_script: None,
+            renames: Vec::new(),
+            reboot_down_after: Duration::ZERO,
+        }
+    }
+}
+
+/// One redis of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataNode {
+    /// Its node.
+    pub name: NodeName,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Whether it becomes the first master of a cluster without any record of one.
+    pub bootstrap: bool,
+}
