@@ -133,6 +133,20 @@ fn a_simulated_failure_ends_the_leader_where_it_was_asked_for() {
 }
 
 #[test]
+fn a_replica_promoted_by_a_leader_that_died_is_taken_where_there_is_no_other() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.kill_redis(2);
+    world.run(ms(2_000));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "the replica becomes a master", |world| world.redis[1].master.is_none());
+    let leader = world.events.iter().find(|(_, _, event)| event.name == "+elected-leader").unwrap().1;
+    world.crash_sentinel(leader);
+    world.run_until(ms(5_000), "the others agree on it", |world| world.master() == Some(1));
+    assert_eq!(world.redis[1].log, ["REPLICAOF NO ONE", "REPLICAOF NO ONE"]);
+}
+
+#[test]
 fn an_order_counts_where_most_sentinels_are_lost() {
     let mut world = World::alone();
     world.run(ms(5_000));
