@@ -133,6 +133,19 @@ fn a_simulated_failure_ends_the_leader_where_it_was_asked_for() {
 }
 
 #[test]
+fn each_simulate_failure_replaces_the_one_before() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    for n in 0..3 {
+        assert_eq!(answer(&mut world, n, &["SENTINEL", "SIMULATE-FAILURE", "crash-after-election"]), ok());
+        assert!(matches!(answer(&mut world, n, &["SENTINEL", "SIMULATE-FAILURE", "help"]), Reply::Array(_)));
+    }
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    assert_eq!(world.exits, []);
+}
+
+#[test]
 fn a_replica_promoted_by_a_leader_that_died_is_taken_where_there_is_no_other() {
     let mut world = World::alone();
     world.run(ms(5_000));
