@@ -160,6 +160,42 @@ fn a_replica_promoted_by_a_leader_that_died_is_taken_where_there_is_no_other() {
 }
 
 #[test]
+fn a_disk_that_is_full_is_said_at_once_and_what_waits_for_it_later() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.broken[2] = true;
+    world.events.clear();
+    world.kill_redis(0);
+    world.run(ms(5_000));
+    let said =
+        |world: &World, name: &str| world.events.iter().filter(|(_, n, event)| *n == 2 && event.name == name).count();
+    assert_eq!(said(&world, "store-failed"), 1, "{:#?}", world.told_events());
+    assert!(said(&world, "+sdown") > 0, "{:#?}", world.told_events());
+    assert_eq!(said(&world, "+switch-master") + said(&world, "+vote-for-leader"), 0, "{:#?}", world.told_events());
+    let master = world.sentinels[0].as_ref().unwrap().decision(0).unwrap();
+    assert!(master.epoch > 0, "the other two are a majority");
+    world.broken[2] = false;
+    world.run(ms(2_000));
+    assert_eq!((said(&world, "store-works"), said(&world, "+switch-master")), (1, 1), "{:#?}", world.told_events());
+    assert_eq!(world.states.as_ref().unwrap()[2].masters[0].config_epoch, master.epoch);
+}
+
+#[test]
+fn nobody_is_promoted_while_no_sentinel_can_store_its_vote() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.broken = vec![true; 3];
+    world.events.clear();
+    world.kill_redis(0);
+    world.run(ms(10_000));
+    assert_eq!(world.said("store-failed"), 3, "{:#?}", world.told_events());
+    assert_eq!(world.said("+vote-for-leader") + world.said("+elected-leader"), 0, "{:#?}", world.told_events());
+    assert!(world.redis[1..].iter().all(|redis| redis.master.is_some()));
+    world.broken = vec![false; 3];
+    world.run_until(ms(5_000), "they go on by themselves", |world| world.master().is_some());
+}
+
+#[test]
 fn an_order_counts_where_most_sentinels_are_lost() {
     let mut world = World::alone();
     world.run(ms(5_000));
