@@ -9,7 +9,7 @@ use crate::wire::resp::Reply;
 
 use super::{Answer, Output, Place, Sentinel, glob, scripts};
 
-/// Events kept while nothing can be stored: those of a few failovers.
+/// Events kept while nothing can be stored, the latest ones: those of a few failovers.
 const UNSAID_MAX: usize = 256;
 
 /// How much a person should care.
@@ -91,8 +91,12 @@ impl Sentinel {
                 let outputs = self.outputs(event);
                 self.free.extend(outputs);
             }
-            Some(_) if self.unsaid.len() < UNSAID_MAX => self.unsaid.push(event),
-            Some(_) => {}
+            Some(_) => {
+                if self.unsaid.len() >= UNSAID_MAX {
+                    self.unsaid.remove(0);
+                }
+                self.unsaid.push(event);
+            }
         }
     }
 
