@@ -4,6 +4,7 @@
 mod basics;
 mod bench;
 mod clients;
+mod dropin;
 mod failover;
 mod faults;
 mod kills;
@@ -49,11 +50,15 @@ const CASES: &[(&str, &[Case])] = &[
     ("mixed", mixed::CASES),
     ("scripts", scripts::CASES),
     ("why", why::CASES),
+    ("dropin", dropin::CASES),
+    (LONG, dropin::LONG),
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";
+/// The group of tables that take minutes: likewise.
+const LONG: &str = "long";
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 /// Parts what a case has noted from why it failed, in what comes from its process.
@@ -80,7 +85,7 @@ fn main() -> ExitCode {
     for (group, case) in CASES.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))) {
         let name = format!("{group}::{}", case.name);
         let asked_for = filters.iter().any(|filter| name.contains(filter.as_str()));
-        if !asked_for && (!filters.is_empty() || *group == BENCH) {
+        if !asked_for && (!filters.is_empty() || [BENCH, LONG].contains(group)) {
             continue;
         }
         print!("test {name} ... ");

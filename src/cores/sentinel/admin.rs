@@ -10,7 +10,7 @@ use crate::wire::resp::Reply;
 
 use super::failover::Failover;
 use super::names::Lookup;
-use super::{Answer, ClientId, MasterConfig, MasterId, Membership, Output, Sentinel, Settings, glob};
+use super::{Answer, ClientId, MasterConfig, MasterId, Membership, Output, Sentinel, Settings, Simulated, glob};
 
 /// Masters of one sentinel at most.
 pub(super) const MASTERS_MAX: usize = 1_024;
@@ -412,11 +412,12 @@ impl Sentinel {
 
     /// `SENTINEL SIMULATE-FAILURE flag …`: the process ends at that point of a failover it leads.
     pub(super) fn simulate_command(&mut self, args: &[Bytes]) -> Answer {
-        let mut flags = self.simulated;
+        // What was asked for before is over, whatever is asked for now.
+        self.simulated = Simulated::default();
         for flag in args {
             match lower(flag).as_str() {
-                "crash-after-election" => flags.after_election = true,
-                "crash-after-promotion" => flags.after_promotion = true,
+                "crash-after-election" => self.simulated.after_election = true,
+                "crash-after-promotion" => self.simulated.after_promotion = true,
                 "help" => {
                     let names = ["crash-after-election", "crash-after-promotion"];
                     let names = names.map(|name| Reply::Bulk(Bytes::from_static(name.as_bytes())));
@@ -425,7 +426,6 @@ impl Sentinel {
                 _ => return error("ERR Unknown failure simulation specified"),
             }
         }
-        self.simulated = flags;
         ok()
     }
 

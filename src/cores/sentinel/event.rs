@@ -9,6 +9,9 @@ use crate::wire::resp::Reply;
 
 use super::{Answer, Output, Place, Sentinel, glob, scripts};
 
+/// Events kept while nothing can be stored, the latest ones: those of a few failovers.
+const UNSAID_MAX: usize = 256;
+
 /// How much a person should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -35,6 +38,23 @@ impl Event {
     pub(super) fn new(name: &'static str, severity: Severity, payload: String) -> Self {
         Self { name, severity, payload }
     }
+
+    /// Whether it tells only of what others do, or of the disk itself: nothing of that has to be on disk before.
+    fn is_observation(&self) -> bool {
+        matches!(
+            self.name,
+            "+sdown"
+                | "-sdown"
+                | "+odown"
+                | "-odown"
+                | "+reboot"
+                | "+role-change"
+                | "-role-change"
+                | "no-candidate"
+                | "paused"
+                | "store-failed"
+        )
+    }
 }
 
 /// How much an event of stock Sentinel matters.
@@ -57,22 +77,57 @@ fn severity(name: &str) -> Severity {
 }
 
 impl Sentinel {
-    /// Publishes an event: to the journal, and to every client that has subscribed to its name.
+    /// Publishes an event: to the journal, and to every client that has subscribed to its name. It may tell of what must be on
+    /// disk first, and stands behind the fence. While nothing can be stored, what only tells of others is said all the same,
+    /// and the rest as soon as it is true.
     pub(super) fn publish(&mut self, event: Event) {
+        match self.store_retry_at {
+            None => {
+                let outputs = self.outputs(event.clone());
+                self.fenced.extend(outputs);
+                self.saying.push(event);
+            }
+            Some(_) if event.is_observation() => {
+                let outputs = self.outputs(event);
+                self.free.extend(outputs);
+            }
+            Some(_) => {
+                if self.unsaid.len() >= UNSAID_MAX {
+                    self.unsaid.remove(0);
+                }
+                self.unsaid.push(event);
+            }
+        }
+    }
+
+    /// The fence did not hold what this turn had to say.
+    pub(super) fn hold_back(&mut self) {
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unsaid).into_iter().partition(Event::is_observation);
+        self.unsaid = later;
+        for event in now {
+            let outputs = self.outputs(event);
+            self.free.extend(outputs);
+        }
+    }
+
+    fn outputs(&self, event: Event) -> Vec<Output> {
+        let mut outputs = Vec::new();
         let (channel, payload) = (event.name.as_bytes(), Bytes::from(event.payload.clone()));
         let message = |words: Vec<Bytes>| Answer::Reply(Reply::push(words.into_iter().map(Reply::Bulk).collect()));
         let name = Bytes::from_static(event.name.as_bytes());
         for (id, client) in &self.clients {
             if client.channels.contains(channel) {
                 let words = vec![Bytes::from_static(b"message"), name.clone(), payload.clone()];
-                self.fenced.push(Output::Respond(*id, message(words)));
+                outputs.push(Output::Respond(*id, message(words)));
             }
             for pattern in client.patterns.iter().filter(|pattern| glob::matches(pattern, channel)) {
                 let words = vec![Bytes::from_static(b"pmessage"), pattern.clone(), name.clone(), payload.clone()];
-                self.fenced.push(Output::Respond(*id, message(words)));
+                outputs.push(Output::Respond(*id, message(words)));
             }
         }
-        self.fenced.push(Output::Publish(event));
+        outputs.push(Output::Publish(event));
+        outputs
     }
 
     /// Says what happened to master `m`; what its operator should hear of, the notification script is told.

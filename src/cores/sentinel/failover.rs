@@ -489,6 +489,7 @@ impl Sentinel {
             run_id: info.run_id,
             lineage: info.master_replid.filter(|_| self.rules.holds(Rule::SameLineage)),
             replica: info.role == Some(Role::Replica),
+            promoted_from: info.master_replid2.filter(|_| info.role == Some(Role::Master)),
             closed: info.is_closed(),
             loading: info.loading || facts.is_some_and(|facts| facts.process == Process::Loading),
             syncing: info.master_sync_in_progress && self.rules.holds(Rule::NotSyncing),
@@ -525,6 +526,11 @@ impl Sentinel {
             Ok(best) => return Ok(others[best]),
             Err(reasons) => reasons,
         };
+        if self.masters[m].nodes[at].down_since.is_some()
+            && let Ok(best) = select::promoted(&rest, &ground)
+        {
+            return Ok(others[best]);
+        }
         let own = match select::returned_master(&all, at, &ground) {
             Ok(()) => return Ok(at),
             Err(own) => own,

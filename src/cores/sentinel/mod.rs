@@ -129,6 +129,10 @@ pub struct Sentinel {
     fault: Option<String>,
     /// Clients whose answers stand behind the fence of this turn.
     promised: Vec<ClientId>,
+    /// Events of this turn.
+    saying: Vec<Event>,
+    /// Events behind a fence of which it is not known whether it held.
+    unsaid: Vec<Event>,
     /// Outputs of this turn that promise nothing.
     free: Vec<Output>,
     /// Outputs of this turn that must not happen unless what must survive is on disk.
@@ -228,6 +232,8 @@ impl Sentinel {
             names: Names::default(),
             unresolved: Vec::new(),
             scripts: Scripts::default(),
+            saying: Vec::new(),
+            unsaid: Vec::new(),
             masters: Vec::new(),
             peers: Vec::new(),
             clients: BTreeMap::new(),
@@ -485,8 +491,10 @@ impl Sentinel {
         if self.change_is_ready() || self.dirty && promises {
             self.dirty = false;
             out.push(Output::Store(self.record()));
+            self.unsaid.append(&mut self.saying);
         } else {
             self.promised.clear();
+            self.saying.clear();
         }
         out.append(&mut self.fenced);
         if self.masters.iter().any(|master| !master.config.renames.is_empty()) {
@@ -530,7 +538,9 @@ impl Sentinel {
         if let Some(pending) = self.pending.take() {
             self.apply(pending, now);
         }
+        let unsaid = std::mem::take(&mut self.unsaid);
         if self.store_retry_at.take().is_some() {
+            unsaid.into_iter().for_each(|event| self.publish(event));
             self.publish(Event::new("store-works", Severity::Info, "state can be stored again".to_owned()));
         }
     }
@@ -538,11 +548,14 @@ impl Sentinel {
     /// Everything behind the fence was thrown away: nobody has heard of it.
     fn store_failed(&mut self, reason: &str, now: Instant) {
         self.dirty = true;
-        if self.store_retry_at.is_none() {
+        let first = self.store_retry_at.is_none();
+        // From here on nothing that is said waits for the disk.
+        self.store_retry_at = Some(now + STORE_RETRY);
+        self.hold_back();
+        if first {
             let text = format!("no vote is given and no failover led: {reason}");
             self.publish(Event::new("store-failed", Severity::Error, text));
         }
-        self.store_retry_at = Some(now + STORE_RETRY);
         self.posted = None;
         self.change_failed(reason);
         for client in std::mem::take(&mut self.promised) {

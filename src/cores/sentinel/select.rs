@@ -29,6 +29,8 @@ pub(super) struct Candidate {
     pub(super) lineage: Option<RunId>,
     /// Whether it says that it is a replica.
     pub(super) replica: bool,
+    /// Whose data it had when it was made a master; none if it is none, or never was anything else.
+    pub(super) promoted_from: Option<RunId>,
     /// Closed: it follows nobody since its start.
     pub(super) closed: bool,
     /// Whether it still reads its data from disk.
@@ -113,6 +115,21 @@ pub enum Rejection {
 pub(super) fn replica(candidates: &[Candidate], ground: &Ground) -> Result<usize, Vec<(SocketAddr, Rejection)>> {
     let judge = |at: usize| regular(&candidates[at], ground).or_else(|| empty(candidates, at));
     best(candidates, judge, |one| (one.priority, Reverse(one.offset), one.run_id.is_none(), one.run_id))
+}
+
+/// The best of those that were made masters in the place of the one that is gone, by a leader that did not live to say so. They
+/// are no replicas any more, and yet the only ones that have all of its data.
+pub(super) fn promoted(candidates: &[Candidate], ground: &Ground) -> Result<usize, Vec<(SocketAddr, Rejection)>> {
+    let judge = |at: usize| {
+        let one = &candidates[at];
+        let unfit = reachable(one, ground)
+            .or_else(|| one.closed.then_some(Rejection::Closed))
+            .or_else(|| one.promoted_from.is_none().then_some(Rejection::NoReplica))
+            .or_else(|| one.loading.then_some(Rejection::Loading));
+        let other = ground.lineage.is_some() && one.promoted_from != ground.lineage;
+        unfit.or_else(|| other.then_some(Rejection::OtherLineage)).or_else(|| empty(candidates, at))
+    };
+    best(candidates, judge, |one| (Reverse(one.offset), one.run_id.is_none(), one.run_id))
 }
 
 /// The best of the redis that hold what they read from disk, by the history of that data.

@@ -330,6 +330,8 @@ impl Execute<Sentinel> for Runner {
                     Severity::Error => Level::Error,
                 };
                 self.journal.record("sentinel", level, event.name, event.payload);
+                #[cfg(feature = "sabotage")]
+                end_at(event.name);
             }
             Output::OrderDone(order, result) => {
                 // Who ordered may have gone.
@@ -361,6 +363,17 @@ impl Execute<Sentinel> for Runner {
             }
         }
         Flow::Done
+    }
+}
+
+/// Ends the process at an event, once, if a file of that name is in the directory that `VIGIE_END_AT` names: so a test ends
+/// a leader between two steps that nobody could hit from outside.
+#[cfg(feature = "sabotage")]
+fn end_at(event: &str) {
+    let Some(directory) = std::env::var_os("VIGIE_END_AT") else { return };
+    if std::fs::remove_file(std::path::Path::new(&directory).join(event)).is_ok() {
+        // By a signal that cannot be caught: nothing is tidied up.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
     }
 }
 

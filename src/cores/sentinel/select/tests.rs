@@ -16,6 +16,7 @@ fn returned(last: u8, offset: u64) -> Candidate {
         run_id: Some(RunId([last; 20])),
         lineage: None,
         replica: true,
+        promoted_from: None,
         closed: false,
         loading: false,
         syncing: false,
@@ -56,4 +57,18 @@ fn what_is_not_as_it_was_on_disk_has_no_history() {
     assert_eq!(rejection(Candidate { loading: true, ..returned(5, 0) }), Some(Rejection::Loading));
     assert_eq!(rejection(Candidate { replica: false, ..returned(5, 0) }), Some(Rejection::NoReplica));
     assert_eq!(rejection(Candidate { priority: 0, ..returned(5, 0) }), Some(Rejection::PriorityZero));
+}
+
+#[test]
+fn who_was_promoted_from_the_lost_lineage_can_be_taken_and_nobody_else_that_is_a_master() {
+    let (lost, other) = (RunId([1; 20]), RunId([2; 20]));
+    let ground = Ground { lineage: Some(lost), ..GROUND };
+    let master = Candidate { replica: false, ..returned(5, 0) };
+    let from = |lineage| Candidate { promoted_from: Some(lineage), ..master.clone() };
+    let judged = |one: Candidate, ground: &Ground| promoted(&[one], ground).map_err(|reasons| reasons[0].1);
+    assert_eq!(judged(from(lost), &ground), Ok(0));
+    assert_eq!(judged(from(other), &GROUND), Ok(0), "nothing is known of the one that is lost");
+    assert_eq!(judged(from(other), &ground), Err(Rejection::OtherLineage));
+    assert_eq!(judged(master.clone(), &ground), Err(Rejection::NoReplica));
+    assert_eq!(judged(Candidate { down: true, ..from(lost) }, &ground), Err(Rejection::Down));
 }

@@ -133,6 +133,69 @@ fn a_simulated_failure_ends_the_leader_where_it_was_asked_for() {
 }
 
 #[test]
+fn each_simulate_failure_replaces_the_one_before() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    for n in 0..3 {
+        assert_eq!(answer(&mut world, n, &["SENTINEL", "SIMULATE-FAILURE", "crash-after-election"]), ok());
+        assert!(matches!(answer(&mut world, n, &["SENTINEL", "SIMULATE-FAILURE", "help"]), Reply::Array(_)));
+    }
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "a new master", |world| world.master().is_some());
+    assert_eq!(world.exits, []);
+}
+
+#[test]
+fn a_replica_promoted_by_a_leader_that_died_is_taken_where_there_is_no_other() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.kill_redis(2);
+    world.run(ms(2_000));
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "the replica becomes a master", |world| world.redis[1].master.is_none());
+    let leader = world.events.iter().find(|(_, _, event)| event.name == "+elected-leader").unwrap().1;
+    world.crash_sentinel(leader);
+    world.run_until(ms(5_000), "the others agree on it", |world| world.master() == Some(1));
+    assert_eq!(world.redis[1].log, ["REPLICAOF NO ONE", "REPLICAOF NO ONE"]);
+}
+
+#[test]
+fn a_disk_that_is_full_is_said_at_once_and_what_waits_for_it_later() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.broken[2] = true;
+    world.events.clear();
+    world.kill_redis(0);
+    world.run(ms(5_000));
+    let said =
+        |world: &World, name: &str| world.events.iter().filter(|(_, n, event)| *n == 2 && event.name == name).count();
+    assert_eq!(said(&world, "store-failed"), 1, "{:#?}", world.told_events());
+    assert!(said(&world, "+sdown") > 0, "{:#?}", world.told_events());
+    assert_eq!(said(&world, "+switch-master") + said(&world, "+vote-for-leader"), 0, "{:#?}", world.told_events());
+    let master = world.sentinels[0].as_ref().unwrap().decision(0).unwrap();
+    assert!(master.epoch > 0, "the other two are a majority");
+    world.broken[2] = false;
+    world.run(ms(2_000));
+    assert_eq!((said(&world, "store-works"), said(&world, "+switch-master")), (1, 1), "{:#?}", world.told_events());
+    assert_eq!(world.states.as_ref().unwrap()[2].masters[0].config_epoch, master.epoch);
+}
+
+#[test]
+fn nobody_is_promoted_while_no_sentinel_can_store_its_vote() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.broken = vec![true; 3];
+    world.events.clear();
+    world.kill_redis(0);
+    world.run(ms(10_000));
+    assert_eq!(world.said("store-failed"), 3, "{:#?}", world.told_events());
+    assert_eq!(world.said("+vote-for-leader") + world.said("+elected-leader"), 0, "{:#?}", world.told_events());
+    assert!(world.redis[1..].iter().all(|redis| redis.master.is_some()));
+    world.broken = vec![false; 3];
+    world.run_until(ms(5_000), "they go on by themselves", |world| world.master().is_some());
+}
+
+#[test]
 fn an_order_counts_where_most_sentinels_are_lost() {
     let mut world = World::alone();
     world.run(ms(5_000));

@@ -64,11 +64,14 @@ impl World {
             }
             ("REPLICAOF" | "SLAVEOF", "NO") => {
                 self.redis[n].log.push("REPLICAOF NO ONE".into());
-                self.redis[n].master = None;
+                if self.redis[n].master.take().is_none() {
+                    return ok();
+                }
                 // What is still in the socket of the old master is lost.
                 self.redis[n].undrained = 0;
                 self.redis[n].drain_at = None;
                 self.count += 1;
+                self.redis[n].earlier = Some(self.redis[n].lineage);
                 self.redis[n].lineage = id(9, n, self.count);
                 ok()
             }
@@ -126,7 +129,11 @@ impl World {
                 text += &format!("slave_priority:{}\r\n", redis.priority);
             }
         }
-        text += &format!("master_replid:{}\r\n# Keyspace\r\n", redis.lineage);
+        text += &format!("master_replid:{}\r\n", redis.lineage);
+        if let Some(earlier) = redis.earlier {
+            text += &format!("master_replid2:{earlier}\r\n");
+        }
+        text += "# Keyspace\r\n";
         if redis.keys {
             text += "db0:keys=3,expires=0,avg_ttl=0\r\n";
         }

@@ -60,6 +60,8 @@ pub(super) struct Redis {
     pub(super) link_down_at: Option<Instant>,
     pub(super) offset: u64,
     pub(super) lineage: RunId,
+    /// Its lineage before it was made a master.
+    pub(super) earlier: Option<RunId>,
     pub(super) keys: bool,
     pub(super) history: Option<History>,
     pub(super) busy: bool,
@@ -136,6 +138,7 @@ pub(super) fn closed(n: usize) -> Redis {
         link_down_at: None,
         offset: 0,
         lineage: id(9, n, 0),
+        earlier: None,
         keys: false,
         history: None,
         busy: false,
@@ -310,7 +313,8 @@ impl World {
         }
         let lineage = id(9, n, old.incarnation + 10);
         let incarnation = old.incarnation + 1;
-        self.redis[n] = Redis { alive: true, incarnation, master: Some(CLOSED), link_up: false, lineage, ..old };
+        self.redis[n] =
+            Redis { alive: true, incarnation, master: Some(CLOSED), link_up: false, lineage, earlier: None, ..old };
         self.redis[n].link_down_at = None;
         self.replicate();
     }
@@ -394,6 +398,7 @@ impl World {
             let redis = &mut self.redis[n];
             if fed {
                 (redis.link_up, redis.link_down_at, redis.lineage) = (true, None, source.lineage);
+                redis.earlier = source.earlier;
                 redis.keys = source.keys;
                 if !redis.stuck {
                     redis.offset = source.offset - redis.undrained;
