@@ -126,7 +126,8 @@ pub(super) fn promoted(candidates: &[Candidate], ground: &Ground) -> Result<usiz
             .or_else(|| one.closed.then_some(Rejection::Closed))
             .or_else(|| one.promoted_from.is_none().then_some(Rejection::NoReplica))
             .or_else(|| one.loading.then_some(Rejection::Loading));
-        let other = ground.lineage.is_some() && one.promoted_from != ground.lineage;
+        // Of a lineage that is not known, anybody could claim to be the heir.
+        let other = one.promoted_from != ground.lineage;
         unfit.or_else(|| other.then_some(Rejection::OtherLineage)).or_else(|| empty(candidates, at))
     };
     best(candidates, judge, |one| (Reverse(one.offset), one.run_id.is_none(), one.run_id))

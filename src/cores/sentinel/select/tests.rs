@@ -67,7 +67,7 @@ fn who_was_promoted_from_the_lost_lineage_can_be_taken_and_nobody_else_that_is_a
     let from = |lineage| Candidate { promoted_from: Some(lineage), ..master.clone() };
     let judged = |one: Candidate, ground: &Ground| promoted(&[one], ground).map_err(|reasons| reasons[0].1);
     assert_eq!(judged(from(lost), &ground), Ok(0));
-    assert_eq!(judged(from(other), &GROUND), Ok(0), "nothing is known of the one that is lost");
+    assert_eq!(judged(from(other), &GROUND), Err(Rejection::OtherLineage), "nothing is known of the one that is lost");
     assert_eq!(judged(from(other), &ground), Err(Rejection::OtherLineage));
     assert_eq!(judged(master.clone(), &ground), Err(Rejection::NoReplica));
     assert_eq!(judged(Candidate { down: true, ..from(lost) }, &ground), Err(Rejection::Down));
