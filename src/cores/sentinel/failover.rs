@@ -153,8 +153,10 @@ impl Sentinel {
     pub(super) fn enter(&mut self, m: usize, next: Failover) {
         let left = std::mem::replace(&mut self.masters[m].failover, next);
         let still_held = next.held().is_some() || matches!(next, Failover::Reconfiguring { .. });
-        if left.held().is_some() && !still_held && self.rules.holds(Rule::ReleaseWrites) {
-            self.release_writes(m, self.master_at(m));
+        let holder = if still_held { None } else { self.masters[m].holds.take() };
+        let holder = holder.and_then(|id| self.masters[m].nodes.iter().position(|node| node.id == id));
+        if let Some(n) = holder.filter(|_| left.held().is_some() && self.rules.holds(Rule::ReleaseWrites)) {
+            self.release_writes(m, n);
         }
     }
 

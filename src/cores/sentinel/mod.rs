@@ -176,6 +176,8 @@ struct Master {
     /// Those of the file, in its order, and behind them those found out.
     nodes: Vec<Instance>,
     failover: Failover,
+    /// Where it has held writes in this failover. Not the watched master any more once a decision is there.
+    holds: Option<InstanceId>,
     /// Since when a quorum finds it down.
     odown_since: Option<Instant>,
     /// When the decision became known to this process.
@@ -185,6 +187,8 @@ struct Master {
     hello_due: Instant,
     /// Lineage of the data of the master at that address, as it last said while it was master.
     lineage: Option<(SocketAddr, RunId)>,
+    /// What the master was started anew with, while no replica is known to share it.
+    claimed: Option<(SocketAddr, RunId)>,
     /// Why nobody can be promoted, as last published.
     no_candidate: Option<String>,
     /// When it next needs a turn; now, if something was heard of it.
@@ -269,11 +273,13 @@ impl Sentinel {
             vote: record.as_ref().and_then(|record| record.vote),
             nodes,
             failover: Failover::Idle { not_before: now },
+            holds: None,
             odown_since: None,
             decided_at: now,
             asked_at: None,
             hello_due: now,
             lineage: None,
+            claimed: None,
             no_candidate: None,
             due: None,
             touched: true,

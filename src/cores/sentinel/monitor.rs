@@ -471,6 +471,7 @@ impl Sentinel {
         let replicas = std::mem::take(&mut info.replicas);
         let lineage = info.master_replid;
         let follows = info.master_link_up && !info.master_sync_in_progress && master == Some(address);
+        let whole = role == Some(Role::Replica) && !info.master_sync_in_progress;
         let linked = if is_master { role == Some(Role::Master) } else { role == Some(Role::Replica) && follows };
         node.info = Some(info);
         if rebooted {
@@ -489,6 +490,11 @@ impl Sentinel {
             && let Some(lineage) = lineage
         {
             self.masters[m].lineage = Some((address, lineage));
+        } else if is_master && linked {
+            self.masters[m].claimed = lineage.map(|lineage| (address, lineage));
+        } else if whole && lineage.is_some_and(|lineage| self.masters[m].claimed == Some((address, lineage))) {
+            // It has synchronised, even if the master is gone by now: others hold what was before.
+            self.masters[m].lineage = self.masters[m].claimed;
         }
         if is_master && role == Some(Role::Master) {
             for replica in replicas {

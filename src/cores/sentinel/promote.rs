@@ -276,7 +276,9 @@ impl Sentinel {
     /// Makes a master a replica of the master of the decision and drops its clients; `release` ends a hold of writes.
     pub(super) fn demote(&mut self, m: usize, n: usize, release: bool) {
         let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-        for args in self.transaction(Some(self.told_place(m)), release) {
+        // What released them before was lost if it could not be stored.
+        let holds = self.masters[m].holds == Some(self.masters[m].nodes[n].id);
+        for args in self.transaction(Some(self.told_place(m)), release || holds) {
             self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
         }
     }

@@ -179,6 +179,7 @@ impl Sentinel {
             return self.abort(m, "-failover-abort-slave-timeout", "the master cannot be reached to hold writes", now);
         };
         self.enter(m, Failover::Pausing { cause, epoch, target, since: now, until: now + CATCH_UP_MAX });
+        self.masters[m].holds = Some(self.masters[m].nodes[at].id);
         self.query(link, Tag::Pause(epoch), &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
         // Behind the pause on the same link: the offset it tells cannot grow by writes any more.
         self.query(link, Tag::PausedInfo(epoch), &["INFO", "replication"]);
@@ -282,6 +283,7 @@ impl Sentinel {
     pub(super) fn hold_writes(&mut self, m: usize, n: usize) {
         if let Some(link) = self.masters[m].nodes[n].command.up() {
             self.query(link, Tag::Ignored, &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
+            self.masters[m].holds = Some(self.masters[m].nodes[n].id);
         }
     }
 

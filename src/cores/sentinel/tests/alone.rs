@@ -328,3 +328,54 @@ fn clients_that_say_nothing_are_dropped_unless_they_listen() {
     assert_eq!(killed(start + ms(6_000), Input::Tick), [Output::Kill(ClientId(1))]);
     assert_eq!(killed(start + ms(60_000), Input::Tick), []);
 }
+
+#[test]
+fn writes_are_released_even_if_the_decision_could_not_be_stored_at_first() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster"]), ok());
+    world.run_until(ms(3_000), "a promotion", |world| world.redis[1..].iter().any(|redis| redis.master.is_none()));
+    world.broken[0] = true;
+    world.run(ms(300));
+    assert!(world.redis[0].paused_until.is_some() && world.redis[0].master.is_none(), "nothing is told");
+    world.broken[0] = false;
+    world.run_until(ms(2_000), "the old master follows", |world| world.redis[0].master.is_some());
+    world.run(ms(100));
+    assert_eq!(world.redis[0].paused_until, None, "{:?}", world.redis[0].log);
+}
+
+#[test]
+fn writes_are_released_where_they_are_held_when_others_decide_meanwhile() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    let now = world.now;
+    let sentinel = world.sentinels[0].as_mut().unwrap();
+    let old = sentinel.master_at(0);
+    sentinel
+        .enter(0, Failover::Pausing { cause: Cause::Down, epoch: 1, target: 1, since: now, until: now + ms(2_000) });
+    sentinel.hold_writes(0, old);
+    let link = sentinel.masters[0].nodes[old].command.up().unwrap();
+    sentinel.adopt(0, 0, Decision { master: redis_at(2), epoch: 9 }, now);
+    assert_ne!(sentinel.master_at(0), old);
+    let released = |output: &Output| matches!(output, Output::Query { link: on, args, .. } if *on == link && args.last().unwrap() == "UNPAUSE");
+    assert!(sentinel.free.iter().chain(&sentinel.fenced).any(released), "{:?}", sentinel.fenced);
+}
+
+#[test]
+fn a_lineage_that_a_replica_shares_with_a_master_started_anew_is_the_masters() {
+    use crate::wire::info::{Info, Role};
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    let now = world.now;
+    let sentinel = world.sentinels[0].as_mut().unwrap();
+    let (at, before, new) = (sentinel.master_at(0), sentinel.masters[0].lineage, Some(id(9, 0, 77)));
+    let said = |role| Info { role: Some(role), master_replid: new, ..Info::default() };
+    let replica = (0..3).find(|n| *n != at).unwrap();
+    sentinel.info(0, at, said(Role::Master), now);
+    assert_eq!(sentinel.masters[0].lineage, before, "nobody has synchronised");
+    sentinel.info(0, replica, Info { master_sync_in_progress: true, ..said(Role::Replica) }, now);
+    assert_eq!(sentinel.masters[0].lineage, before, "it has not got it yet");
+    // The master is gone already: its link is down.
+    sentinel.info(0, replica, said(Role::Replica), now);
+    assert_eq!(sentinel.masters[0].lineage.map(|(_, lineage)| lineage), new);
+}
