@@ -31,7 +31,7 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 type Outcome = Result<(), String>;
 
 /// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`, `node-redis` one
-/// for node.
+/// for node, `lib-faketime` a library.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
@@ -140,7 +140,7 @@ fn run(case: &Case) -> (Verdict, Vec<String>) {
         let notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
         let _ = write!(saying, "{notes}{PARTS}");
         let Err(why) = outcome else { return 0 };
-        let _ = saying.write_all(why.as_bytes());
+        let _ = saying.write_all(&clipped(why.as_bytes()));
         FAILED
     });
     drop(saying);
@@ -158,6 +158,15 @@ fn run(case: &Case) -> (Verdict, Vec<String>) {
     (verdict, notes)
 }
 
+/// The beginning and the end of a long text: a pipe that nobody reads yet holds 64 KiB, and whoever writes more never ends.
+fn clipped(text: &[u8]) -> Vec<u8> {
+    const ENDS: usize = 20 << 10;
+    if text.len() <= 2 * ENDS {
+        return text.to_owned();
+    }
+    [&text[..ENDS], b"\n[...]\n", &text[text.len() - ENDS..]].concat()
+}
+
 fn installed(program: &str) -> bool {
     if let Some(module) = program.strip_prefix("python3-") {
         let import = ["-c", &format!("import {module}")];
@@ -166,6 +175,9 @@ fn installed(program: &str) -> bool {
     }
     if let Some(module) = program.strip_prefix("node-") {
         return Path::new(libraries::TOOLS).join("node/node_modules").join(module).is_dir();
+    }
+    if program == "lib-faketime" {
+        return dropin::clock::library().is_some();
     }
     program_path(program).is_some()
 }

@@ -72,11 +72,20 @@ fn remount(directory: &Path, flags: MsFlags) -> Outcome {
     nix::mount::mount(none, directory, none, MsFlags::MS_REMOUNT | flags, none).map_err(text)
 }
 
+pub(super) fn full(sandbox: &Sandbox) -> Outcome {
+    faults(sandbox, &[Fault::Full])
+}
+
 pub(super) fn full_and_read_only(sandbox: &Sandbox) -> Outcome {
+    faults(sandbox, &[Fault::Full, Fault::ReadOnly])
+}
+
+fn faults(sandbox: &Sandbox, faults: &[Fault]) -> Outcome {
     let mut plan = Plan::of([Kind::Vigie; 3]);
     plan.disk = Some(DISK);
     let mut world = World::start(sandbox, &plan)?;
-    let played = [Fault::Full, Fault::ReadOnly].into_iter().try_for_each(|fault| {
+    let played = faults.iter().try_for_each(|fault| {
+        let fault = *fault;
         let fails = |title: &str, why: String| format!("{fault:?}, {title}: {why}");
         one_cannot_store(&mut world, fault).map_err(|why| fails("one before a failover", why))?;
         nobody_can_store(&mut world, fault).map_err(|why| fails("all", why))?;

@@ -1,6 +1,7 @@
 //! vigie in the place of redis-sentinel, with real processes and without a cluster of its own: beside stock sentinels, while
 //! leaders die, disks fill and clocks are set.
 
+pub(crate) mod clock;
 mod disk;
 mod mixed;
 mod record;
@@ -11,13 +12,15 @@ use super::Case;
 use world::Kind;
 
 const REDIS_7: &[&str] = &["redis-server"];
+const FAKETIME: &[&str] = &["redis-server", "lib-faketime"];
 const VALKEY: &[&str] = &["valkey-server"];
 
 /// In every run.
 pub(crate) const CASES: &[Case] = &[
     Case { name: "mixed_a_few", needs: REDIS_7, run: mixed::a_few },
     Case { name: "leader_dies_at_a_few_steps", needs: REDIS_7, run: steps::a_few },
-    Case { name: "disk_full_and_read_only", needs: REDIS_7, run: disk::full_and_read_only },
+    Case { name: "disk_is_full", needs: REDIS_7, run: disk::full },
+    Case { name: "clock_is_set", needs: FAKETIME, run: clock::a_few },
     Case { name: "disk_damaged_files", needs: REDIS_7, run: disk::damaged_files },
 ];
 
@@ -36,5 +39,8 @@ pub(crate) const LONG: &[Case] = &[
     // Without any of ours, and with ours alone, to compare with.
     cells!("dropin_mixed_redis_7_none_stock", REDIS_7, Redis7, 0),
     cells!("dropin_mixed_redis_7_all_stock", REDIS_7, Redis7, 3),
+    Case { name: "dropin_disk_full_and_read_only", needs: REDIS_7, run: disk::full_and_read_only },
+    Case { name: "dropin_clock_is_set", needs: FAKETIME, run: clock::each },
+    Case { name: "dropin_clock_is_set_stock", needs: FAKETIME, run: clock::stock },
     Case { name: "dropin_leader_dies_at_each_step", needs: REDIS_7, run: steps::each },
 ];

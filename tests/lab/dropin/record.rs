@@ -131,10 +131,15 @@ impl Ears {
     }
 
     /// Who was elected since, in order.
-    pub(super) fn leaders(&self, since: Instant) -> String {
+    pub(super) fn elected(&self, since: Instant) -> Vec<usize> {
         let heard = lock(&self.heard);
         let elected = heard.iter().filter(|heard| heard.at >= since && heard.channel == "+elected-leader");
-        let names: Vec<_> = elected.map(|heard| HOSTS[heard.host]).collect();
+        elected.map(|heard| heard.host).collect()
+    }
+
+    /// The same in words.
+    pub(super) fn leaders(&self, since: Instant) -> String {
+        let names: Vec<_> = self.elected(since).iter().map(|n| HOSTS[*n]).collect();
         if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
     }
 

@@ -280,6 +280,12 @@ impl World {
         Ok(Info::parse(reply.text().unwrap_or_default()))
     }
 
+    /// Whether a redis takes writes.
+    pub(super) fn write(&self, n: usize) -> Outcome {
+        let reply = self.ask(n, self.redis(n), &["SET", "written", "1"])?;
+        if reply.is_ok() { Ok(()) } else { Err(format!("{} answers {reply:?}", HOSTS[n])) }
+    }
+
     /// The host that a sentinel calls the master.
     pub(super) fn named(&self, n: usize) -> Result<usize, String> {
         let reply = self.ask_sentinel(n, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"])?;
@@ -343,7 +349,9 @@ impl World {
             for instance in instances {
                 let words: Vec<_> = instance.array().unwrap_or_default().iter().filter_map(Reply::text).collect();
                 let field = |name| words.chunks(2).find(|pair| pair[0] == name).map_or("", |pair| pair[1]);
-                if field("flags") != flags {
+                // A stock sentinel keeps what others said of an earlier master until it has a reason to ask again.
+                let said = field("flags").strip_suffix(",master_down").unwrap_or_else(|| field("flags"));
+                if said != flags {
                     return Err(format!("{}: {command}: {} is {}", HOSTS[n], field("name"), field("flags")));
                 }
                 found.extend(format!("{}:{}", field("ip"), field("port")).parse::<SocketAddr>());
