@@ -489,12 +489,12 @@ impl Sentinel {
             && linked
             && let Some(lineage) = lineage
         {
-            self.masters[m].lineage = Some((address, lineage));
+            (self.masters[m].lineage, self.masters[m].claimed) = (Some((address, lineage)), None);
         } else if is_master && linked {
             self.masters[m].claimed = lineage.map(|lineage| (address, lineage));
         } else if whole && lineage.is_some_and(|lineage| self.masters[m].claimed == Some((address, lineage))) {
             // It has synchronised, even if the master is gone by now: others hold what was before.
-            self.masters[m].lineage = self.masters[m].claimed;
+            self.masters[m].lineage = self.masters[m].claimed.take();
         }
         if is_master && role == Some(Role::Master) {
             for replica in replicas {

@@ -378,4 +378,11 @@ fn a_lineage_that_a_replica_shares_with_a_master_started_anew_is_the_masters() {
     // The master is gone already: its link is down.
     sentinel.info(0, replica, said(Role::Replica), now);
     assert_eq!(sentinel.masters[0].lineage.map(|(_, lineage)| lineage), new);
+    // What was claimed once does not come back.
+    let newer = Info { master_replid: Some(id(9, 0, 78)), master_link_up: true, ..said(Role::Replica) };
+    let newer = Info { master_host: Some(redis_at(0).ip().to_string()), master_port: Some(6379), ..newer };
+    sentinel.info(0, replica, newer, now);
+    let other = (0..3).find(|n| *n != at && *n != replica).unwrap();
+    sentinel.info(0, other, said(Role::Replica), now);
+    assert_eq!(sentinel.masters[0].lineage.map(|(_, lineage)| lineage), Some(id(9, 0, 78)));
 }
