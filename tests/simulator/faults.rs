@@ -19,7 +19,7 @@ impl World {
         }
     }
 
-    fn pause_time(&mut self) -> Duration {
+    pub fn pause_time(&mut self) -> Duration {
         self.fault_dice.time(ms(5), ms(8_000))
     }
 
@@ -133,6 +133,10 @@ impl World {
                 let group = self.any_group();
                 self.groups[group].clone().into_iter().for_each(|r| self.crash_redis(r));
             }
+            Fault::Order | Fault::Failover if self.plan.drop_in => {
+                let (s, group) = (self.fault_dice.below(self.plan.sentinels), self.any_group());
+                self.order_at(s, group);
+            }
             Fault::Order => {
                 // The order of an operator at a node is about the first master.
                 let (s, to) = (self.fault_dice.below(self.plan.sentinels), self.fault_dice.chance(500));
@@ -143,6 +147,7 @@ impl World {
                 let (s, group) = (self.fault_dice.below(self.plan.sentinels), self.any_group());
                 self.client_says(s, &["SENTINEL", "FAILOVER", &group_name(group)]);
             }
+            Fault::Remove | Fault::Change | Fault::Forget | Fault::HostMoves => self.operator_fault(fault),
             Fault::Meddling => {
                 let group = self.any_group();
                 let r = self.fault_dice.pick(&self.groups[group]);

@@ -14,6 +14,7 @@
 mod check;
 mod clock;
 mod dice;
+mod dropin;
 mod faults;
 mod net;
 mod peers;
@@ -84,6 +85,7 @@ fn summary(stats: &Stats) -> String {
         "{} worlds, {:.1} virtual hours, {} events, {} turns of sentinels, {} faults\n\
          {} votes, {} elections, {} promotions, {} stores; {} of {} orders carried out\n\
          {} full and {} partial synchronisations; well again within {:.1?}; {} worlds wait for an operator\n\
+         {} worlds of drop-ins: {} orders without a majority, {} elections by what was known after a reset, {} epochs with two masters by them\n\
          {} acknowledged writes, {} lost by failovers, {} of them although a replica had them",
         stats.worlds,
         stats.virtual_time.as_secs_f64() / 3_600.0,
@@ -100,6 +102,10 @@ fn summary(stats: &Stats) -> String {
         stats.partial_syncs,
         stats.healed_max,
         stats.undecided,
+        stats.drop_ins,
+        stats.forced,
+        stats.thin,
+        stats.split,
         stats.acked,
         stats.lost,
         stats.lost_copied,

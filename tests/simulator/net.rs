@@ -160,7 +160,8 @@ impl World {
         };
         self.wires.insert(id, wire);
         self.sentinels[from].links.insert(link, id);
-        if self.net.passes(from, to) && self.hosts[to].powered {
+        let there = self.now_at(to, address.port()).ip() == address.ip();
+        if there && self.net.passes(from, to) && self.hosts[to].powered {
             let at = self.net.takes_surely(from, to);
             if at < limit {
                 return self.later(at, Happening::Syn(id, self.now + limit));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::dice::Dice;
-use crate::world::ms;
+use crate::world::{LIVENESS, ms};
 
 /// The faults, each with a rate of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,14 @@ pub enum Fault {
     Failover,
     /// Somebody makes a replica a master by hand.
     Meddling,
+    /// An operator says SENTINEL REMOVE to one sentinel, and SENTINEL MONITOR later.
+    Remove,
+    /// An operator says SENTINEL SET to one sentinel.
+    Change,
+    /// An operator says SENTINEL RESET to one sentinel.
+    Forget,
+    /// A host whose name is known gets another address.
+    HostMoves,
 }
 
 /// All of them, with the mean time between two at the full rate.
@@ -74,6 +82,14 @@ pub const FAULTS: [(Fault, Duration); 20] = [
     (Fault::Meddling, ms(15_000)),
 ];
 
+/// What happens to drop-ins beside these.
+pub const DROP_IN_FAULTS: [(Fault, Duration); 4] = [
+    (Fault::Remove, ms(5_000)),
+    (Fault::Change, ms(4_000)),
+    (Fault::Forget, ms(8_000)),
+    (Fault::HostMoves, ms(12_000)),
+];
+
 /// One world.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -87,6 +103,12 @@ pub struct Plan {
     pub quorums: Vec<u32>,
     /// Whether nodes have supervisors and a peer link: the way of `vigie run`.
     pub linked: bool,
+    /// Whether the sentinels have no cluster file: the way of redis-sentinel.
+    pub drop_in: bool,
+    /// Whether hosts are known by their names. Drop-ins only.
+    pub named: bool,
+    /// Whether there are scripts. Drop-ins only.
+    pub scripts: bool,
     /// Silence before a master is suspected.
     pub down_after: Duration,
     /// Longest phase of a failover.
@@ -142,12 +164,24 @@ impl Plan {
                 faults.push((fault, every * rate));
             }
         }
+        // Dice of its own: the worlds of the others stay what they were.
+        let mut other = Dice::new(seed, 4);
+        let drop_in = other.chance(333);
+        let named = drop_in && other.chance(300);
+        for (fault, every) in DROP_IN_FAULTS {
+            if drop_in && !calm && other.chance(350) && (named || fault != Fault::HostMoves) {
+                faults.push((fault, every * rate));
+            }
+        }
         Self {
             seed,
             sentinels,
             groups,
             quorums,
-            linked: dice.chance(800),
+            linked: dice.chance(800) && !drop_in,
+            drop_in,
+            named,
+            scripts: drop_in && other.chance(300),
             down_after,
             failover_timeout: dice.pick(&[ms(2_000), ms(5_000), ms(10_000)]),
             parallel_syncs: dice.pick(&[1, 1, 2, 5]),
@@ -164,6 +198,12 @@ impl Plan {
             faults,
             trouble: dice.pick(&[ms(3_000), ms(6_000), ms(6_000), ms(12_000), ms(25_000)]),
         }
+    }
+
+    /// Within so long after the last fault everything must be well again. Where nobody hears the supervisors it takes a few
+    /// rounds of being found down, and of waiting for a leader that is gone.
+    pub fn liveness(&self) -> Duration {
+        if self.drop_in { ms(20_000) + (self.down_after + self.failover_timeout) * 3 } else { LIVENESS }
     }
 
     /// Whether nothing at all goes wrong.

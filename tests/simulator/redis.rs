@@ -263,7 +263,9 @@ impl World {
         }
         if word(&words, 0) == "EXEC" {
             let Some(queued) = wire.multi.take() else { return self.answer(id, error("ERR EXEC without MULTI")) };
-            if self.redis[r].loading && queued.iter().any(|words| word(words, 0) == "REPLICAOF") {
+            if self.redis[r].loading
+                && queued.iter().any(|words| matches!(word(words, 0).as_str(), "REPLICAOF" | "SLAVEOF"))
+            {
                 return self.answer(id, error("EXECABORT Transaction discarded because of previous errors."));
             }
             let replies = queued.iter().map(|words| self.execute(r, id, words)).collect();
@@ -315,9 +317,8 @@ impl World {
                 ok()
             }
             ("REPLICAOF" | "SLAVEOF", host) => {
-                let (host, port) = (host.parse::<std::net::IpAddr>(), word(words, 2).parse::<u16>());
-                if let (Ok(host), Ok(port)) = (host, port) {
-                    self.follow(r, SocketAddr::new(host, port));
+                if let Some(master) = crate::dropin::first_address(&host.to_ascii_lowercase()) {
+                    self.follow(r, master);
                 }
                 ok()
             }
@@ -403,12 +404,12 @@ impl World {
                 for (place, replica) in self.attached(r).into_iter().enumerate() {
                     let (at, replica) = (redis_at(replica), &self.redis[replica]);
                     let state = if replica.link == Link::Up { "online" } else { "wait_bgsave" };
-                    let (ip, port, offset) = (at.ip(), at.port(), replica.offset().max(0));
+                    let (ip, port, offset) = (self.told_host(at), at.port(), replica.offset().max(0));
                     let _ = write!(text, "slave{place}:ip={ip},port={port},state={state},offset={offset},lag=0\r\n");
                 }
             }
             Some(master) => {
-                let (ip, port, offset) = (master.ip(), master.port(), redis.offset().max(0));
+                let (ip, port, offset) = (self.told_host(master), master.port(), redis.offset().max(0));
                 let _ = write!(text, "role:slave\r\nmaster_host:{ip}\r\nmaster_port:{port}\r\n");
                 let _ = write!(text, "slave_repl_offset:{offset}\r\nslave_priority:{}\r\n", redis.priority);
                 let copying = u8::from(matches!(redis.link, Link::Copying(_)));
@@ -433,6 +434,11 @@ impl World {
             }
         }
         text
+    }
+
+    /// A host as a redis tells of it.
+    fn told_host(&self, address: SocketAddr) -> String {
+        if self.plan.named { crate::dropin::host_name(host_of(address)) } else { address.ip().to_string() }
     }
 
     /// The redis at an address.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use vigie::base::{Instant, Machine};
+use vigie::cores::sentinel::names::Request;
 use vigie::cores::sentinel::{
     Answer, ClientId, Config, DataNode, Durable, Input, LinkId, MasterConfig, Membership, OrderId, Output, Record,
     Sentinel, Settings, Sockets, Voter,
@@ -25,7 +26,7 @@ pub struct Actor {
     /// Counts the processes.
     pub boot: u64,
     /// What survives a crash.
-    pub disk: Option<Durable>,
+    pub disk: Option<Record>,
     /// Stores fail.
     pub broken: bool,
     /// Stores take so long at most; none: as planned.
@@ -55,7 +56,7 @@ struct Turn {
 /// A store that is under way.
 struct Storing {
     serial: u64,
-    durable: Durable,
+    record: Record,
 }
 
 /// The connection of a client on one host to the sentinel of another.
@@ -94,13 +95,16 @@ impl World {
             return;
         }
         self.sentinels[host].boot += 1;
-        let durable = match self.sentinels[host].disk.clone() {
-            Some(durable) => durable,
-            None => Durable::new(self.dice.id()),
-        };
         let now = self.local(host);
-        let config = self.sentinel_config(host);
-        let core = Sentinel::new(config, durable, now);
+        let core = if self.plan.drop_in {
+            self.drop_in(host)
+        } else {
+            let durable = match self.sentinels[host].disk.clone() {
+                Some(Record::Votes(durable)) => durable,
+                Some(Record::Everything(_)) | None => Durable::new(self.dice.id()),
+            };
+            Sentinel::new(self.sentinel_config(host), durable, now)
+        };
         #[cfg(feature = "sabotage")]
         let core = match self.sabotage {
             Some(rule) => core.without(rule),
@@ -126,7 +130,7 @@ impl World {
             && !self.sentinels[host].broken
             && self.dice.chance(500)
         {
-            self.on_disk(host, storing.durable);
+            self.on_disk(host, storing.record);
         }
         self.drop_far(host, true, told);
         self.drop_near(host, told);
@@ -260,8 +264,13 @@ impl World {
             self.trace.lines.push(format!("{} s{host} > {line}", self.now));
         }
         match output {
-            Output::Store(Record::Votes(durable)) => self.store(host, durable),
-            Output::Store(Record::Everything(_)) => self.checks.violated(format!("s{host} has no file to rewrite")),
+            Output::Store(record) => {
+                let file = matches!(record, Record::Everything(_));
+                if file != self.plan.drop_in {
+                    self.checks.violated(format!("s{host} stores what it is not configured by: {record:?}"));
+                }
+                self.store(host, record);
+            }
             Output::Connect { link, address, limit } => self.connect(host, link, address, limit),
             Output::Hangup(link) => self.hang_up(host, link),
             Output::Query { link, tag, args } => {
@@ -282,22 +291,32 @@ impl World {
                 self.check_post(host, &facts);
                 self.sentinel_says(host, Some(*facts));
             }
-            Output::Fault(_)
-            | Output::Protocol(..)
-            | Output::Kill(_)
-            | Output::Ask(..)
-            | Output::Script(_)
-            | Output::Resolve(_)
-            | Output::CheckScript(_)
-            | Output::LogLevel(_)
-            | Output::Why(..)
-            | Output::Exit(_) => {}
+            Output::Kill(client) => self.kill_client(host, client),
+            Output::Ask(client, question) => {
+                let fact = self.fact(question);
+                self.feed_first(host, Input::Told(client, fact));
+            }
+            Output::Script(request) => self.script(host, request),
+            Output::Resolve(Request::Resolve(name)) => self.resolve(host, name),
+            Output::CheckScript(path) => {
+                let can_run = Self::can_run(&path);
+                self.feed_first(host, Input::ScriptChecked(path, can_run));
+            }
+            Output::Exit(_) => self.exited(host),
+            Output::Fault(_) | Output::Protocol(..) | Output::LogLevel(_) | Output::Why(..) => {}
             Output::Publish(event) => self.check_event(host, &event),
             Output::OrderDone(_, result) => {
                 self.stats.orders += 1;
                 self.stats.orders_done += u64::from(result.is_ok());
             }
             Output::Stopped => self.later(Duration::ZERO, Happening::Left(host, self.sentinels[host].boot)),
+        }
+    }
+
+    /// Takes in an answer that comes before any other input.
+    fn feed_first(&mut self, host: usize, input: Input) {
+        if let Some(turn) = self.sentinels[host].turn.as_mut() {
+            turn.fed.push_back(input);
         }
     }
 
@@ -312,10 +331,10 @@ impl World {
         self.send(id, Way::Near, Packet::Reply(reply));
     }
 
-    fn store(&mut self, host: usize, durable: Durable) {
+    fn store(&mut self, host: usize, record: Record) {
         let (serial, limit) = (self.count(), self.sentinels[host].slow.unwrap_or(self.plan.store));
         let takes = self.dice.time(Duration::from_micros(50), limit);
-        self.sentinels[host].storing = Some(Storing { serial, durable });
+        self.sentinels[host].storing = Some(Storing { serial, record });
         self.later(takes, Happening::Stored(host, serial));
     }
 
@@ -332,7 +351,7 @@ impl World {
             turn.fed.push_back(Input::Stored(result.clone()));
         }
         if result.is_ok() {
-            self.on_disk(host, storing.durable);
+            self.on_disk(host, storing.record);
         } else {
             self.checks.not_on_disk(host);
         }
@@ -340,9 +359,9 @@ impl World {
         self.run_sentinel(host);
     }
 
-    fn on_disk(&mut self, host: usize, durable: Durable) {
-        self.checks.on_disk(host, &durable);
-        self.sentinels[host].disk = Some(durable);
+    fn on_disk(&mut self, host: usize, record: Record) {
+        self.checks.on_disk(host, &record);
+        self.sentinels[host].disk = Some(record);
     }
 
     /// An operator at that node.

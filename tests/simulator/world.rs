@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use vigie::base::{Instant, NodeName};
+use vigie::cores::sentinel::Input;
 
 use crate::check::Checks;
 use crate::clock::Clock;
@@ -104,6 +105,10 @@ pub enum Happening {
     Heal(Heal),
     StartRedis(usize, u64),
     StartSentinel(usize),
+    /// Something for a sentinel of that boot.
+    Told(usize, u64, Box<Input>),
+    /// The operator looks after what a sentinel watches.
+    Tidy(usize),
     /// Faults end.
     Quiet,
     /// Is everything well?
@@ -127,6 +132,8 @@ pub enum Heal {
 pub struct Machine {
     pub clock: Clock,
     pub powered: bool,
+    /// How often its address has changed.
+    pub moves: u8,
 }
 
 /// What a world counts.
@@ -147,6 +154,13 @@ pub struct Stats {
     pub acked: u64,
     pub lost: u64,
     pub lost_copied: u64,
+    pub drop_ins: u64,
+    /// Orders carried out without a majority, as stock does.
+    pub forced: u64,
+    /// Leaders elected by a majority of those they knew, which was none of all.
+    pub thin: u64,
+    /// Epochs with two masters by one of these.
+    pub split: u64,
     /// Worlds that ended with "an operator must decide".
     pub undecided: u64,
     pub virtual_time: Duration,
@@ -156,7 +170,7 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 16] = [
+        let sums: [(&mut u64, u64); 20] = [
             (&mut self.worlds, other.worlds),
             (&mut self.events, other.events),
             (&mut self.turns, other.turns),
@@ -173,6 +187,10 @@ impl Stats {
             (&mut self.lost, other.lost),
             (&mut self.lost_copied, other.lost_copied),
             (&mut self.undecided, other.undecided),
+            (&mut self.drop_ins, other.drop_ins),
+            (&mut self.forced, other.forced),
+            (&mut self.thin, other.thin),
+            (&mut self.split, other.split),
         ];
         for (sum, more) in sums {
             *sum += more;
@@ -204,6 +222,7 @@ pub struct World {
     pub stats: Stats,
     /// When the faults ended.
     pub quiet_at: Option<Instant>,
+    tidy_at: Instant,
     /// Since when everything is well.
     well_since: Option<Instant>,
     #[cfg(feature = "sabotage")]
@@ -225,7 +244,7 @@ impl World {
         let nodes = plan.sentinels.max(first);
         let hosts = (0..nodes + groups.len()).map(|_| {
             let drift = if plan.drift == 0 { 0 } else { dice.below(2 * plan.drift.unsigned_abs() as usize + 1) as i64 };
-            Machine { clock: Clock::new(dice.upto(ms(1_000_000)), drift - plan.drift), powered: true }
+            Machine { clock: Clock::new(dice.upto(ms(1_000_000)), drift - plan.drift), powered: true, moves: 0 }
         });
         let hosts = hosts.collect();
         let redis = groups.iter().enumerate().flat_map(|(g, group)| group.iter().map(move |r| (g, group[0], *r)));
@@ -246,8 +265,9 @@ impl World {
             checks: Checks::new(plan.sentinels, groups.len()),
             groups,
             trace: Trace::default(),
-            stats: Stats { worlds: 1, ..Stats::default() },
+            stats: Stats { worlds: 1, drop_ins: u64::from(plan.drop_in), ..Stats::default() },
             quiet_at: None,
+            tidy_at: Instant::START,
             well_since: None,
             #[cfg(feature = "sabotage")]
             sabotage: None,
@@ -331,6 +351,8 @@ impl World {
             }
             self.happen(what);
         }
+        (self.stats.forced, self.stats.thin) = (self.checks.forced, self.checks.thin);
+        self.stats.split = self.checks.splits();
         self.stats.virtual_time = self.now.since(Instant::from_millis(1_000));
     }
 
@@ -368,6 +390,8 @@ impl World {
                 }
             }
             Happening::StartSentinel(host) => self.start_sentinel(host),
+            Happening::Told(host, boot, input) => self.told(host, boot, *input),
+            Happening::Tidy(host) => self.tidy(host),
             Happening::Quiet => self.quiet(),
             Happening::Look => {}
         }
@@ -394,11 +418,16 @@ impl World {
             }
             Some(why) => {
                 self.well_since = None;
-                if self.now.since(quiet_at) > LIVENESS {
+                if self.plan.drop_in && self.now.since(quiet_at) > ms(5_000) && self.now >= self.tidy_at {
+                    self.tidy_at = self.now + ms(2_000);
+                    self.tidy_all();
+                }
+                if self.now.since(quiet_at) > self.plan.liveness() {
                     if self.operator_must_decide() {
                         self.stats.undecided = 1;
                     } else {
-                        self.checks.violated(format!("not well {LIVENESS:?} after the last fault: {why}"));
+                        self.checks
+                            .violated(format!("not well {:?} after the last fault: {why}", self.plan.liveness()));
                     }
                     return true;
                 }

@@ -52,7 +52,8 @@ impl World {
         if self.writers[w].target.is_none() {
             let s = self.dice.below(self.plan.sentinels);
             let reached = self.net.passes(host, s) && self.net.passes(s, host) && self.sentinels[s].core.is_some();
-            let decision = self.said(s).filter(|_| reached).and_then(|facts| facts.masters.get(group)?.decision);
+            let decision =
+                self.said(s).filter(|_| reached).and_then(|facts| crate::dropin::about(facts, group)?.decision);
             self.writers[w].target = decision.and_then(|decision| self.redis_of(decision.master));
             self.writers[w].heard_at = self.now;
         }

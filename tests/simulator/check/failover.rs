@@ -8,6 +8,7 @@ use vigie::wire::frame::Process;
 use vigie::wire::info::Role;
 
 use super::Hold;
+use crate::dropin::id_on;
 use crate::world::{CALM, World, group_name, ms, redis_at};
 
 /// Nobody is chosen by older words of its own.
@@ -25,7 +26,8 @@ impl World {
             _ => return None,
         };
         let group = (0..self.groups.len()).find(|group| group_name(*group) == name)?;
-        let redis = self.redis_of(std::net::SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))?;
+        port.parse::<u16>().ok()?;
+        let redis = self.redis_of(crate::dropin::first_address(ip)?)?;
         Some((group, redis))
     }
 
@@ -37,16 +39,20 @@ impl World {
         match event.name {
             "+odown" => {
                 let seen = 1 + self.checks.memories[host].see_down(host, group, self.plan.sentinels);
-                let quorum = self.plan.quorums[group] as usize;
+                let quorum = self.quorum(host, group);
                 self.checks.must(seen >= quorum, || {
                     format!("s{host} finds group {group} down by quorum: {seen} of {quorum} have said so")
                 });
             }
             "+elected-leader" => {
                 self.stats.elections += 1;
-                let epoch = self.disk_vote(host, group).map_or(0, |(_, epoch)| epoch);
-                self.check_leader(host, group, epoch);
+                self.checks.elected.insert((host, group));
+                if !self.plan.drop_in {
+                    let vote = self.known(host, group).and_then(|known| known.vote);
+                    self.check_leader(host, group, vote.map_or(0, |(_, epoch)| epoch));
+                }
             }
+            "+try-failover" => drop(self.checks.elected.remove(&(host, group))),
             "+selected-slave" => self.check_selected(host, group, redis),
             _ => {}
         }
@@ -54,15 +60,49 @@ impl World {
 
     /// One leader in an epoch, and elected: by votes that really left their voters.
     fn check_leader(&mut self, host: usize, group: usize, epoch: Epoch) {
-        let first = *self.checks.leaders.entry((group, epoch)).or_insert(host);
-        self.checks.must(first == host, || format!("s{first} and s{host} both lead group {group} in epoch {epoch}"));
-        let Some(me) = self.sentinels[host].disk.as_ref().map(|durable| durable.id) else { return };
+        let Some(me) = self.sentinels[host].disk.as_ref().and_then(id_on) else { return };
         let given = |s: &usize| self.checks.votes.get(&(*s, group, epoch)) == Some(&me);
         let votes = (0..self.plan.sentinels).filter(given).count();
-        let needed = (self.plan.sentinels / 2 + 1).max(self.plan.quorums[group] as usize);
+        let quorum = self.quorum(host, group);
+        if self.plan.drop_in && self.may_lead_alone(host, group, epoch, votes) {
+            return;
+        }
+        let first = *self.checks.leaders.entry((group, epoch)).or_insert(host);
+        self.checks.must(first == host, || format!("s{first} and s{host} both lead group {group} in epoch {epoch}"));
+        let needed = (self.plan.sentinels / 2 + 1).max(quorum);
         self.checks.must(votes >= needed, || {
             format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, {needed} are needed")
         });
+    }
+
+    fn quorum(&self, host: usize, group: usize) -> usize {
+        let in_file = self.known(host, group).and_then(|known| known.quorum);
+        in_file.unwrap_or(self.plan.quorums[group]) as usize
+    }
+
+    /// By the rules of redis-sentinel: an order counts without a majority, and a majority is one of those that are known.
+    fn may_lead_alone(&mut self, host: usize, group: usize, epoch: Epoch, votes: usize) -> bool {
+        let majority = self.plan.sentinels / 2 + 1;
+        let known = 1 + self.known(host, group).and_then(|known| known.sentinels).unwrap_or(0);
+        let needed = (known / 2 + 1).max(self.quorum(host, group));
+        let elected = self.checks.elected.contains(&(host, group));
+        let ordered = self.checks.ordered.contains(&(host, group));
+        if votes >= majority && votes >= needed {
+            return false;
+        }
+        if elected {
+            self.checks.must(votes >= needed, || {
+                format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, {needed} of {known} are needed")
+            });
+            self.checks.thin += 1;
+        } else {
+            self.checks.must(ordered, || {
+                format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, and nobody has ordered it")
+            });
+            self.checks.forced += 1;
+        }
+        self.checks.loose.insert((group, epoch));
+        true
     }
 
     /// The redis that is to be promoted must be fit, by what the sentinel was told.

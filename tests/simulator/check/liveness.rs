@@ -2,6 +2,7 @@
 
 use vigie::wire::frame::Decision;
 
+use crate::dropin::{about, first_address};
 use crate::redis::Link;
 use crate::world::{World, redis_at};
 
@@ -14,14 +15,20 @@ impl World {
     fn group_unwell(&self, group: usize) -> Option<String> {
         let mut agreed: Option<Decision> = None;
         for s in 0..self.plan.sentinels {
-            let facts = self.said(s).and_then(|facts| facts.masters.get(group));
+            let facts = self.said(s).and_then(|facts| about(facts, group));
             let Some(facts) = facts.filter(|_| self.sentinels[s].core.is_some()) else {
                 return Some(format!("s{s} does not say anything"));
             };
             if let Some(epoch) = facts.leads {
                 return Some(format!("s{s} leads group {group} in epoch {epoch}"));
             }
-            let Some(decision) = facts.decision else { return Some(format!("s{s} has no master of group {group}")) };
+            let here = |decision: Decision| {
+                let master = first_address(&decision.master.ip().to_string()).unwrap_or(decision.master);
+                Decision { master, ..decision }
+            };
+            let Some(decision) = facts.decision.map(here) else {
+                return Some(format!("s{s} has no master of group {group}"));
+            };
             let first = *agreed.get_or_insert(decision);
             if first != decision {
                 return Some(format!("group {group}: {first:?} and, says s{s}, {decision:?}"));
@@ -48,7 +55,8 @@ impl World {
     /// data with the right history.
     pub fn operator_must_decide(&self) -> bool {
         let unwell = (0..self.groups.len()).filter(|group| self.group_unwell(*group).is_some());
-        !self.checks.undecided.is_empty() && unwell.into_iter().all(|group| !self.somebody_fits(group))
+        let nobody = !self.checks.undecided.is_empty() && unwell.into_iter().all(|group| !self.somebody_fits(group));
+        nobody || self.checks.splits() > 0
     }
 
     /// Whether a redis of a group holds data that were in sync with the last master.

@@ -8,10 +8,17 @@ use vigie::cores::sentinel::{Input, NodeFacts, Tag};
 use vigie::wire::frame::Decision;
 use vigie::wire::info::{Info, Role};
 
+use crate::dropin::{about, first_address};
+
 use super::Checks;
 
 /// An answer of a peer counts for so long.
 const OPINION_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// By the address that it had at first.
+fn here(address: SocketAddr) -> SocketAddr {
+    first_address(&address.ip().to_string()).unwrap_or(address)
+}
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -23,6 +30,8 @@ pub(super) struct Memory {
     opinions: BTreeMap<(usize, SocketAddr), (Instant, bool)>,
     /// Lineage of the master's data, by group.
     pub(super) lineages: Vec<Option<(SocketAddr, RunId)>>,
+    /// Lineage that the master was started with, by group.
+    claims: Vec<Option<(SocketAddr, RunId)>>,
     /// The decision it has on disk, by group.
     pub(super) decisions: Vec<Option<Decision>>,
     /// When it last heard something.
@@ -36,6 +45,7 @@ impl Memory {
             facts: BTreeMap::new(),
             opinions: BTreeMap::new(),
             lineages: vec![None; groups],
+            claims: vec![None; groups],
             decisions: vec![None; groups],
             now: Instant::START,
         }
@@ -46,7 +56,7 @@ impl Memory {
         let decision = self.decisions[group];
         let sees_down = |peer: &usize| {
             let facts = self.facts.get(peer).filter(|facts| facts.fresh).and_then(|facts| facts.sentinel.as_ref());
-            if let Some(facts) = facts.and_then(|facts| facts.masters.get(group)) {
+            if let Some(facts) = facts.and_then(|facts| about(facts, group)) {
                 return facts.sees_down && facts.decision == decision;
             }
             let answer = decision.and_then(|known| self.opinions.get(&(*peer, known.master)));
@@ -78,7 +88,7 @@ impl Checks {
             (Input::Reply(_, Tag::Ask(_, about), reply), Some((peer, true))) => {
                 let down = reply.array().and_then(|answer| answer.first()?.integer());
                 if let Some(down) = down {
-                    memory.opinions.insert((peer, *about), (now, down == 1));
+                    memory.opinions.insert((peer, here(*about)), (now, down == 1));
                 }
             }
             (Input::Facts(facts), _) => {
@@ -99,11 +109,21 @@ impl Memory {
             let linked = if decision.master == own {
                 info.role == Some(Role::Master)
             } else {
-                let follows = info.master() == Some(decision.master);
+                let of = info.master_host.as_deref().and_then(first_address);
+                let follows = of == Some(decision.master);
                 info.role == Some(Role::Replica) && follows && info.master_link_up && !info.master_sync_in_progress
             };
-            if let Some(lineage) = info.master_replid.filter(|_| linked) {
-                self.lineages[group] = Some((decision.master, lineage));
+            let Some(lineage) = info.master_replid else { continue };
+            let its = Some((decision.master, lineage));
+            let whole = info.role == Some(Role::Replica) && !info.master_sync_in_progress;
+            let shared = self.lineages[group].is_none_or(|(of, _)| of != decision.master)
+                || decision.master != own
+                || info.replicas.iter().any(|replica| replica.online);
+            if linked && shared || whole && decision.master != own && self.claims[group] == its {
+                (self.lineages[group], self.claims[group]) = (its, None);
+            } else if linked {
+                // Nobody shares it before a replica has synchronised.
+                self.claims[group] = its;
             }
         }
         self.infos.insert(redis, (now, info));

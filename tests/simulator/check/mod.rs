@@ -37,6 +37,16 @@ pub struct Checks {
     handovers: BTreeMap<usize, (usize, usize)>,
     /// Groups for which a sentinel has said that an operator must decide.
     undecided: BTreeSet<usize>,
+    /// Sentinels whose failover of a group began with an order.
+    ordered: BTreeSet<(usize, usize)>,
+    /// Sentinels whose failover of a group began with an election.
+    elected: BTreeSet<(usize, usize)>,
+    /// Epochs of a group in which one leads or has led without the votes of a majority of all, by stock's rules.
+    loose: BTreeSet<(usize, Epoch)>,
+    /// Epochs of a group in which two were made masters by one of these.
+    split: BTreeSet<(usize, Epoch)>,
+    pub forced: u64,
+    pub thin: u64,
 }
 
 /// Writes that are held for an ordered switchover.
@@ -78,6 +88,12 @@ impl Checks {
             holds: BTreeMap::new(),
             handovers: BTreeMap::new(),
             undecided: BTreeSet::new(),
+            ordered: BTreeSet::new(),
+            elected: BTreeSet::new(),
+            loose: BTreeSet::new(),
+            split: BTreeSet::new(),
+            forced: 0,
+            thin: 0,
         }
     }
 
@@ -90,6 +106,16 @@ impl Checks {
         if !holds {
             self.violated(what());
         }
+    }
+
+    /// An operator orders a failover at a sentinel.
+    pub fn ordered(&mut self, host: usize, group: usize) {
+        self.ordered.insert((host, group));
+    }
+
+    /// Groups whose sentinels cannot agree, as two have the same epoch by orders without a majority.
+    pub fn splits(&self) -> u64 {
+        self.split.len() as u64
     }
 
     pub fn votes_seen(&self) -> u64 {

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use vigie::base::{Epoch, RunId};
-use vigie::cores::sentinel::{Answer, Durable, Tag};
+use vigie::cores::sentinel::{Answer, Durable, Record, State, Tag};
 use vigie::wire::frame::{Decision, SentinelFacts};
 use vigie::wire::hello::Hello;
 use vigie::wire::resp::Reply;
 
 use super::{Checks, Hold};
+use crate::dropin::{about, epoch_on, first_address, is_for_somebody, known_on};
 use crate::world::World;
 
 impl Checks {
@@ -27,8 +28,18 @@ impl Checks {
     /// A decision has left a sentinel, or is on its disk.
     fn decided(&mut self, host: usize, group: usize, decision: Decision) {
         let Decision { master, epoch } = decision;
+        if epoch == 0 {
+            // The word of the configuration, which is no decision.
+            return;
+        }
+        let here = |address: SocketAddr| first_address(&address.ip().to_string()).unwrap_or(address);
         let first = *self.decisions.entry((group, epoch)).or_insert(master);
-        self.must(first == master, || {
+        let same = here(first) == here(master);
+        if !same && self.loose.contains(&(group, epoch)) {
+            self.split.insert((group, epoch));
+            return;
+        }
+        self.must(same, || {
             format!("two masters of group {group} in epoch {epoch}: {first}, and {master} says s{host}")
         });
         let told = &mut self.told[host].config_epochs[group];
@@ -51,7 +62,41 @@ impl Checks {
     }
 
     /// A store has succeeded.
-    pub fn on_disk(&mut self, host: usize, durable: &Durable) {
+    pub fn on_disk(&mut self, host: usize, record: &Record) {
+        match record {
+            Record::Votes(durable) => self.votes_on_disk(host, durable),
+            Record::Everything(state) => self.file_on_disk(host, record, state),
+        }
+        let epoch = epoch_on(record);
+        let last = std::mem::replace(&mut self.stored[host].current_epoch, epoch);
+        self.must(last <= epoch, || format!("s{host} stores epoch {epoch} over epoch {last}"));
+    }
+
+    /// A file was rewritten.
+    fn file_on_disk(&mut self, host: usize, record: &Record, state: &State) {
+        for group in 0..self.stored[host].config_epochs.len() {
+            let Some(known) = known_on(record, group) else {
+                // It may be told anything about it when it watches it again; its votes stay given.
+                (self.stored[host].config_epochs[group], self.told[host].config_epochs[group]) = (0, 0);
+                self.memories[host].decisions[group] = None;
+                self.memories[host].lineages[group] = None;
+                continue;
+            };
+            let (decided, voted) = (known.decision.map_or(0, |it| it.epoch), known.vote.map_or(0, |(_, it)| it));
+            if let Some(decision) = known.decision {
+                self.decided(host, group, decision);
+            }
+            self.memories[host].decisions[group] = known.decision;
+            let stored = &mut self.stored[host];
+            let back = decided < stored.config_epochs[group] || voted < stored.vote_epochs[group];
+            (stored.config_epochs[group], stored.vote_epochs[group]) = (decided, voted);
+            let reached = decided <= state.current_epoch && voted <= state.current_epoch;
+            self.must(reached, || format!("s{host} stores an epoch that its current one has not reached: {state:?}"));
+            self.must(!back, || format!("s{host} stores what is older than what it had on disk: {known:?}"));
+        }
+    }
+
+    fn votes_on_disk(&mut self, host: usize, durable: &Durable) {
         for (group, master) in durable.masters.iter().enumerate() {
             if let Some(decision) = master.decision {
                 self.decided(host, group, decision);
@@ -66,10 +111,12 @@ impl Checks {
             });
             self.must(!back, || format!("s{host} stores what is older than what it had on disk: {master:?}"));
         }
-        let last = std::mem::replace(&mut self.stored[host].current_epoch, durable.current_epoch);
-        let epoch = durable.current_epoch;
-        self.must(last <= epoch, || format!("s{host} stores epoch {epoch} over epoch {last}"));
     }
+}
+
+/// A decision by the address that its master had at first.
+fn here(decision: Decision) -> Decision {
+    Decision { master: first_address(&decision.master.ip().to_string()).unwrap_or(decision.master), ..decision }
 }
 
 fn text(words: &[Bytes], at: usize) -> &str {
@@ -78,15 +125,20 @@ fn text(words: &[Bytes], at: usize) -> &str {
 
 impl World {
     fn disk_decision(&self, host: usize, group: usize) -> Option<Decision> {
-        self.sentinels[host].disk.as_ref()?.masters.get(group)?.decision
+        self.known(host, group)?.decision
     }
 
-    pub fn disk_vote(&self, host: usize, group: usize) -> Option<(RunId, Epoch)> {
-        self.sentinels[host].disk.as_ref()?.masters.get(group)?.vote
+    fn has_vote(&self, host: usize, group: usize, leader: RunId, epoch: Epoch) -> bool {
+        self.known(host, group).is_some_and(|known| known.has_vote(leader, epoch))
+    }
+
+    /// Whether the disk of a sentinel says nothing of a group any more: what it still says of it is about to end.
+    fn removed(&self, host: usize, group: usize) -> bool {
+        self.plan.drop_in && self.sentinels[host].disk.is_some() && self.known(host, group).is_none()
     }
 
     fn disk_epoch(&self, host: usize) -> Epoch {
-        self.sentinels[host].disk.as_ref().map_or(0, |durable| durable.current_epoch)
+        self.sentinels[host].disk.as_ref().map_or(0, epoch_on)
     }
 
     /// What it posts to the peer link.
@@ -95,16 +147,30 @@ impl World {
         let told = facts.current_epoch;
         self.checks.must(told == disk, || format!("s{host} posts epoch {told}, and has {disk} on disk"));
         self.checks.told_epoch(host, told);
-        for (group, master) in facts.masters.iter().enumerate() {
+        for group in 0..self.groups.len() {
+            let Some(master) = about(facts, group) else {
+                self.check_released(host, group, None);
+                continue;
+            };
             self.check_released(host, group, master.leads);
-            let on_disk = (self.disk_decision(host, group), self.disk_vote(host, group));
-            self.checks.must((master.decision, master.vote) == on_disk, || {
+            // A name that is not known yet stands for no address.
+            let unknown = master.decision.is_some_and(|decision| decision.master.ip().is_unspecified());
+            if self.removed(host, group) || unknown {
+                continue;
+            }
+            let on_disk = self.known(host, group).unwrap_or_default();
+            let decision = master.decision.map(here);
+            let vote = match (master.vote, on_disk.vote) {
+                (Some((leader, epoch)), Some(_)) => on_disk.has_vote(leader, epoch),
+                (told, on_disk) => told.is_none() && on_disk.is_none(),
+            };
+            self.checks.must(vote && decision == on_disk.decision, || {
                 format!("s{host} posts what is not on its disk: {master:?}, {on_disk:?}")
             });
             if let Some(decision) = master.decision {
                 self.checks.decided(host, group, decision);
             }
-            if let Some((leader, epoch)) = master.vote {
+            if let Some((leader, epoch)) = master.vote.filter(|(leader, _)| is_for_somebody(*leader)) {
                 self.checks.voted(host, group, leader, epoch);
             }
         }
@@ -116,8 +182,10 @@ impl World {
         let Some([Reply::Integer(_), leader, Reply::Integer(epoch)]) = reply.array() else { return };
         let Some(leader) = leader.text().and_then(|leader| leader.parse::<RunId>().ok()) else { return };
         let epoch = Epoch::try_from(*epoch).unwrap_or(0);
-        let given = Some((leader, epoch));
-        match (0..self.groups.len()).find(|group| self.disk_vote(host, *group) == given) {
+        let given = (0..self.groups.len()).filter(|group| self.has_vote(host, *group, leader, epoch));
+        // A file does not say for whom it was: of two groups it is the one where nobody else had it.
+        let known = |group: &usize| self.checks.votes.get(&(host, *group, epoch)).copied();
+        match given.min_by_key(|group| known(group).map_or(1, |of| if of == leader { 0 } else { 2 })) {
             Some(group) => self.checks.voted(host, group, leader, epoch),
             None => self.checks.violated(format!("s{host} gives a vote that is not on its disk: {leader} in {epoch}")),
         }
@@ -127,8 +195,7 @@ impl World {
     pub fn check_query(&mut self, host: usize, wire: u64, tag: Tag, args: &[Bytes]) {
         match (text(args, 0), tag) {
             ("SENTINEL", Tag::Ask(_, about)) => {
-                let group = (0..self.redis.len()).find(|redis| crate::world::redis_at(*redis) == about);
-                let group = group.map_or(0, |redis| self.redis[redis].group);
+                let group = self.redis_of(about).map_or(0, |redis| self.redis[redis].group);
                 self.check_question(host, group, args);
             }
             ("PUBLISH", _) => {
@@ -137,11 +204,15 @@ impl World {
                 self.checks.must(!held, || format!("s{host} blocks the link on which it must release writes"));
                 self.check_hello(host, text(args, 2));
             }
-            ("REPLICAOF", _) if text(args, 1) != "NO" => {
-                let to = text(args, 1).parse().ok().zip(text(args, 2).parse().ok());
-                let Some(to) = to.map(|(ip, port)| SocketAddr::new(ip, port)) else { return };
+            ("REPLICAOF" | "SLAVEOF", _) if text(args, 1) != "NO" => {
+                let to = first_address(text(args, 1)).zip(text(args, 2).parse().ok());
+                let Some(to) = to.map(|(to, port)| SocketAddr::new(to.ip(), port)) else { return };
                 let Some(redis) = self.wires.get(&wire).map(|wire| wire.to) else { return };
-                let on_disk = self.disk_decision(host, self.redis[redis].group).map(|decision| decision.master);
+                let group = self.redis[redis].group;
+                if self.removed(host, group) {
+                    return;
+                }
+                let on_disk = self.disk_decision(host, group).map(|decision| decision.master);
                 self.checks.must(on_disk == Some(to), || {
                     format!("s{host} points r{redis} at {to}, and has {on_disk:?} on disk")
                 });
@@ -164,8 +235,8 @@ impl World {
         let disk = self.disk_epoch(host);
         self.checks.must(epoch <= disk, || format!("s{host} asks in epoch {epoch}, and has {disk} on disk"));
         if let Ok(candidate) = text(args, 5).parse::<RunId>() {
-            let vote = self.disk_vote(host, group);
-            self.checks.must(vote == Some((candidate, epoch)), || {
+            let vote = self.known(host, group).and_then(|known| known.vote);
+            self.checks.must(self.removed(host, group) || self.has_vote(host, group, candidate, epoch), || {
                 format!("s{host} asks for votes in epoch {epoch}, and its own on disk is {vote:?}")
             });
             self.checks.voted(host, group, candidate, epoch);
@@ -183,8 +254,11 @@ impl World {
         self.checks.must(told <= disk, || format!("s{host} greets with epoch {told}, and has {disk} on disk"));
         self.checks.told_epoch(host, told);
         let on_disk = self.disk_decision(host, group);
+        if self.removed(host, group) {
+            return;
+        }
         if hello.config_epoch > 0
-            && let Some(master) = hello.master.address()
+            && let Some(master) = first_address(&hello.master.host)
         {
             let told = Decision { master, epoch: hello.config_epoch };
             self.checks.must(on_disk == Some(told), || format!("s{host} greets with {told:?}, on disk is {on_disk:?}"));
