@@ -186,7 +186,7 @@ fn round(world: &mut World, (cause, how, event): Step, traps: &Path) -> Outcome 
         whole.as_millis(),
     ));
     // A decision that its leader has stored and told nobody is told when the leader is back, as by redis-sentinel.
-    let told_late = cause == Cause::Ordered && how == How::Itself;
+    let told_late = cause == Cause::Ordered && how != How::Signal;
     if (master != without && !told_late) || writes.last != Some(master) {
         return Err(format!(
             "{} was master, now {} is; the last write went to {:?}",
