@@ -269,7 +269,8 @@ impl Sentinel {
 
     /// What there is to do, if anything.
     fn needed(&mut self, m: usize, now: Instant) -> Option<Cause> {
-        if self.shut_out(m) {
+        // Where the master is has not been found out yet: that is no word on whether it is down.
+        if self.shut_out(m) || self.decision(m).is_some_and(|known| known.master.ip().is_unspecified()) {
             return None;
         }
         if self.decision(m).is_none() {

@@ -68,7 +68,7 @@ impl Sentinel {
     pub(super) fn ask_peers(&mut self, m: usize, now: Instant) {
         let down = self.masters[m].nodes[self.master_at(m)].down_since.is_some() && self.decision(m).is_some();
         let electing = matches!(self.masters[m].failover, Failover::Electing { .. });
-        if !down && !electing {
+        if !down && !electing || self.monitored(m).ip().is_unspecified() {
             return;
         }
         // The others find it down at about the same time: the sooner that is heard, the sooner there is a quorum.
@@ -147,7 +147,9 @@ impl Sentinel {
         candidate: Option<RunId>,
         now: Instant,
     ) -> Reply {
-        let found = (0..self.masters.len()).find(|m| self.monitored(*m) == about);
+        // Several masters may be at no known address: nothing is said of any of them.
+        let known = !about.ip().is_unspecified();
+        let found = (0..self.masters.len()).find(|m| known && self.monitored(*m) == about);
         let (down, vote) = match found {
             None => (false, None),
             Some(m) => {

@@ -386,3 +386,15 @@ fn a_lineage_that_a_replica_shares_with_a_master_started_anew_is_the_masters() {
     sentinel.info(0, other, said(Role::Replica), now);
     assert_eq!(sentinel.masters[0].lineage.map(|(_, lineage)| lineage), Some(id(9, 0, 78)));
 }
+
+#[test]
+fn a_master_whose_name_is_not_known_yet_is_not_failed_over() {
+    let mut world = World::alone();
+    for state in world.states.as_mut().unwrap() {
+        (state.masters[0].place.host, state.masters[0].quorum) = ("nowhere".into(), 1);
+        state.settings.resolve_hostnames = true;
+    }
+    (0..3).for_each(|n| world.start(n));
+    world.run(ms(5_000));
+    assert_eq!(world.said("+try-failover") + world.said("+vote-for-leader"), 0, "{:#?}", world.told_events());
+}
