@@ -46,7 +46,8 @@ impl World {
             }
             "+elected-leader" => {
                 self.stats.elections += 1;
-                self.checks.elected.insert((host, group));
+                let needed = self.needed_as_known(host, group);
+                self.checks.elected.insert((host, group), needed);
                 if !self.plan.drop_in {
                     let vote = self.known(host, group).and_then(|known| known.vote);
                     self.check_leader(host, group, vote.map_or(0, |(_, epoch)| epoch));
@@ -69,7 +70,8 @@ impl World {
         }
         let first = *self.checks.leaders.entry((group, epoch)).or_insert(host);
         self.checks.must(first == host, || format!("s{first} and s{host} both lead group {group} in epoch {epoch}"));
-        let needed = (self.plan.sentinels / 2 + 1).max(quorum);
+        let majority = self.plan.sentinels / 2 + 1;
+        let needed = if self.plan.drop_in { majority } else { majority.max(quorum) };
         self.checks.must(votes >= needed, || {
             format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, {needed} are needed")
         });
@@ -80,19 +82,25 @@ impl World {
         in_file.unwrap_or(self.plan.quorums[group]) as usize
     }
 
+    /// Votes that a leader needs by what is in its file.
+    fn needed_as_known(&self, host: usize, group: usize) -> usize {
+        let known = 1 + self.known(host, group).and_then(|known| known.sentinels).unwrap_or(0);
+        (known / 2 + 1).max(self.quorum(host, group))
+    }
+
     /// By the rules of redis-sentinel: an order counts without a majority, and a majority is one of those that are known.
     fn may_lead_alone(&mut self, host: usize, group: usize, epoch: Epoch, votes: usize) -> bool {
         let majority = self.plan.sentinels / 2 + 1;
-        let known = 1 + self.known(host, group).and_then(|known| known.sentinels).unwrap_or(0);
-        let needed = (known / 2 + 1).max(self.quorum(host, group));
-        let elected = self.checks.elected.contains(&(host, group));
+        // What was set since then does not undo it.
+        let elected = self.checks.elected.get(&(host, group)).copied();
+        let needed = elected.unwrap_or_else(|| self.needed_as_known(host, group));
         let ordered = self.checks.ordered.contains(&(host, group));
         if votes >= majority && votes >= needed {
             return false;
         }
-        if elected {
+        if elected.is_some() {
             self.checks.must(votes >= needed, || {
-                format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, {needed} of {known} are needed")
+                format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, and {needed} were needed")
             });
             self.checks.thin += 1;
         } else {

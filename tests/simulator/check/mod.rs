@@ -39,8 +39,8 @@ pub struct Checks {
     undecided: BTreeSet<usize>,
     /// Sentinels whose failover of a group began with an order.
     ordered: BTreeSet<(usize, usize)>,
-    /// Sentinels whose failover of a group began with an election.
-    elected: BTreeSet<(usize, usize)>,
+    /// Sentinels whose failover of a group began with an election, and the votes it took then.
+    elected: BTreeMap<(usize, usize), usize>,
     /// Epochs of a group in which one leads or has led without the votes of a majority of all, by stock's rules.
     loose: BTreeSet<(usize, Epoch)>,
     /// Epochs of a group in which two were made masters by one of these.
@@ -89,7 +89,7 @@ impl Checks {
             handovers: BTreeMap::new(),
             undecided: BTreeSet::new(),
             ordered: BTreeSet::new(),
-            elected: BTreeSet::new(),
+            elected: BTreeMap::new(),
             loose: BTreeSet::new(),
             split: BTreeSet::new(),
             forced: 0,
