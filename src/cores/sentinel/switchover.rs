@@ -98,6 +98,10 @@ impl Sentinel {
         if self.decision(m).is_none() {
             return Err(Refused::NoMaster);
         }
+        // Whatever is under way: this would be refused at its end, too.
+        if let Some(label) = self.is_master_already(m, to) {
+            return Err(Refused::NoGoodReplica(label));
+        }
         if !matches!(self.masters[m].failover, Failover::Idle { .. }) || self.other_leads(m) {
             return Err(Refused::InProgress);
         }
@@ -128,11 +132,16 @@ impl Sentinel {
         }
     }
 
+    fn is_master_already(&self, m: usize, to: Option<usize>) -> Option<String> {
+        let at = self.master_at(m);
+        (to == Some(at)).then(|| format!("{} is the master already", self.masters[m].nodes[at].label()))
+    }
+
     /// The node to promote by order: the wanted one, or the best replica. Its link to the master has to be up.
     fn target(&self, m: usize, to: Option<usize>, now: Instant) -> Result<usize, String> {
         let at = self.master_at(m);
-        if to == Some(at) {
-            return Err(format!("{} is the master already", self.masters[m].nodes[at].label()));
+        if let Some(refusal) = self.is_master_already(m, to) {
+            return Err(refusal);
         }
         if self.masters[m].nodes[at].down_since.is_some() {
             return match (self.choose(m, now), to) {
