@@ -10,7 +10,6 @@ use vigie::cores::sentinel::{
     Answer, ClientId, Config, DataNode, Durable, Input, LinkId, MasterConfig, Membership, OrderId, Output, Record,
     Sentinel, Settings, Sockets, Voter,
 };
-use vigie::wire::resp::Reply;
 
 use crate::net::{Packet, Way};
 use crate::world::{Happening, World, group_name, ms, node_name, redis_at, sentinel_at};
@@ -325,7 +324,6 @@ impl World {
         let Some(id) = self.sentinels[host].clients.get(&client).copied() else { return };
         let reply = match answer {
             Answer::Reply(reply) => Some(reply),
-            Answer::NullArray => Some(Reply::Null),
             Answer::Many(_) => None,
         };
         self.send(id, Way::Near, Packet::Reply(reply));

@@ -10,6 +10,7 @@ use crate::wire::resp::Reply;
 
 use super::failover::Failover;
 use super::names::Lookup;
+use super::session::{arity, error, nothing, simple};
 use super::{Answer, ClientId, MasterConfig, MasterId, Membership, Output, Sentinel, Settings, Simulated, glob};
 
 /// Masters of one sentinel at most.
@@ -45,14 +46,6 @@ pub(super) enum Change {
     Settings(Box<Settings>),
     /// SENTINEL FLUSHCONFIG
     Nothing,
-}
-
-fn ok() -> Answer {
-    Answer::Reply(Reply::Simple("OK".to_owned()))
-}
-
-fn error(text: impl Into<String>) -> Answer {
-    Answer::Reply(Reply::Error(text.into()))
 }
 
 fn word(word: &[u8]) -> String {
@@ -101,35 +94,28 @@ impl Sentinel {
         self.by_file().then(|| error(text))
     }
 
-    fn find(&self, name: &[u8]) -> Result<usize, Answer> {
-        let found = self.masters.iter().position(|master| master.config.name.as_bytes() == name);
-        found.ok_or_else(|| error("ERR No such master with that name"))
-    }
-
     /// Takes up a change: its answer comes when it is on disk. None of the inputs of others come in between.
-    fn order_change(&mut self, client: ClientId, change: Change, checks: Checks) {
+    fn order_change(&mut self, client: ClientId, change: Change, checks: Checks) -> Answer {
         debug_assert!(self.pending.is_none(), "the answer of the disk comes before any other input");
         self.free.extend(checks.first().map(|(_, path)| Output::CheckScript(path.clone())));
         self.pending = Some(Pending { client, change, checks });
+        nothing()
     }
 
     /// `SENTINEL MONITOR name ip port quorum`.
-    pub(super) fn monitor_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Option<Answer> {
+    pub(super) fn monitor_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Answer {
         if let Some(refusal) = self.refused_by_file("MONITOR") {
-            return Some(refusal);
+            return refusal;
         }
-        let [name, host, port, quorum] = args else { return Some(super::command::arity("sentinel|monitor")) };
+        let [name, host, port, quorum] = args else { return arity("sentinel|monitor") };
         match self.monitored_by(&word(name), &word(host), &word(port), &word(quorum), now) {
-            Ok(Some(change)) => {
-                self.order_change(client, change, Vec::new());
-                None
-            }
+            Ok(Some(change)) => self.order_change(client, change, Vec::new()),
             Ok(None) => {
                 let words = [b"SENTINEL".as_slice(), b"MONITOR"].map(Bytes::from_static);
                 self.unresolved.push((word(host), client, words.iter().chain(args).cloned().collect()));
-                None
+                nothing()
             }
-            Err(text) => Some(error(text)),
+            Err(text) => error(text),
         }
     }
 
@@ -158,15 +144,14 @@ impl Sentinel {
         if self.masters.len() >= MASTERS_MAX {
             return Err(format!("ERR at most {MASTERS_MAX} masters are watched by one sentinel"));
         }
-        let named = host.parse::<IpAddr>().is_err();
+        let unknown = || "ERR Invalid IP address or hostname specified".to_owned();
+        if host.parse::<IpAddr>().is_err() && !self.settings.resolve_hostnames {
+            return Err(unknown());
+        }
         let address = match self.names.lookup(host, now) {
-            Lookup::Known(ip) if !named || self.settings.resolve_hostnames => SocketAddr::new(ip, port),
-            Lookup::Pending if self.settings.resolve_hostnames && self.unresolved.len() < UNRESOLVED_MAX => {
-                return Ok(None);
-            }
-            Lookup::Known(_) | Lookup::Pending | Lookup::Failed(_) | Lookup::Invalid | Lookup::Full => {
-                return Err("ERR Invalid IP address or hostname specified".to_owned());
-            }
+            Lookup::Known(ip) => SocketAddr::new(ip, port),
+            Lookup::Pending if self.unresolved.len() < UNRESOLVED_MAX => return Ok(None),
+            Lookup::Pending | Lookup::Failed(_) | Lookup::Invalid | Lookup::Full => return Err(unknown()),
         };
         let config = MasterConfig {
             down_after: self.timers.default_down_after,
@@ -178,39 +163,28 @@ impl Sentinel {
     }
 
     /// `SENTINEL REMOVE name`.
-    pub(super) fn remove_command(&mut self, client: ClientId, args: &[Bytes]) -> Option<Answer> {
+    pub(super) fn remove_command(&mut self, client: ClientId, name: &[u8]) -> Answer {
         if let Some(refusal) = self.refused_by_file("REMOVE") {
-            return Some(refusal);
+            return refusal;
         }
-        let [name] = args else { return Some(super::command::arity("sentinel|remove")) };
         match self.find(name) {
-            Ok(m) => {
-                self.order_change(client, Change::Remove(self.masters[m].id), Vec::new());
-                None
-            }
-            Err(refusal) => Some(refusal),
+            Ok(m) => self.order_change(client, Change::Remove(self.masters[m].id), Vec::new()),
+            Err(refusal) => refusal,
         }
     }
 
     /// `SENTINEL SET name option value …`.
-    pub(super) fn set_command(&mut self, client: ClientId, args: &[Bytes]) -> Option<Answer> {
+    pub(super) fn set_command(&mut self, client: ClientId, name: &[u8], options: &[Bytes]) -> Answer {
         if let Some(refusal) = self.refused_by_file("SET") {
-            return Some(refusal);
-        }
-        let [name, options @ ..] = args else { return Some(super::command::arity("sentinel|set")) };
-        if options.len() < 2 {
-            return Some(super::command::arity("sentinel|set"));
+            return refusal;
         }
         let m = match self.find(name) {
             Ok(m) => m,
-            Err(refusal) => return Some(refusal),
+            Err(refusal) => return refusal,
         };
         match self.options(m, options) {
-            Ok((change, checks)) => {
-                self.order_change(client, change, checks);
-                None
-            }
-            Err(text) => Some(error(text)),
+            Ok((change, checks)) => self.order_change(client, change, checks),
+            Err(text) => error(text),
         }
     }
 
@@ -305,26 +279,19 @@ impl Sentinel {
     }
 
     /// `SENTINEL CONFIG GET|SET …`.
-    pub(super) fn config_command(&mut self, client: ClientId, args: &[Bytes]) -> Option<Answer> {
-        let usage = "ERR Only SENTINEL CONFIG GET <option> / SET <option> <value> are supported.";
-        match args {
-            [] => Some(super::command::arity("sentinel|config")),
-            [get, patterns @ ..] if get.eq_ignore_ascii_case(b"get") && !patterns.is_empty() => {
-                Some(self.config_get(patterns))
-            }
-            [set, pairs @ ..] if set.eq_ignore_ascii_case(b"set") && !pairs.is_empty() && pairs.len() % 2 == 0 => {
-                if let Some(refusal) = self.refused_by_file("CONFIG SET") {
-                    return Some(refusal);
-                }
-                match self.settings_with(pairs) {
-                    Ok(settings) => {
-                        self.order_change(client, Change::Settings(Box::new(settings)), Vec::new());
-                        None
-                    }
-                    Err(text) => Some(error(text)),
-                }
-            }
-            _ => Some(error(usage)),
+    pub(super) fn config_command(&mut self, client: ClientId, verb: &[u8], words: &[Bytes]) -> Answer {
+        if verb.eq_ignore_ascii_case(b"get") && !words.is_empty() {
+            return self.config_get(words);
+        }
+        if !verb.eq_ignore_ascii_case(b"set") || words.is_empty() || !words.len().is_multiple_of(2) {
+            return error("ERR Only SENTINEL CONFIG GET <option> / SET <option> <value> are supported.");
+        }
+        if let Some(refusal) = self.refused_by_file("CONFIG SET") {
+            return refusal;
+        }
+        match self.settings_with(words) {
+            Ok(settings) => self.order_change(client, Change::Settings(Box::new(settings)), Vec::new()),
+            Err(text) => error(text),
         }
     }
 
@@ -378,8 +345,8 @@ impl Sentinel {
     }
 
     /// `SENTINEL FLUSHCONFIG`.
-    pub(super) fn flush_command(&mut self, client: ClientId) {
-        self.order_change(client, Change::Nothing, Vec::new());
+    pub(super) fn flush_command(&mut self, client: ClientId) -> Answer {
+        self.order_change(client, Change::Nothing, Vec::new())
     }
 
     /// `SENTINEL DEBUG [timer milliseconds …]`: until the process ends.
@@ -407,7 +374,7 @@ impl Sentinel {
             (node.ping_due, node.info_due) = (Instant::START, Instant::START);
         }
         self.masters.iter_mut().for_each(|master| master.hello_due = Instant::START);
-        ok()
+        simple("OK")
     }
 
     /// `SENTINEL SIMULATE-FAILURE flag …`: the process ends at that point of a failover it leads.
@@ -426,7 +393,7 @@ impl Sentinel {
                 _ => return error("ERR Unknown failure simulation specified"),
             }
         }
-        ok()
+        simple("OK")
     }
 
     /// `SENTINEL RESET pattern`: forgets the replicas and the other sentinels of each such master.
@@ -506,7 +473,7 @@ impl Sentinel {
             }
             Change::Nothing => {}
         }
-        self.free.push(Output::Respond(pending.client, ok()));
+        self.free.push(Output::Respond(pending.client, simple("OK")));
     }
 
     fn unwatch(&mut self, m: usize, now: Instant) {

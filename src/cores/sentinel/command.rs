@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::base::{Epoch, Instant, Place, RunId};
-use crate::wire::resp::Reply;
+use crate::wire::resp::{Reply, Rich};
 
-pub(super) use super::session::arity;
-use super::session::{Replies, bulk, error, lower, nothing, simple, text};
+use super::session::{Replies, arity, bulk, error, nothing, simple, text};
 use super::table::Spec;
 use super::{Answer, ClientId, Output, Sentinel};
 
@@ -47,14 +46,8 @@ impl Sentinel {
             ("client", _) => self.client_command(client, sub, behind, now),
             ("command", "") => Self::command_all(),
             ("command", _) => Self::command_command(sub, behind),
-            ("sentinel", "is-master-down-by-addr") => {
-                self.answer_is_master_down(client, rest, now);
-                nothing()
-            }
-            ("sentinel", _) => {
-                let words: Vec<Bytes> = std::iter::once(Bytes::from(sub)).chain(behind.iter().cloned()).collect();
-                self.sentinel_command(client, &words, now).unwrap_or_else(nothing)
-            }
+            ("sentinel", "is-master-down-by-addr") => self.answer_is_master_down(client, behind, now),
+            ("sentinel", _) => self.sentinel_command(client, sub, behind, now),
             ("ping", _) => self.ping(client, rest),
             ("auth", _) => self.auth(client, rest, now),
             ("hello", _) => self.hello_command(client, rest, now),
@@ -72,124 +65,89 @@ impl Sentinel {
         }
     }
 
-    /// None: it is answered later.
-    fn sentinel_command(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Option<Answer> {
-        let Some((word, rest)) = args.split_first() else { return Some(arity("sentinel")) };
-        let name = lower(word);
-        match name.as_str() {
-            "monitor" => return self.monitor_command(client, rest, now),
-            "remove" => return self.remove_command(client, rest),
-            "set" => return self.set_command(client, rest),
-            "config" => return self.config_command(client, rest),
-            "flushconfig" if rest.is_empty() => {
-                self.flush_command(client);
-                return None;
+    /// Carries out a SENTINEL command; the table has judged its arity, and whether this client may give it.
+    fn sentinel_command(&mut self, client: ClientId, name: &str, args: &[Bytes], now: Instant) -> Answer {
+        match (name, args) {
+            ("masters", _) => {
+                Answer::Reply(Reply::Array((0..self.masters.len()).map(|m| self.master_map(m, now)).collect()))
             }
-            _ => {}
+            ("myid", _) => Answer::Reply(bulk(self.me().to_string())),
+            ("pending-scripts", _) => Answer::Reply(self.scripts.pending(now)),
+            ("info-cache", names) => self.info_cache(names, now),
+            ("debug", pairs) => self.debug_command(pairs),
+            ("simulate-failure", flags) => self.simulate_command(flags),
+            ("reset", [pattern]) => self.reset_command(pattern, now),
+            ("monitor", _) => self.monitor_command(client, args, now),
+            ("remove", [master]) => self.remove_command(client, master),
+            ("set", [master, options @ ..]) => self.set_command(client, master, options),
+            ("config", [verb, words @ ..]) => self.config_command(client, verb, words),
+            ("flushconfig", _) => self.flush_command(client),
+            ("get-master-addr-by-name", [master]) => self.address_command(client, master),
+            (_, [master, rest @ ..]) => match self.find(master) {
+                Ok(m) => self.master_command(client, name, m, rest, now),
+                Err(refusal) => refusal,
+            },
+            (_, []) => arity(&format!("sentinel|{name}")),
         }
-        Some(self.answer_at_once(client, &name, word, rest, now)).filter(|answer| *answer != Answer::Many(vec![]))
     }
 
-    fn answer_at_once(&mut self, client: ClientId, name: &str, word: &[u8], rest: &[Bytes], now: Instant) -> Answer {
-        let named = |sentinel: &Self| {
-            let [master] = rest else { return Err(arity(&format!("sentinel|{name}"))) };
-            let found = sentinel.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
-            found.ok_or_else(|| error("ERR No such master with that name"))
-        };
-        let per_master = |sentinel: &Self, show: fn(&Self, usize, Instant) -> Reply| match named(sentinel) {
-            Ok(m) => Answer::Reply(show(sentinel, m, now)),
-            Err(refusal) => refusal,
-        };
-        match name {
-            "masters" => {
-                let masters = (0..self.masters.len()).map(|m| self.master_map(m, now)).collect();
-                Answer::Reply(Reply::Array(masters))
+    /// One that is about a master.
+    fn master_command(&mut self, client: ClientId, name: &str, m: usize, rest: &[Bytes], now: Instant) -> Answer {
+        match (name, rest) {
+            ("master", _) => Answer::Reply(self.master_map(m, now)),
+            ("replicas" | "slaves", _) => Answer::Reply(self.replica_maps(m, now)),
+            ("sentinels", _) => Answer::Reply(self.sentinel_maps(m, now)),
+            ("ckquorum", _) => self.ckquorum(m),
+            ("failover", _) => self.failover_command(m, now),
+            ("switchover", [] | [_]) => {
+                self.switchover_command(m, client, rest.first().map(AsRef::as_ref), now);
+                nothing()
             }
-            "master" => per_master(self, Self::master_map),
-            "replicas" | "slaves" => per_master(self, Self::replica_maps),
-            "sentinels" => per_master(self, Self::sentinel_maps),
-            "get-master-addr-by-name" => {
-                let [master] = rest else { return arity("sentinel|get-master-addr-by-name") };
-                let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
-                match found.filter(|m| self.decision(*m).is_some()) {
-                    Some(m) => {
-                        let Place { host, port } = self.told_place(m);
-                        let answer = Answer::Reply(Reply::Array(vec![bulk(host), bulk(port.to_string())]));
-                        if !self.masters[m].unstored {
-                            return answer;
-                        }
-                        // Nobody hears of a decision that a crash could undo.
-                        self.promised.push(client);
-                        self.fenced.push(Output::Respond(client, answer));
-                        nothing()
-                    }
-                    None => Answer::NullArray,
-                }
-            }
-            "ckquorum" => match named(self) {
-                Ok(m) => self.ckquorum(m),
-                Err(refusal) => refusal,
-            },
-            "myid" if rest.is_empty() => Answer::Reply(bulk(self.me().to_string())),
-            "failover" => match named(self) {
-                Ok(m) => self.failover_command(m, now),
-                Err(refusal) => refusal,
-            },
-            "reset" => match rest {
-                [pattern] => self.reset_command(pattern, now),
-                _ => arity("sentinel|reset"),
-            },
-            "debug" => self.debug_command(rest),
-            "simulate-failure" if !rest.is_empty() => self.simulate_command(rest),
-            "simulate-failure" => arity("sentinel|simulate-failure"),
-            "flushconfig" => arity("sentinel|flushconfig"),
-            "info-cache" if !rest.is_empty() => self.info_cache(rest, now),
-            "info-cache" => arity("sentinel|info-cache"),
-            "pending-scripts" if rest.is_empty() => Answer::Reply(self.scripts.pending(now)),
-            "pending-scripts" => arity("sentinel|pending-scripts"),
-            "switchover" => match rest {
-                [master] | [master, _] => {
-                    let found = self.masters.iter().position(|one| one.config.name.as_bytes() == master.as_ref());
-                    match found {
-                        None => error("ERR No such master with that name"),
-                        Some(_) if !self.trusted(client) => error("NOAUTH Authentication required."),
-                        Some(m) => {
-                            self.switchover_command(m, client, rest.get(1).map(AsRef::as_ref), now);
-                            Answer::Many(vec![])
-                        }
-                    }
-                }
-                _ => arity("sentinel|switchover"),
-            },
-            "myid" => arity("sentinel|myid"),
-            _ => error(format!("ERR unknown subcommand '{}'. Try SENTINEL HELP.", text(word))),
+            _ => arity(&format!("sentinel|{name}")),
         }
+    }
+
+    /// The place of a master of that name.
+    pub(super) fn find(&self, name: &[u8]) -> Result<usize, Answer> {
+        let found = self.masters.iter().position(|master| master.config.name.as_bytes() == name);
+        found.ok_or_else(|| error("ERR No such master with that name"))
+    }
+
+    /// `SENTINEL GET-MASTER-ADDR-BY-NAME name`.
+    fn address_command(&mut self, client: ClientId, name: &[u8]) -> Answer {
+        let found = self.find(name).ok().filter(|m| self.decision(*m).is_some());
+        let Some(m) = found else { return Answer::Reply(Reply::Rich(Rich::NullArray)) };
+        let Place { host, port } = self.told_place(m);
+        let answer = Answer::Reply(Reply::Array(vec![bulk(host), bulk(port.to_string())]));
+        // Nobody hears of a decision that a crash could undo.
+        if self.masters[m].unstored { self.promise(client, answer) } else { answer }
+    }
+
+    /// Puts an answer behind the fence.
+    fn promise(&mut self, client: ClientId, answer: Answer) -> Answer {
+        self.promised.push(client);
+        self.fenced.push(Output::Respond(client, answer));
+        nothing()
     }
 
     /// `SENTINEL IS-MASTER-DOWN-BY-ADDR ip port epoch runid|*`: a vote stands behind the fence.
-    fn answer_is_master_down(&mut self, client: ClientId, args: &[Bytes], now: Instant) {
-        let answer = match args {
-            [_, ip, port, epoch, candidate] => {
-                let place = text(port).parse().ok().and_then(|port| Place::new(text(ip), port));
-                let epoch = text(epoch).parse::<Epoch>().ok();
-                let candidate = (candidate.as_ref() != b"*").then(|| text(candidate).parse::<RunId>());
-                match (place, epoch, candidate.transpose()) {
-                    (None, _, _) => error("ERR Invalid IP address or port specified"),
-                    (_, None, _) => error("ERR value is not an integer or out of range"),
-                    (_, _, Err(why)) => error(format!("ERR {why}")),
-                    (_, _, Ok(Some(_))) if !self.trusted(client) => error("NOAUTH Authentication required."),
-                    (Some(place), Some(epoch), Ok(candidate)) => {
-                        // A name that is not known is no master of this sentinel.
-                        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-                        let about = self.address_of(&place).unwrap_or(nowhere);
-                        Answer::Reply(self.is_master_down(about, epoch, candidate, now))
-                    }
-                }
+    fn answer_is_master_down(&mut self, client: ClientId, args: &[Bytes], now: Instant) -> Answer {
+        let [ip, port, epoch, candidate] = args else { return arity("sentinel|is-master-down-by-addr") };
+        let place = text(port).parse().ok().and_then(|port| Place::new(text(ip), port));
+        let epoch = text(epoch).parse::<Epoch>().ok();
+        let candidate = (candidate.as_ref() != b"*").then(|| text(candidate).parse::<RunId>());
+        let answer = match (place, epoch, candidate.transpose()) {
+            (None, _, _) => error("ERR Invalid IP address or port specified"),
+            (_, None, _) => error("ERR value is not an integer or out of range"),
+            (_, _, Err(why)) => error(format!("ERR {why}")),
+            (Some(place), Some(epoch), Ok(candidate)) => {
+                // A name that is not known is no master of this sentinel.
+                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                let about = self.address_of(&place).unwrap_or(nowhere);
+                Answer::Reply(self.is_master_down(about, epoch, candidate, now))
             }
-            _ => arity("sentinel|is-master-down-by-addr"),
         };
-        self.promised.push(client);
-        self.fenced.push(Output::Respond(client, answer));
+        self.promise(client, answer)
     }
 
     fn ckquorum(&self, m: usize) -> Answer {

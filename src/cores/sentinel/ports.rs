@@ -158,8 +158,6 @@ pub enum Record {
 pub enum Answer {
     /// Any reply.
     Reply(Reply),
-    /// The null array of RESP2, which is not the null of strings.
-    NullArray,
     /// Several replies to one command, as of SUBSCRIBE.
     Many(Vec<Reply>),
 }

@@ -175,7 +175,6 @@ impl Sentinel {
                 || match answer {
                     Answer::Reply(reply) => message(reply),
                     Answer::Many(replies) => replies.iter().all(message),
-                    Answer::NullArray => false,
                 }
         };
         self.free.retain(wanted);

@@ -20,7 +20,7 @@ use super::SentinelError;
 use crate::cores::sentinel::{Answer, ClientId, Input, Sockets};
 use crate::runtime::host;
 use crate::runtime::journal::{Journal, Level};
-use crate::wire::resp::{self, Decoder, Protocol, Reply, Rich};
+use crate::wire::resp::{self, Decoder, Protocol, Reply};
 use crate::wire::scan::Limits;
 
 /// Clients at once, as redis-sentinel.
@@ -166,7 +166,6 @@ impl Clients {
         let Some(protocol) = self.with(|clients| clients.get(&client).map(|open| open.protocol)) else { return };
         match answer {
             Answer::Reply(reply) => resp::emit(reply, protocol, &mut out),
-            Answer::NullArray => resp::emit(&Reply::Rich(Rich::NullArray), protocol, &mut out),
             Answer::Many(replies) => replies.iter().for_each(|reply| resp::emit(reply, protocol, &mut out)),
         }
         if !out.is_empty() {

@@ -1,5 +1,7 @@
 //! What clients are answered.
 
+use crate::wire::resp::Rich;
+
 use super::*;
 
 fn outside() -> IpAddr {
@@ -69,14 +71,14 @@ fn unknown_names_and_commands_get_the_known_errors() {
     assert!(said(&mut world, &["SHUTDOWN"]).contains("not supported"));
     assert!(said(&mut world, &["HELLO", "4"]).starts_with("NOPROTO"));
     let unknown = world.ask(0, outside(), &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "nobody"]);
-    assert_eq!(unknown, [Answer::NullArray]);
+    assert_eq!(unknown, [Answer::Reply(Reply::Rich(Rich::NullArray))]);
 }
 
 #[test]
 fn before_any_decision_there_is_no_address() {
     let mut world = World::new();
     let answers = world.ask(0, outside(), &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
-    assert_eq!(answers, [Answer::NullArray]);
+    assert_eq!(answers, [Answer::Reply(Reply::Rich(Rich::NullArray))]);
 }
 
 #[test]
