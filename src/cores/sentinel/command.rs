@@ -98,7 +98,11 @@ impl Sentinel {
             ("replicas" | "slaves", _) => Answer::Reply(self.replica_maps(m, now)),
             ("sentinels", _) => Answer::Reply(self.sentinel_maps(m, now)),
             ("ckquorum", _) => self.ckquorum(m),
-            ("failover", _) => self.failover_command(m, now),
+            ("failover", []) => self.failover_command(m, false, now),
+            ("failover", [option]) if option.eq_ignore_ascii_case(b"coordinated") => {
+                self.failover_command(m, true, now)
+            }
+            ("failover", [_]) => error("ERR Unknown failover option specified"),
             ("switchover", [] | [_]) => {
                 self.switchover_command(m, client, rest.first().map(AsRef::as_ref), now);
                 nothing()

@@ -67,6 +67,7 @@ fn severity(name: &str) -> Severity {
         | "-failover-abort-not-elected"
         | "+reboot"
         | "-failover-abort-slave-timeout"
+        | "-failover-abort-master-timeout"
         | "+failover-end-for-timeout"
         | "-slave-reconf-sent-timeout"
         | "+switch-master"

@@ -36,12 +36,18 @@ pub(super) enum Cause {
     /// There never was a master.
     Bootstrap,
     /// A person ordered it.
-    Ordered {
-        /// To whom to report.
-        by: By,
-        /// The place of the wanted master; none: the best.
-        to: Option<usize>,
-    },
+    Ordered(Ordered),
+}
+
+/// A switchover that was ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ordered {
+    /// To whom to report.
+    pub(super) by: By,
+    /// The place of the wanted master; none: the best.
+    pub(super) to: Option<usize>,
+    /// Only with the agreement of the others, and from a master that holds its writes.
+    pub(super) coordinated: bool,
 }
 
 /// Who ordered a switchover, and how it hears of the end.
@@ -170,8 +176,8 @@ impl Sentinel {
         let cause = self.masters[m].cause().copied();
         self.master_event(event, m, "");
         self.idle_after(m, RETRY, now);
-        if let Some(Cause::Ordered { by, .. }) = cause {
-            self.free.extend(by.told(Err(reason.to_owned())));
+        if let Some(Cause::Ordered(order)) = cause {
+            self.free.extend(order.by.told(Err(reason.to_owned())));
         }
     }
 
@@ -345,8 +351,8 @@ impl Sentinel {
     }
 
     fn step_waiting(&mut self, m: usize, cause: Cause, start_at: Instant, now: Instant) {
-        if let Cause::Ordered { to, .. } = cause {
-            return self.step_ordered(m, cause, to, start_at, now);
+        if let Cause::Ordered(order) = cause {
+            return self.step_ordered(m, order, start_at, now);
         }
         if self.other_leads(m) || self.needed(m, now).is_none() {
             self.enter(m, Failover::Idle { not_before: now });
@@ -383,7 +389,8 @@ impl Sentinel {
             self.master_event("+failover-state-select-slave", m, "");
             self.elected(m, cause, epoch, now);
         } else if now >= until || votes + self.votes_open(m, epoch) < needed {
-            if matches!((cause, &self.membership), (Cause::Ordered { .. }, Membership::Discovered { .. })) {
+            let forced = matches!(cause, Cause::Ordered(Ordered { coordinated: false, .. }));
+            if forced && matches!(self.membership, Membership::Discovered { .. }) {
                 // Stock asks nobody: an order counts even where most sentinels are lost.
                 return self.elected(m, cause, epoch, now);
             }
@@ -405,11 +412,13 @@ impl Sentinel {
                 Some(target) => self.begin_promoting(m, cause, epoch, target, None, now),
                 None => self.abort(m, "-failover-abort-no-good-slave", "the first master is gone", now),
             },
-            Cause::Ordered { to, .. } => {
-                if self.masters[m].nodes[self.master_at(m)].down_since.is_some() {
-                    self.begin_selecting(m, cause, epoch, now);
+            Cause::Ordered(order) => {
+                if self.masters[m].nodes[self.master_at(m)].down_since.is_none() {
+                    self.begin_pausing(m, cause, epoch, order.to, now);
+                } else if order.coordinated {
+                    self.abort_hold(m, "the master went down meanwhile", now);
                 } else {
-                    self.begin_pausing(m, cause, epoch, to, now);
+                    self.begin_selecting(m, cause, epoch, now);
                 }
             }
         }

@@ -10,11 +10,10 @@ use crate::wire::frame::{Decision, Process};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
-use super::failover::{By, Cause, Failover, Promotion, REASK};
+use super::failover::{Cause, Failover, Promotion, REASK};
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
-use super::switchover::Refused;
-use super::{Answer, FailoverReport, Membership, Output, Sentinel, scripts};
+use super::{FailoverReport, Membership, Output, Sentinel, scripts};
 
 /// Exit code of a simulated failure, as stock.
 pub(super) const SIMULATED: u8 = 99;
@@ -146,12 +145,12 @@ impl Sentinel {
             self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
         self.say_hello(m, now);
-        if let Some(Cause::Ordered { by, .. }) = cause {
+        if let Some(Cause::Ordered(order)) = cause {
             let named = |n: usize| self.masters[m].nodes[n].node.clone();
             let pause = held.map(|since| now.since(since));
             let (from_node, to_node) = (named(old), named(target));
             let report = FailoverReport { from, from_node, to, to_node, epoch, pause };
-            self.fenced.extend(by.told(Ok(report)));
+            self.fenced.extend(order.by.told(Ok(report)));
         }
     }
 
@@ -298,16 +297,5 @@ impl Sentinel {
     /// The master of a replica, by its own word.
     pub(super) fn master_of(&self, info: &Info) -> Option<SocketAddr> {
         self.address_of(&info.master_place()?)
-    }
-
-    /// `SENTINEL FAILOVER`: what is answered at once.
-    pub(super) fn failover_command(&mut self, m: usize, now: Instant) -> Answer {
-        let error = |text: &str| Answer::Reply(Reply::Error(text.to_owned()));
-        match self.begin_ordered(m, By::Nobody, None, now) {
-            Ok(()) => Answer::Reply(Reply::Simple("OK".to_owned())),
-            Err(Refused::InProgress) => error("INPROG Failover already in progress"),
-            Err(Refused::NoGoodReplica(_)) => error("NOGOODSLAVE No suitable replica to promote"),
-            Err(Refused::NoMaster) => error("ERR there is no master yet"),
-        }
     }
 }

@@ -129,6 +129,7 @@ pub fn level(event: &str) -> Option<Level> {
         | "-failover-abort-not-elected"
         | "-failover-abort-no-good-slave"
         | "-failover-abort-slave-timeout"
+        | "-failover-abort-master-timeout"
         | "+switch-master"
         | "+config-update-from"
         | "+set"

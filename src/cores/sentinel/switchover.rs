@@ -10,11 +10,12 @@ use crate::wire::frame::RedisRole;
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
-use super::failover::{By, Cause, Failover};
+use super::failover::{By, Cause, Failover, Ordered};
 use super::instance::Instance;
 use super::monitor::Tag;
 use super::sabotage::Rule;
 use super::select::{self, Rejection};
+use super::session::{error, simple};
 use super::{Answer, ClientId, Event, FailoverReport, Membership, OrderId, Output, Sentinel, Severity};
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
@@ -34,6 +35,9 @@ pub(super) enum Refused {
     /// Nobody can take over, or not the one wanted.
     #[error("{0}")]
     NoGoodReplica(String),
+    /// It is down: nobody can hold its writes.
+    #[error("the master is down and cannot hold its writes")]
+    NoGoodMaster,
     /// There is no master to take over from.
     #[error("there is no master yet: no sentinel has any record of one")]
     NoMaster,
@@ -91,10 +95,22 @@ impl Sentinel {
             found.ok_or_else(|| Refused::NoGoodReplica(format!("node {name} has no redis")))
         };
         let to = to.map(place).transpose()?;
-        self.begin_ordered(m, by, to, now)
+        self.begin_ordered(m, Ordered { by, to, coordinated: false }, now)
     }
 
-    pub(super) fn begin_ordered(&mut self, m: usize, by: By, to: Option<usize>, now: Instant) -> Result<(), Refused> {
+    /// `SENTINEL FAILOVER <master-name> [COORDINATED]`: whether it has begun is answered at once.
+    pub(super) fn failover_command(&mut self, m: usize, coordinated: bool, now: Instant) -> Answer {
+        match self.begin_ordered(m, Ordered { by: By::Nobody, to: None, coordinated }, now) {
+            Ok(()) => simple("OK"),
+            Err(Refused::InProgress) => error("INPROG Failover already in progress"),
+            Err(Refused::NoGoodReplica(_)) => error("NOGOODSLAVE No suitable replica to promote"),
+            Err(Refused::NoGoodMaster) => error("NOGOODPRIMARY Primary is down and cannot hold its writes"),
+            Err(Refused::NoMaster) => error("ERR there is no master yet"),
+        }
+    }
+
+    fn begin_ordered(&mut self, m: usize, order: Ordered, now: Instant) -> Result<(), Refused> {
+        let to = order.to;
         if self.decision(m).is_none() {
             return Err(Refused::NoMaster);
         }
@@ -102,15 +118,23 @@ impl Sentinel {
         if let Some(label) = self.is_master_already(m, to) {
             return Err(Refused::NoGoodReplica(label));
         }
-        if !matches!(self.masters[m].failover, Failover::Idle { .. }) || self.other_leads(m) {
+        // Of a failover that has its new master, the rest is healing: only stock's clients know that as a failover.
+        let ending = matches!(self.masters[m].failover, Failover::Reconfiguring { .. }) && order.by != By::Nobody;
+        if !(ending || matches!(self.masters[m].failover, Failover::Idle { .. })) || self.other_leads(m) {
             return Err(Refused::InProgress);
+        }
+        if order.coordinated && self.masters[m].nodes[self.master_at(m)].down_since.is_some() {
+            return Err(Refused::NoGoodMaster);
         }
         let start_at = match self.target(m, to, now) {
             Ok(_) => now,
             Err(why) if !self.said_in_sync(m, to) => return Err(Refused::NoGoodReplica(why)),
             Err(_) => now + INFO_WAIT,
         };
-        self.enter(m, Failover::Waiting { cause: Cause::Ordered { by, to }, start_at });
+        if ending {
+            self.end(m, now);
+        }
+        self.enter(m, Failover::Waiting { cause: Cause::Ordered(order), start_at });
         Ok(())
     }
 
@@ -124,9 +148,9 @@ impl Sentinel {
     }
 
     /// Stands for an ordered switchover as soon as there is somebody to hand over to, at the latest at `until`.
-    pub(super) fn step_ordered(&mut self, m: usize, cause: Cause, to: Option<usize>, until: Instant, now: Instant) {
-        match self.target(m, to, now) {
-            Ok(_) => self.stand(m, cause, now),
+    pub(super) fn step_ordered(&mut self, m: usize, order: Ordered, until: Instant, now: Instant) {
+        match self.target(m, order.to, now) {
+            Ok(_) => self.stand(m, Cause::Ordered(order), now),
             Err(_) if now < until => self.wake_at(until),
             Err(why) => self.abort(m, "-failover-abort-no-good-slave", &why, now),
         }
@@ -185,7 +209,7 @@ impl Sentinel {
             Err(why) => return self.abort(m, "-failover-abort-no-good-slave", &why, now),
         };
         let Some(link) = self.masters[m].nodes[at].command.up() else {
-            return self.abort(m, "-failover-abort-slave-timeout", "the master cannot be reached to hold writes", now);
+            return self.abort_hold(m, "the master cannot be reached to hold writes", now);
         };
         self.enter(m, Failover::Pausing { cause, epoch, target, since: now, until: now + CATCH_UP_MAX });
         self.masters[m].holds = Some(self.masters[m].nodes[at].id);
@@ -200,14 +224,15 @@ impl Sentinel {
             return;
         }
         if pausing && !reply.is_ok() {
-            self.abort(m, "-failover-abort-slave-timeout", &format!("the master does not hold writes: {reply:?}"), now);
+            self.abort_hold(m, &format!("the master does not hold writes: {reply:?}"), now);
         }
     }
 
     /// Goes on without a hold of writes, as stock does, where the server does not know it or the access list forbids it.
     fn unheld(&mut self, m: usize, now: Instant) -> bool {
         let Failover::Pausing { cause, epoch, target, .. } = self.masters[m].failover else { return false };
-        if matches!(self.membership, Membership::Voters { .. }) {
+        let coordinated = matches!(cause, Cause::Ordered(Ordered { coordinated: true, .. }));
+        if coordinated || matches!(self.membership, Membership::Voters { .. }) {
             return false;
         }
         let text = "the master cannot hold writes: what it acknowledges until the end may be lost".to_owned();
@@ -232,7 +257,7 @@ impl Sentinel {
                 self.masters[m].nodes[target].info_at = None;
                 self.ask_info(m, target, now);
             }
-            None => self.abort(m, "-failover-abort-slave-timeout", "the master does not say its offset", now),
+            None => self.abort_hold(m, "the master does not say its offset", now),
         }
     }
 
@@ -250,13 +275,20 @@ impl Sentinel {
         }
     }
 
+    /// Gives up because of the master. Only who knows COORDINATED knows the event of that.
+    pub(super) fn abort_hold(&mut self, m: usize, reason: &str, now: Instant) {
+        let coordinated = matches!(self.masters[m].cause(), Some(Cause::Ordered(Ordered { coordinated: true, .. })));
+        let event = if coordinated { "-failover-abort-master-timeout" } else { "-failover-abort-slave-timeout" };
+        self.abort(m, event, reason, now);
+    }
+
     /// While writes are held: the limits.
     pub(super) fn step_holding(&mut self, m: usize, epoch: Epoch, until: Instant, now: Instant) {
         let at = self.master_at(m);
         if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if self.masters[m].odown_since.is_some() {
-            self.abort(m, "-failover-abort-slave-timeout", "the master went down meanwhile", now);
+            self.abort_hold(m, "the master went down meanwhile", now);
         } else if now >= until {
             let (goal, has) = match self.masters[m].failover {
                 Failover::Catching { goal, target, .. } => (goal, self.candidate(m, target, now).offset),
@@ -269,12 +301,13 @@ impl Sentinel {
                 | Failover::Promoting { .. }
                 | Failover::Reconfiguring { .. } => (0, 0),
             };
-            let reason = if goal > 0 {
-                format!("the replica did not catch up in {CATCH_UP_MAX:?}: it has {has} of {goal} bytes")
+            if goal > 0 {
+                let reason = format!("the replica did not catch up in {CATCH_UP_MAX:?}: it has {has} of {goal} bytes");
+                self.abort(m, "-failover-abort-slave-timeout", &reason, now);
             } else {
-                format!("the master {} did not answer in {CATCH_UP_MAX:?}", self.masters[m].nodes[at].address)
-            };
-            self.abort(m, "-failover-abort-slave-timeout", &reason, now);
+                let master = self.masters[m].nodes[at].address;
+                self.abort_hold(m, &format!("the master {master} did not answer in {CATCH_UP_MAX:?}"), now);
+            }
         } else {
             self.wake_at(until);
         }
@@ -285,7 +318,7 @@ impl Sentinel {
         let holding = matches!(self.masters[m].failover, Failover::Pausing { .. } | Failover::Catching { .. });
         if holding && n == self.master_at(m) {
             let reason = format!("the link to the master was lost while it held writes: {reason}");
-            self.abort(m, "-failover-abort-slave-timeout", &reason, now);
+            self.abort_hold(m, &reason, now);
         }
     }
 

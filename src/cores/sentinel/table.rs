@@ -358,7 +358,7 @@ pub(super) static TABLE: &[Spec] = &[
     sentinel("sentinel|config", -3, "6.2.0", "GET <pattern> | SET <name> <value>", "Settings of this sentinel")
         .changing(),
     sentinel("sentinel|debug", -2, "7.0.0", "[<name> <value> ...]", "Periods and limits, in milliseconds").changing(),
-    sentinel("sentinel|failover", 3, "2.8.4", "<master>", "Hand over to the best replica").changing(),
+    sentinel("sentinel|failover", -3, "2.8.4", "<master> [COORDINATED]", "Hand over to the best replica").changing(),
     sentinel("sentinel|flushconfig", 2, "2.8.4", "", "Write the configuration file").changing(),
     sentinel("sentinel|get-master-addr-by-name", 3, "2.8.4", "<master>", "IP address and port of the master"),
     sentinel("sentinel|get-primary-addr-by-name", 3, "2.8.4", "<master>", "IP address and port of the master")

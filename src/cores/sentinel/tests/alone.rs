@@ -209,6 +209,56 @@ fn an_order_counts_where_most_sentinels_are_lost() {
 }
 
 #[test]
+fn a_coordinated_order_asks_the_others_and_goes_ahead_with_them_only() {
+    let order = ["SENTINEL", "FAILOVER", "mymaster", "Coordinated"];
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.crash_sentinel(1);
+    world.crash_sentinel(2);
+    world.run(ms(2_000));
+    world.events.clear();
+    assert_eq!(answer(&mut world, 0, &order), ok());
+    world.run_until(ms(15_000), "given up", |world| world.said("-failover-abort-not-elected") == 1);
+    assert_eq!((world.master(), world.redis[0].log.len()), (Some(0), 0), "{:?}", world.redis[0].log);
+    (1..3).for_each(|n| world.start(n));
+    world.run(ms(5_000));
+    assert_eq!(answer(&mut world, 0, &order), ok());
+    assert_eq!(answer(&mut world, 0, &order), Reply::Error("INPROG Failover already in progress".into()));
+    world.run_until(ms(3_000), "the order is carried out", |world| world.master().is_some_and(|master| master != 0));
+    world.run(ms(100));
+    assert_eq!(world.redis[0].log[0], "PAUSE");
+    assert_eq!(world.redis[0].paused_until, None, "the hold is released");
+}
+
+#[test]
+fn only_a_plain_order_goes_ahead_where_the_master_cannot_hold_its_writes() {
+    let mut world = World::alone();
+    world.redis[0].denies_pause = true;
+    world.run(ms(5_000));
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster", "COORDINATED"]), ok());
+    world.run_until(ms(3_000), "given up", |world| world.said("-failover-abort-master-timeout") == 1);
+    world.run(ms(1_000));
+    assert_eq!((world.master(), world.said("unheld")), (Some(0), 0));
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster"]), ok());
+    world.run_until(ms(3_000), "carried out", |world| world.master().is_some_and(|master| master != 0));
+    assert_eq!(world.said("unheld"), 1, "and what it risks is said");
+}
+
+#[test]
+fn an_order_that_cannot_be_coordinated_is_refused() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    let unknown = Reply::Error("ERR Unknown failover option specified".into());
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster", "FORCE"]), unknown);
+    world.crash_sentinel(1);
+    world.crash_sentinel(2);
+    world.kill_redis(0);
+    world.run_until(ms(5_000), "down", |world| world.said("+sdown") > 0);
+    let down = Reply::Error("NOGOODPRIMARY Primary is down and cannot hold its writes".into());
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster", "COORDINATED"]), down);
+}
+
+#[test]
 fn scripts_are_told_of_what_happens() {
     let mut world = World::alone();
     for state in world.states.as_mut().unwrap() {

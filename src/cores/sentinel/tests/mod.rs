@@ -187,6 +187,27 @@ fn a_master_that_dies_while_it_holds_writes_is_failed_over() {
 }
 
 #[test]
+fn an_order_does_not_wait_for_what_is_left_of_the_failover_before() {
+    let mut world = World::settled();
+    // It never gets in sync with the new master, so that the first one does not end.
+    world.redis[1].shut_out = true;
+    world.feed(0, Input::Order(OrderId(1), Some(name(2))));
+    world.run_until(ms(1_000), "done", |world| world.done.len() == 1);
+    world.run_until(ms(1_000), "the old master is in sync", |world| world.redis[0].link_up);
+    world.run(ms(1_200));
+    let client = &["SENTINEL", "FAILOVER", "mymaster"];
+    let refused = Answer::Reply(Reply::Error("INPROG Failover already in progress".into()));
+    assert_eq!(world.ask(0, IpAddr::from([127, 0, 0, 1]), client), [refused], "as a client of stock's expects");
+    world.feed(0, Input::Order(OrderId(2), Some(name(0))));
+    world.run_until(ms(2_000), "back", |world| world.done.len() == 2);
+    assert_eq!(world.done[1].as_ref().map(|report| report.to), Ok(redis_at(0)));
+    world.redis[1].shut_out = false;
+    world.run_until(ms(5_000), "all follow", |world| {
+        world.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up)
+    });
+}
+
+#[test]
 fn orders_that_cannot_be_met_are_refused_with_the_reason() {
     let mut world = World::settled();
     let mut refused = |to: Option<&str>| {

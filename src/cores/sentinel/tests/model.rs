@@ -85,6 +85,9 @@ impl World {
                 }
                 ok()
             }
+            ("CLIENT", "PAUSE") if self.redis[n].denies_pause => {
+                Reply::Error("NOPERM this user has no permissions to run the 'client|pause' command".into())
+            }
             ("CLIENT", "PAUSE") => {
                 self.redis[n].log.push("PAUSE".into());
                 self.redis[n].paused_until = Some(self.now + ms(words[2].parse().unwrap()));

@@ -68,12 +68,16 @@ pub(super) struct Redis {
     pub(super) loading: bool,
     /// Does not take what its master sends.
     pub(super) stuck: bool,
+    /// Cannot synchronise with any master.
+    pub(super) shut_out: bool,
     /// So many bytes are still in its socket when its master dies; taken a little later.
     pub(super) undrained: u64,
     pub(super) drain_at: Option<Instant>,
     pub(super) priority: u32,
     pub(super) password: Option<String>,
     pub(super) paused_until: Option<Instant>,
+    /// Its access list does not allow CLIENT PAUSE.
+    pub(super) denies_pause: bool,
     pub(super) log: Vec<String>,
 }
 
@@ -144,11 +148,13 @@ pub(super) fn closed(n: usize) -> Redis {
         busy: false,
         loading: false,
         stuck: false,
+        shut_out: false,
         undrained: 0,
         drain_at: None,
         priority: 100,
         password: None,
         paused_until: None,
+        denies_pause: false,
         log: vec![],
     }
 }
@@ -393,7 +399,11 @@ impl World {
             let Some(master) = self.redis[n].master.filter(|master| *master != CLOSED) else { continue };
             let from = Self::host(master);
             let source = self.redis[from].clone();
-            let fed = source.alive && source.master.is_none() && self.reach(n, from) && self.redis[n].alive;
+            let fed = source.alive
+                && source.master.is_none()
+                && self.reach(n, from)
+                && self.redis[n].alive
+                && !self.redis[n].shut_out;
             let now = self.now;
             let redis = &mut self.redis[n];
             if fed {
