@@ -1,11 +1,15 @@
 //! A RESP connection to a redis or a sentinel, for control traffic: the proxy's clients never come here.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
@@ -40,6 +44,24 @@ pub enum ConnectionError {
         /// What is wrong.
         source: Malformed,
     },
+}
+
+/// Bytes that are read at once at most.
+const READ_MAX: usize = 16 * 1024;
+
+/// Appends what there is to read to `data`; zero: the end of the stream. Waits if there is nothing yet; cancel safe.
+///
+/// What is read goes by way of the stack, so that a connection takes memory for what it holds only, and one call to the
+/// system brings all of it.
+pub async fn read_more(stream: &mut (impl AsyncRead + Unpin), data: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|context| {
+        let mut space = [const { MaybeUninit::uninit() }; READ_MAX];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut read))?;
+        data.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 /// The reading half: replies in their order.
@@ -103,9 +125,19 @@ impl Connection {
 impl Commands {
     /// Sends one command.
     pub async fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Result<(), ConnectionError> {
-        self.data.clear();
+        self.push(args);
+        self.flush().await
+    }
+
+    /// Adds one to those that are sent together by [`Self::flush`].
+    pub fn push<A: AsRef<[u8]>>(&mut self, args: &[A]) {
         resp::command(args, &mut self.data);
+    }
+
+    /// Sends what was added.
+    pub async fn flush(&mut self) -> Result<(), ConnectionError> {
         let sent = self.stream.write_all(&self.data).await;
+        self.data.clear();
         sent.map_err(|source| ConnectionError::Io { address: self.address, source })
     }
 
@@ -124,7 +156,7 @@ impl Replies {
             if let Some(reply) = decoded.map_err(|source| ConnectionError::Malformed { address, source })? {
                 return Ok(reply);
             }
-            let read = self.stream.read_buf(&mut self.data).await;
+            let read = read_more(&mut self.stream, &mut self.data).await;
             if read.map_err(|source| ConnectionError::Io { address, source })? == 0 {
                 return Err(ConnectionError::Io { address, source: io::ErrorKind::UnexpectedEof.into() });
             }

@@ -162,7 +162,7 @@ impl Sentinel {
     }
 
     fn moved(&mut self, p: usize, address: SocketAddr, now: Instant) {
-        let watched: BTreeSet<usize> = self.watched_by(p).into_iter().collect();
+        let watched: BTreeSet<usize> = self.watched_by(p).collect();
         self.peers[p].address = address;
         self.dirty = true;
         if let Some(link) = self.peers[p].link.id() {
@@ -182,7 +182,7 @@ impl Sentinel {
 
     fn invalid(&mut self, p: usize) {
         let (id, address) = (self.peers[p].id, self.peers[p].address);
-        for m in self.watched_by(p) {
+        for m in self.watched_by(p).collect::<Vec<_>>() {
             if let Some(id) = id {
                 self.sentinel_event("+sentinel-invalid-addr", m, id, address);
             }

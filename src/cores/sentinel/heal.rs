@@ -64,7 +64,7 @@ impl Sentinel {
     }
 
     fn heal_node(&mut self, m: usize, n: usize, now: Instant) {
-        let (to, rank) = (self.monitored(m), self.rank(m));
+        let to = self.monitored(m);
         let decided_at = self.masters[m].decided_at;
         let node = &self.masters[m].nodes[n];
         // What it said before the decision is no disagreement with it.
@@ -91,7 +91,7 @@ impl Sentinel {
         } else {
             STABLE
         };
-        let due = node.heal_at.unwrap_or(now + wait + STAGGER * rank);
+        let due = node.heal_at.unwrap_or_else(|| now + wait + STAGGER * self.rank(m));
         if now < due {
             self.masters[m].nodes[n].heal_at = Some(due);
             self.wake_at(due);

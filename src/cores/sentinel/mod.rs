@@ -191,6 +191,8 @@ struct Master {
     claimed: Option<(SocketAddr, RunId)>,
     /// Why nobody can be promoted, as last published.
     no_candidate: Option<String>,
+    /// What is wrong with a password, as of its last turn.
+    fault: Option<String>,
     /// When it next needs a turn; now, if something was heard of it.
     due: Option<Instant>,
     touched: bool,
@@ -281,6 +283,7 @@ impl Sentinel {
             lineage: None,
             claimed: None,
             no_candidate: None,
+            fault: None,
             due: None,
             touched: true,
         });
@@ -480,6 +483,7 @@ impl Sentinel {
         self.failover(m, now);
         self.ask_peers(m, now);
         self.heal(m, now);
+        self.masters[m].fault = password_fault(&self.masters[m].nodes, self.hears_majority());
         // What this turn has changed, another rule of it may have looked at before.
         if self.masters[m].touched {
             self.wake_at(now);
@@ -576,10 +580,7 @@ impl Sentinel {
     fn tell_fault(&mut self) {
         let fault = match self.store_retry_at {
             Some(_) => Some("the sentinel cannot store its state: it gives no votes".to_owned()),
-            None => {
-                let agreed = self.hears_majority();
-                self.masters.iter().find_map(|master| password_fault(&master.nodes, agreed))
-            }
+            None => self.masters.iter().find_map(|master| master.fault.clone()),
         };
         if fault != self.fault {
             self.fault.clone_from(&fault);

@@ -259,8 +259,8 @@ impl Sentinel {
 
     /// Keeps the link to one other sentinel and its pings going.
     pub(super) fn tend_peer(&mut self, p: usize, now: Instant) {
-        let watched = self.watched_by(p);
-        let down_after = watched.first().map_or(CONNECT_MAX, |m| self.masters[*m].config.down_after);
+        let first = self.watched_by(p).next();
+        let down_after = first.map_or(CONNECT_MAX, |m| self.masters[m].config.down_after);
         let (link, address) = (self.peers[p].link.clone(), self.peers[p].address);
         if let Some(link) = self.open(&link, Owner::Peer(self.peers[p].key), address, down_after, now) {
             self.peers[p].link = link;
@@ -287,9 +287,9 @@ impl Sentinel {
     }
 
     /// The masters that a peer is known to watch.
-    pub(super) fn watched_by(&self, p: usize) -> Vec<usize> {
-        let knows = |m: &usize| self.peers[p].opinions.contains_key(&self.masters[*m].id);
-        (0..self.masters.len()).filter(knows).collect()
+    pub(super) fn watched_by(&self, p: usize) -> impl Iterator<Item = usize> {
+        let peer = &self.peers[p];
+        (0..self.masters.len()).filter(move |m| peer.opinions.contains_key(&self.masters[*m].id))
     }
 
     fn judge_peer(&mut self, p: usize, down_after: Duration, now: Instant) {
@@ -306,7 +306,7 @@ impl Sentinel {
         let (id, address) = (peer.id, peer.address);
         self.touch_all();
         if let Some(id) = id {
-            for m in self.watched_by(p) {
+            for m in self.watched_by(p).collect::<Vec<_>>() {
                 self.sentinel_event(if down { "+sdown" } else { "-sdown" }, m, id, address);
             }
         }
@@ -647,7 +647,7 @@ impl Sentinel {
 
     fn say_hello_to_peer(&mut self, p: usize) {
         let Some(link) = self.peers[p].link.up() else { return };
-        self.watched_by(p).into_iter().for_each(|m| self.publish_hello(m, link));
+        self.watched_by(p).collect::<Vec<_>>().into_iter().for_each(|m| self.publish_hello(m, link));
     }
 
     pub(super) fn hello_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {

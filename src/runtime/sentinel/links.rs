@@ -101,11 +101,15 @@ async fn exchange(
     loop {
         tokio::select! {
             query = queries.recv() => {
-                let (tag, args) = query?;
-                if let Err(error) = connection.commands.send(&args).await {
+                let mut next = Some(query?);
+                while let Some((tag, args)) = next {
+                    connection.commands.push(&args);
+                    tags.push_back(tag);
+                    next = queries.try_recv().ok();
+                }
+                if let Err(error) = connection.commands.flush().await {
                     return Some(error.to_string());
                 }
-                tags.push_back(tag);
             }
             reply = connection.replies.next() => {
                 let reply = match reply {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::SentinelError;
 use crate::cores::sentinel::{Answer, ClientId, Input, Sockets};
+use crate::runtime::connection::read_more;
 use crate::runtime::host;
 use crate::runtime::journal::{Journal, Level};
 use crate::wire::resp::{self, Decoder, Protocol, Reply};
@@ -37,6 +38,8 @@ const FILES_OWN: u64 = 2_048;
 const COMMANDS: Limits = Limits { bulk_max: 16 * 1024, elements_max: 1_024 };
 /// Longest inline command, bytes.
 const INLINE_MAX: usize = 16 * 1024;
+/// Answers to one client of so many bytes are sent before others are added.
+const WRITE_TOGETHER: usize = 16 * 1024;
 /// Answers and messages that may wait for a client to read them; one that is further behind is dropped.
 const ANSWERS_MAX: usize = 1_024;
 /// Bytes of answers that may wait for one client, beyond the last answer.
@@ -317,15 +320,28 @@ async fn session(
 
 /// Writes answers until there are no more, the client does not read, or it is to be closed.
 async fn speak(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<ToClient>, unread: &AtomicU64, totals: &Totals) {
-    while let Some(ToClient::Bytes(bytes)) = waiting.recv().await {
-        let written = timeout(WRITE_MAX, write.write_all(&bytes)).await;
-        let size = bytes.len() as u64;
+    let mut out = BytesMut::new();
+    let mut next = waiting.recv().await;
+    while let Some(ToClient::Bytes(bytes)) = next {
+        out.extend_from_slice(&bytes);
+        next = waiting.try_recv().ok();
+        if matches!(next, Some(ToClient::Bytes(_))) && out.len() < WRITE_TOGETHER {
+            continue;
+        }
+        let written = timeout(WRITE_MAX, write.write_all(&out)).await;
+        let size = out.len() as u64;
         unread.fetch_sub(size, Ordering::Relaxed);
         totals.unread.fetch_sub(size, Ordering::Relaxed);
         totals.bytes_out.fetch_add(size, Ordering::Relaxed);
         if !matches!(written, Ok(Ok(()))) {
             return;
         }
+        // A client that is not answered holds no memory.
+        out = BytesMut::new();
+        next = match next {
+            None => waiting.recv().await,
+            waits => waits,
+        };
     }
     let _ = timeout(WRITE_MAX, write.shutdown()).await;
 }
@@ -374,7 +390,7 @@ async fn hear(
         if share.own > INCOMPLETE_MAX && totals.incomplete.load(Ordering::Relaxed) > ALL_INCOMPLETE_MAX {
             return Some("too many requests are incomplete".to_owned());
         }
-        match read.read_buf(&mut data).await {
+        match read_more(&mut read, &mut data).await {
             Ok(0) | Err(_) => return None,
             Ok(read) => totals.bytes_in.fetch_add(read as u64, Ordering::Relaxed),
         };
