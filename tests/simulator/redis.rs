@@ -426,7 +426,8 @@ impl World {
                 }
             }
         }
-        let _ = write!(text, "master_replid:{}\r\n", redis.replid);
+        let earlier = redis.replid2.map_or(RunId([0; 20]), |(earlier, _)| earlier);
+        let _ = write!(text, "master_replid:{}\r\nmaster_replid2:{earlier}\r\n", redis.replid);
         if section.is_empty() {
             text += "# Keyspace\r\n";
             if !redis.data.is_empty() {

@@ -320,7 +320,7 @@ impl World {
     }
 
     fn respond(&mut self, host: usize, client: ClientId, answer: Answer) {
-        self.check_answer(host, &answer);
+        self.check_answer(host, client, &answer);
         let Some(id) = self.sentinels[host].clients.get(&client).copied() else { return };
         let reply = match answer {
             Answer::Reply(reply) => Some(reply),

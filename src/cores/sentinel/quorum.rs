@@ -256,7 +256,8 @@ impl Sentinel {
         if let Some(facts) = facts.as_ref().filter(|_| fresh) {
             self.know_peer(p, facts.id);
         }
-        self.peers[p].spoke |= facts.is_some();
+        // Its sentinel may have nothing to say yet, or cannot store it: it is one of ours all the same.
+        self.peers[p].spoke |= facts.is_some() || fresh;
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };

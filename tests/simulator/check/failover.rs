@@ -38,7 +38,7 @@ impl World {
         let Some((group, redis)) = self.subject(event) else { return };
         match event.name {
             "+odown" => {
-                let seen = 1 + self.checks.memories[host].see_down(host, group, self.plan.sentinels);
+                let seen = 1 + self.checks.memories[host].see_down(host, group, redis_at(redis), self.plan.sentinels);
                 let quorum = self.quorum(host, group);
                 self.checks.must(seen >= quorum, || {
                     format!("s{host} finds group {group} down by quorum: {seen} of {quorum} have said so")
@@ -134,20 +134,23 @@ impl World {
         let untouched = info.is_closed();
         // Of a master that lives and is empty the replicas are too, whatever others were heard to hold before.
         let ordered = self.checks.holds.contains_key(&(host, group));
+        // Made a master in the place of the one that is gone by a leader that has told nobody.
+        let promoted = info.role == Some(Role::Master) && lineage.is_some() && info.master_replid2 == lineage;
         let wrong = if memory.now.since(*at) > INFO_AGE_MAX {
             Some("it has not been heard for long".to_owned())
-        } else if info.role != Some(Role::Replica) {
+        } else if info.role != Some(Role::Replica) && !promoted {
             Some(format!("its role is {:?}", info.role))
         } else if info.loading {
             Some("it reads its data".to_owned())
         } else if info.master_sync_in_progress {
             Some("it is in the middle of a copy".to_owned())
-        } else if priority == 0 && !returned && decision.is_some() {
+        } else if priority == 0 && !returned && !promoted && decision.is_some() {
             Some("its priority is 0".to_owned())
         } else if info.has_keys == Some(false) && others_filled > 0 && !ordered {
             Some(format!("it is empty, and {others_filled} others are not"))
         } else if !untouched
             && !returned
+            && !promoted
             && lineage.is_some_and(|known| info.master_replid.is_some_and(|own| own != known))
         {
             // What came back with a good record may be of any lineage: it got a new one at its start.

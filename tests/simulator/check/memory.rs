@@ -1,10 +1,10 @@
 //! What a sentinel was told since its start: the ground on which it may decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use vigie::base::{Instant, RunId};
-use vigie::cores::sentinel::{Input, NodeFacts, Tag};
+use vigie::cores::sentinel::{ClientId, Input, NodeFacts, Tag};
 use vigie::wire::frame::Decision;
 use vigie::wire::info::{Info, Role};
 
@@ -34,6 +34,8 @@ pub(super) struct Memory {
     claims: Vec<Option<(SocketAddr, RunId)>>,
     /// The decision it has on disk, by group.
     pub(super) decisions: Vec<Option<Decision>>,
+    /// Masters of which others have asked whether they are down, by client, in the order of their answers.
+    pub(super) questions: BTreeMap<ClientId, VecDeque<Option<SocketAddr>>>,
     /// When it last heard something.
     pub(super) now: Instant,
 }
@@ -47,19 +49,22 @@ impl Memory {
             lineages: vec![None; groups],
             claims: vec![None; groups],
             decisions: vec![None; groups],
+            questions: BTreeMap::new(),
             now: Instant::START,
         }
     }
 
-    /// Sentinels that find the master of a group down, beside this one, as far as it was told.
-    pub(super) fn see_down(&self, me: usize, group: usize, sentinels: usize) -> usize {
-        let decision = self.decisions[group];
+    /// Sentinels that find that master of a group down, beside this one, as far as it was told. It may know of that master
+    /// by a decision that it could not store yet.
+    pub(super) fn see_down(&self, me: usize, group: usize, master: SocketAddr, sentinels: usize) -> usize {
+        let stored = self.decisions[group].map_or(0, |decision| decision.epoch);
+        let is_master = |decision: &Decision| here(decision.master) == master && decision.epoch >= stored;
         let sees_down = |peer: &usize| {
             let facts = self.facts.get(peer).filter(|facts| facts.fresh).and_then(|facts| facts.sentinel.as_ref());
             if let Some(facts) = facts.and_then(|facts| about(facts, group)) {
-                return facts.sees_down && facts.decision == decision;
+                return facts.sees_down && facts.decision.as_ref().is_some_and(is_master);
             }
-            let answer = decision.and_then(|known| self.opinions.get(&(*peer, known.master)));
+            let answer = self.opinions.get(&(*peer, master));
             answer.is_some_and(|(at, down)| *down && self.now.since(*at) <= OPINION_AGE_MAX)
         };
         (0..sentinels).filter(|peer| *peer != me).filter(sees_down).count()
@@ -91,6 +96,13 @@ impl Checks {
                     memory.opinions.insert((peer, here(*about)), (now, down == 1));
                 }
             }
+            (Input::Command(client, words), _) => {
+                let word = |at: usize| words.get(at).and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("");
+                if word(1) == "is-master-down-by-addr" {
+                    memory.questions.entry(*client).or_default().push_back(first_address(word(2)));
+                }
+            }
+            (Input::ClientGone(client), _) => drop(memory.questions.remove(client)),
             (Input::Facts(facts), _) => {
                 if let Some(node) = facts.node.as_str().strip_prefix("n-").and_then(|node| node.parse().ok()) {
                     memory.facts.insert(node, (**facts).clone());

@@ -1,10 +1,11 @@
 //! What a sentinel tells others: on its disk before, never two votes in an epoch, never back.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use vigie::base::{Epoch, RunId};
-use vigie::cores::sentinel::{Answer, Durable, Record, State, Tag};
+use vigie::cores::sentinel::{Answer, ClientId, Durable, Record, State, Tag};
 use vigie::wire::frame::{Decision, SentinelFacts};
 use vigie::wire::hello::Hello;
 use vigie::wire::resp::Reply;
@@ -176,19 +177,29 @@ impl World {
         }
     }
 
-    /// What it answers to anybody: a vote is recognised by its form.
-    pub fn check_answer(&mut self, host: usize, answer: &Answer) {
+    /// What it answers to the question whether a master is down: it may be a vote.
+    pub fn check_answer(&mut self, host: usize, client: ClientId, answer: &Answer) {
         let Answer::Reply(reply) = answer else { return };
-        let Some([Reply::Integer(_), leader, Reply::Integer(epoch)]) = reply.array() else { return };
+        let refused = matches!(reply, Reply::Error(_));
+        let [Reply::Integer(_), leader, Reply::Integer(epoch)] = reply.array().unwrap_or_default() else {
+            if refused && let Some(asked) = self.checks.memories[host].questions.get_mut(&client) {
+                asked.pop_front();
+            }
+            return;
+        };
+        let asked = self.checks.memories[host].questions.get_mut(&client).and_then(VecDeque::pop_front).flatten();
         let Some(leader) = leader.text().and_then(|leader| leader.parse::<RunId>().ok()) else { return };
         let epoch = Epoch::try_from(*epoch).unwrap_or(0);
-        let given = (0..self.groups.len()).filter(|group| self.has_vote(host, *group, leader, epoch));
-        // A file does not say for whom it was: of two groups it is the one where nobody else had it.
-        let known = |group: &usize| self.checks.votes.get(&(host, *group, epoch)).copied();
-        match given.min_by_key(|group| known(group).map_or(1, |of| if of == leader { 0 } else { 2 })) {
-            Some(group) => self.checks.voted(host, group, leader, epoch),
-            None => self.checks.violated(format!("s{host} gives a vote that is not on its disk: {leader} in {epoch}")),
+        let Some(group) = asked.and_then(|about| self.redis_of(about)).map(|redis| self.redis[redis].group) else {
+            return self.checks.violated(format!("s{host} gives a vote on nothing: {leader} in {epoch}"));
+        };
+        if self.removed(host, group) {
+            return;
         }
+        self.checks.must(self.known(host, group).is_some_and(|known| known.has_vote(leader, epoch)), || {
+            format!("s{host} gives a vote on group {group} that is not on its disk: {leader} in {epoch}")
+        });
+        self.checks.voted(host, group, leader, epoch);
     }
 
     /// What it asks or orders.

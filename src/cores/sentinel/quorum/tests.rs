@@ -74,21 +74,28 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
         has_data: true,
         history: None,
     };
-    for (process, stock_is_there, down) in
-        [(Process::Dead, true, true), (Process::Dead, false, false), (Process::Busy, true, false)]
-    {
+    for (process, sentinel_is_there, node_speaks, down) in [
+        (Process::Dead, true, false, true),
+        (Process::Dead, true, true, false),
+        (Process::Dead, false, false, false),
+        (Process::Busy, true, false, false),
+    ] {
         let mut sentinel = sentinel(now);
         sentinel.switch(0, Decision { master: node(4), epoch: 1 }, now);
         let n = sentinel.master_at(0);
         let master = &mut sentinel.masters[0].nodes[n];
         (master.facts, master.fresh, master.down_since) = (Some(facts(process)), true, Some(now));
-        if stock_is_there {
+        if sentinel_is_there {
             let link = &mut sentinel.peers[0].link;
             *link = crate::cores::sentinel::instance::Link::Connecting { id: LinkId(1), backoff: Duration::ZERO };
             // It has been there for a while.
             link.connected(Instant::from_millis(900_000));
         }
+        if node_speaks {
+            // What its sentinel would say is not on its disk yet.
+            sentinel.peer_facts(0, None, true, now);
+        }
         sentinel.judge_quorum(0, now);
-        assert_eq!(sentinel.masters[0].odown_since.is_some(), down, "{process:?}, stock: {stock_is_there}");
+        assert_eq!(sentinel.masters[0].odown_since.is_some(), down, "{process:?}, {sentinel_is_there}, {node_speaks}");
     }
 }
