@@ -10,6 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
+
 mod directive;
 mod fault;
 mod kept;
@@ -46,7 +48,7 @@ pub struct Additions {
 pub trait Host {
     /// Whether a process can work there; else why not.
     fn directory(&self, path: &Path) -> io::Result<()>;
-    /// Whether it is a program that can be run.
+    /// Whether it is a program that this process may run. Blocks as long as the file system does.
     fn is_executable(&self, path: &Path) -> bool;
     /// Files that `pattern`, a path whose last component may hold `*`, stands for.
     fn expand(&self, pattern: &str) -> Vec<String>;
@@ -216,8 +218,8 @@ impl Host for ThisHost {
     }
 
     fn is_executable(&self, path: &Path) -> bool {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+        // A directory may be "executed" too.
+        std::fs::metadata(path).is_ok_and(|about| !about.is_dir()) && access(path, AccessFlags::X_OK).is_ok()
     }
 
     fn expand(&self, pattern: &str) -> Vec<String> {

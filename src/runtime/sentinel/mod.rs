@@ -24,7 +24,7 @@ use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
 use crate::base::{NodeName, RunId};
-use crate::config::sentinel::Document;
+use crate::config::sentinel::{Document, Host, ThisHost};
 use crate::cores::cluster::{Part, View};
 use crate::cores::sentinel::why::MasterWhy;
 use crate::cores::sentinel::{
@@ -344,7 +344,7 @@ impl Execute<Sentinel> for Runner {
             Output::CheckScript(path) => {
                 let executable = spawn_blocking({
                     let path = path.clone();
-                    move || scripts::check(path.as_ref()).is_ok()
+                    move || ThisHost.is_executable(path.as_ref())
                 });
                 return Flow::Feed(Input::ScriptChecked(path, executable.await.unwrap_or(false)));
             }

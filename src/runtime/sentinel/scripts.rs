@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{AccessFlags, Pid, access};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -18,29 +18,6 @@ use crate::runtime::guard::{LOCK_ENV, WORKER_ENV};
 
 /// What stock exits with in place of a script that cannot be executed.
 const NOT_EXECUTABLE: i32 = 2;
-
-/// Why a file is refused as a script.
-#[derive(Debug, thiserror::Error)]
-pub enum ScriptError {
-    /// It is not there, or is no file that this process may execute.
-    #[error("script {path}: {source}; an existing file that vigie may execute is expected", path = path.display())]
-    Unusable {
-        /// As given; relative to the working directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// Whether a file is there and may be executed. Blocks as long as the file system does.
-pub fn check(path: &Path) -> Result<(), ScriptError> {
-    let unusable = |source| ScriptError::Unusable { path: path.to_owned(), source };
-    // A directory may be "executed" too.
-    if std::fs::metadata(path).map_err(unusable)?.is_dir() {
-        return Err(unusable(Errno::EISDIR.into()));
-    }
-    access(path, AccessFlags::X_OK).map_err(|errno| unusable(errno.into()))
-}
 
 /// All scripts that run.
 #[derive(Debug)]
