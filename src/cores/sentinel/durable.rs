@@ -74,6 +74,7 @@ impl Sentinel {
         let once = self.voted(m).is_none_or(|(_, last)| last < epoch);
         assert!(once || !self.rules.holds(Rule::VoteOnce), "a second vote in epoch {epoch}");
         self.masters[m].vote = Some((leader, epoch));
+        self.masters[m].vote_unstored = true;
         self.dirty = true;
         self.publish_vote(m, leader, epoch);
     }

@@ -382,15 +382,17 @@ impl Sentinel {
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
         let majority = if self.rules.holds(Rule::Majority) { self.majority(m) } else { 1 };
         let (votes, needed) = (self.votes_for_me(m, epoch), majority.max(quorum));
+        // Nobody else may hear of the own vote where nobody else is needed: it is one only on disk all the same.
+        let stored = !self.masters[m].vote_unstored || !self.rules.holds(Rule::StoreFirst);
         if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
-        } else if votes >= needed {
+        } else if votes >= needed && stored {
             self.master_event("+elected-leader", m, "");
             self.master_event("+failover-state-select-slave", m, "");
             self.elected(m, cause, epoch, now);
-        } else if now >= until || votes + self.votes_open(m, epoch) < needed {
+        } else if now >= until || stored && votes + self.votes_open(m, epoch) < needed {
             let forced = matches!(cause, Cause::Ordered(Ordered { coordinated: false, .. }));
-            if forced && matches!(self.membership, Membership::Discovered { .. }) {
+            if forced && stored && matches!(self.membership, Membership::Discovered { .. }) {
                 // Stock asks nobody: an order counts even where most sentinels are lost.
                 return self.elected(m, cause, epoch, now);
             }

@@ -171,6 +171,8 @@ struct Master {
     decision: Option<Decision>,
     /// Whether the decision is not on disk yet.
     unstored: bool,
+    /// Whether the last vote is not on disk yet.
+    vote_unstored: bool,
     /// The last vote: for whom, in which epoch.
     vote: Option<(RunId, Epoch)>,
     /// Those of the file, in its order, and behind them those found out.
@@ -272,6 +274,7 @@ impl Sentinel {
             config,
             decision: record.as_ref().and_then(|record| record.decision),
             unstored: false,
+            vote_unstored: false,
             vote: record.as_ref().and_then(|record| record.vote),
             nodes,
             failover: Failover::Idle { not_before: now },
@@ -544,7 +547,11 @@ impl Sentinel {
     }
 
     fn stored(&mut self, now: Instant) {
-        self.masters.iter_mut().for_each(|master| master.unstored = false);
+        for master in &mut self.masters {
+            // An election may have waited for nothing else.
+            master.touched |= master.vote_unstored;
+            (master.unstored, master.vote_unstored) = (false, false);
+        }
         if let Some(pending) = self.pending.take() {
             self.apply(pending, now);
         }

@@ -41,6 +41,9 @@ pub(super) enum Refused {
     /// There is no master to take over from.
     #[error("there is no master yet: no sentinel has any record of one")]
     NoMaster,
+    /// It is watched by its name, and nobody has told where that is.
+    #[error("the address of the master is not known yet")]
+    NoAddress,
 }
 
 impl By {
@@ -106,6 +109,7 @@ impl Sentinel {
             Err(Refused::NoGoodReplica(_)) => error("NOGOODSLAVE No suitable replica to promote"),
             Err(Refused::NoGoodMaster) => error("NOGOODPRIMARY Primary is down and cannot hold its writes"),
             Err(Refused::NoMaster) => error("ERR there is no master yet"),
+            Err(refused @ Refused::NoAddress) => error(format!("ERR {refused}")),
         }
     }
 
@@ -113,6 +117,9 @@ impl Sentinel {
         let to = order.to;
         if self.decision(m).is_none() {
             return Err(Refused::NoMaster);
+        }
+        if self.monitored(m).ip().is_unspecified() {
+            return Err(Refused::NoAddress);
         }
         // Whatever is under way: this would be refused at its end, too.
         if let Some(label) = self.is_master_already(m, to) {

@@ -54,7 +54,6 @@ impl World {
                 }
             }
             "+try-failover" => drop(self.checks.elected.remove(&(host, group))),
-            "+selected-slave" => self.check_selected(host, group, redis),
             _ => {}
         }
     }
@@ -174,6 +173,11 @@ impl World {
         let Some(target) = self.wires.get(&wire).map(|wire| wire.to) else { return };
         let group = self.redis[target].group;
         self.check_leader(host, group, epoch);
+        self.check_selected(host, group, target);
+        let voted = self.known(host, group).and_then(|known| known.vote).map_or(0, |(_, epoch)| epoch);
+        self.checks.must(self.removed(host, group) || voted >= epoch, || {
+            format!("s{host} promotes r{target} in epoch {epoch}, and its last vote on disk is of epoch {voted}")
+        });
         let started = self.now.since(vigie::base::Instant::START) < CALM;
         self.checks
             .must(started || !self.plan.calm(), || format!("s{host} promotes r{target} although nothing went wrong"));

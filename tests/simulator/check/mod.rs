@@ -27,6 +27,8 @@ pub struct Checks {
     stored: Vec<Told>,
     /// Every vote that ever left: who voted, on which group, in which epoch; for whom.
     votes: BTreeMap<(usize, usize, Epoch), RunId>,
+    /// Every vote that was ever on a disk; a file does not say for whom it was.
+    votes_kept: BTreeMap<(usize, usize, Epoch), Option<RunId>>,
     /// Who is master by the decision of an epoch.
     decisions: BTreeMap<(usize, Epoch), SocketAddr>,
     /// Who led in an epoch.
@@ -83,6 +85,7 @@ impl Checks {
             told: vec![told.clone(); sentinels],
             stored: vec![told; sentinels],
             votes: BTreeMap::new(),
+            votes_kept: BTreeMap::new(),
             decisions: BTreeMap::new(),
             leaders: BTreeMap::new(),
             holds: BTreeMap::new(),

@@ -88,6 +88,9 @@ impl Checks {
                 self.decided(host, group, decision);
             }
             self.memories[host].decisions[group] = known.decision;
+            if let Some((leader, epoch)) = known.vote {
+                self.votes_kept.insert((host, group, epoch), leader);
+            }
             let stored = &mut self.stored[host];
             let back = decided < stored.config_epochs[group] || voted < stored.vote_epochs[group];
             (stored.config_epochs[group], stored.vote_epochs[group]) = (decided, voted);
@@ -103,6 +106,9 @@ impl Checks {
                 self.decided(host, group, decision);
             }
             self.memories[host].decisions[group] = master.decision;
+            if let Some((leader, epoch)) = master.vote {
+                self.votes_kept.insert((host, group, epoch), Some(leader));
+            }
             let stored = &mut self.stored[host];
             let (decided, voted) = (master.decision.map_or(0, |it| it.epoch), master.vote.map_or(0, |(_, it)| it));
             let back = decided < stored.config_epochs[group] || voted < stored.vote_epochs[group];
@@ -134,7 +140,7 @@ impl World {
     }
 
     /// Whether the disk of a sentinel says nothing of a group any more: what it still says of it is about to end.
-    fn removed(&self, host: usize, group: usize) -> bool {
+    pub(super) fn removed(&self, host: usize, group: usize) -> bool {
         self.plan.drop_in && self.sentinels[host].disk.is_some() && self.known(host, group).is_none()
     }
 
@@ -196,8 +202,10 @@ impl World {
         if self.removed(host, group) {
             return;
         }
-        self.checks.must(self.known(host, group).is_some_and(|known| known.has_vote(leader, epoch)), || {
-            format!("s{host} gives a vote on group {group} that is not on its disk: {leader} in {epoch}")
+        // It may have voted in a higher epoch since, and wait for that one's store.
+        let kept = self.checks.votes_kept.get(&(host, group, epoch));
+        self.checks.must(kept.is_some_and(|of| of.is_none_or(|of| of == leader)), || {
+            format!("s{host} gives a vote on group {group} that was never on its disk: {leader} in {epoch}")
         });
         self.checks.voted(host, group, leader, epoch);
     }

@@ -209,6 +209,25 @@ fn an_order_counts_where_most_sentinels_are_lost() {
 }
 
 #[test]
+fn an_order_that_needs_nobody_else_needs_the_own_vote_on_disk() {
+    let mut world = World::alone();
+    world.run(ms(5_000));
+    world.crash_sentinel(1);
+    world.crash_sentinel(2);
+    world.run(ms(2_000));
+    world.broken[0] = true;
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster"]), ok());
+    world.run(ms(12_000));
+    assert_eq!(world.master(), Some(0));
+    let log: Vec<_> = world.redis.iter().flat_map(|redis| &redis.log).collect();
+    assert!(log.is_empty(), "nobody is told anything: {log:?}");
+    world.broken[0] = false;
+    world.run(ms(1_000));
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster"]), ok());
+    world.run_until(ms(3_000), "the order is carried out", |world| world.master().is_some_and(|master| master != 0));
+}
+
+#[test]
 fn a_coordinated_order_asks_the_others_and_goes_ahead_with_them_only() {
     let order = ["SENTINEL", "FAILOVER", "mymaster", "Coordinated"];
     let mut world = World::alone();
@@ -446,5 +465,8 @@ fn a_master_whose_name_is_not_known_yet_is_not_failed_over() {
     }
     (0..3).for_each(|n| world.start(n));
     world.run(ms(5_000));
+    let refused = Reply::Error("ERR the address of the master is not known yet".into());
+    assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster"]), refused);
+    world.run(ms(1_000));
     assert_eq!(world.said("+try-failover") + world.said("+vote-for-leader"), 0, "{:#?}", world.told_events());
 }
