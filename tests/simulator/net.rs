@@ -160,6 +160,7 @@ impl World {
         };
         self.wires.insert(id, wire);
         self.sentinels[from].links.insert(link, id);
+        self.sentinels[from].ends.insert(link, (to, to_sentinel));
         let there = self.now_at(to, address.port()).ip() == address.ip();
         if there && self.net.passes(from, to) && self.hosts[to].powered {
             let at = self.net.takes_surely(from, to);

@@ -93,6 +93,8 @@ pub struct Redis {
     /// Pieces of the stream that wait for a way that is cut.
     pub stalled: VecDeque<Work>,
     pub stream_last: Instant,
+    /// When the last command that came while it was slow is carried out.
+    pub command_last: Instant,
 }
 
 impl Redis {
@@ -123,6 +125,7 @@ impl Redis {
             waiting: VecDeque::new(),
             stalled: VecDeque::new(),
             stream_last: Instant::START,
+            command_last: Instant::START,
         }
     }
 
@@ -228,16 +231,15 @@ impl World {
 
     /// A command arrives.
     pub fn redis_hears(&mut self, r: usize, wire: u64, words: Words) {
-        match self.redis[r].slow {
-            Some(limit) => {
-                let late = self.dice.upto(limit);
-                // One connection after the other, as one thread serves them all.
-                let at = self.redis[r].stream_last.max(self.now + late) + Duration::from_micros(1);
-                self.redis[r].stream_last = at;
-                self.at(at, Happening::Works(r, self.redis[r].incarnation, Work::Command(wire, words)));
-            }
-            None => self.redis_works(r, Work::Command(wire, words)),
+        let late = self.redis[r].slow.map_or(Duration::ZERO, |limit| self.dice.upto(limit));
+        let last = self.redis[r].command_last;
+        if late.is_zero() && last <= self.now {
+            return self.redis_works(r, Work::Command(wire, words));
         }
+        // One after the other, as one thread serves them all; what came while it was slow goes first.
+        let at = last.max(self.redis[r].stream_last).max(self.now + late) + Duration::from_micros(1);
+        (self.redis[r].command_last, self.redis[r].stream_last) = (at, at);
+        self.at(at, Happening::Works(r, self.redis[r].incarnation, Work::Command(wire, words)));
     }
 
     pub fn redis_works(&mut self, r: usize, work: Work) {

@@ -34,6 +34,9 @@ pub struct Actor {
     pub frozen: bool,
     /// Its open connections.
     pub links: BTreeMap<LinkId, u64>,
+    /// The far end of every link it ever had: its host, and whether a sentinel is there. What was heard may be taken in when
+    /// the link is gone.
+    pub ends: BTreeMap<LinkId, (usize, bool)>,
     /// Connections of others to it.
     pub clients: BTreeMap<ClientId, u64>,
     running: bool,
@@ -226,9 +229,7 @@ impl World {
         let actor = &mut self.sentinels[host];
         let (Some(core), Some(turn)) = (actor.core.as_mut(), actor.turn.as_mut()) else { return };
         let about = match &input {
-            Input::Reply(link, ..) | Input::LinkUp(link, _) | Input::LinkDown(link, _) => {
-                actor.links.get(link).and_then(|id| self.wires.get(id)).map(|wire| (wire.to, wire.to_sentinel))
-            }
+            Input::Reply(link, ..) | Input::LinkUp(link, _) | Input::LinkDown(link, _) => actor.ends.get(link).copied(),
             Input::Tick
             | Input::Message(..)
             | Input::ClientCame(..)

@@ -21,6 +21,8 @@ const RETRY: Duration = Duration::from_millis(100);
 const DRAIN_MAX: Duration = Duration::from_millis(300);
 /// Replicas get so long to say what they have, after a silence.
 const REFRESH_MAX: Duration = Duration::from_millis(100);
+/// What a replica has said of itself is too old then, as in redis-sentinel; while nothing is wrong it is asked now and then.
+const INFO_AGE_MAX: Duration = Duration::from_secs(5);
 /// Between two questions of a replica whose answer is awaited.
 pub(super) const REASK: Duration = Duration::from_millis(2);
 /// A leader that was voted for and neither leads nor decides for so long is not waited for.
@@ -161,7 +163,11 @@ impl Sentinel {
         let still_held = next.held().is_some() || matches!(next, Failover::Reconfiguring { .. });
         let holder = if still_held { None } else { self.masters[m].holds.take() };
         let holder = holder.and_then(|id| self.masters[m].nodes.iter().position(|node| node.id == id));
-        if let Some(n) = holder.filter(|_| left.held().is_some() && self.rules.holds(Rule::ReleaseWrites)) {
+        let Some(n) = holder else { return };
+        // Its demotion, which would have released it, was lost if it could not be stored.
+        let is_master = self.masters[m].nodes[n].info.as_ref().is_some_and(|info| info.role == Some(Role::Master));
+        let undemoted = matches!(left, Failover::Reconfiguring { .. }) && is_master;
+        if (left.held().is_some() || undemoted) && self.rules.holds(Rule::ReleaseWrites) {
             self.release_writes(m, n);
         }
     }
@@ -521,8 +527,11 @@ impl Sentinel {
         let master = &self.masters[m];
         let down_for = master.nodes[self.master_at(m)].down_since.map_or(Duration::ZERO, |since| now.since(since));
         let monitored = self.monitored(m);
+        // Who is to take over was asked a moment ago.
+        let asked = matches!(master.failover, Failover::Selecting { .. });
+        let period = if asked { Duration::ZERO } else { self.timers.info_period(master.config.down_after) };
         Ground {
-            info_age_max: Duration::from_secs(5) + self.timers.info_period(master.config.down_after),
+            info_age_max: INFO_AGE_MAX + period,
             link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
             lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
             epoch: self.decision(m).map_or(0, |decision| decision.epoch),
