@@ -321,5 +321,9 @@ impl Peer {
         if self.ping_sent.is_some() {
             self.ping_sent = Some(now);
         }
+        // What it has said over the peer link since then may still wait to be heard.
+        if let Link::Up { since, .. } = &mut self.link {
+            *since = now;
+        }
     }
 }

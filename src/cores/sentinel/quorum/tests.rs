@@ -74,12 +74,14 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
         has_data: true,
         history: None,
     };
-    for (process, sentinel_is_there, node_speaks, down) in [
-        (Process::Dead, true, false, true),
-        (Process::Dead, true, true, false),
-        (Process::Dead, false, false, false),
-        (Process::Busy, true, false, false),
+    for (process, sentinel_is_there, node_speaks, was_paused, down) in [
+        (Process::Dead, true, false, false, true),
+        (Process::Dead, true, true, false, false),
+        (Process::Dead, true, false, true, false),
+        (Process::Dead, false, false, false, false),
+        (Process::Busy, true, false, false, false),
     ] {
+        let case = format!("{process:?}, {sentinel_is_there}, {node_speaks}, {was_paused}");
         let mut sentinel = sentinel(now);
         sentinel.switch(0, Decision { master: node(4), epoch: 1 }, now);
         let n = sentinel.master_at(0);
@@ -95,7 +97,11 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
             // What its sentinel would say is not on its disk yet.
             sentinel.peer_facts(0, None, true, now);
         }
+        if was_paused {
+            // It may have spoken, and nobody has read it.
+            sentinel.peers[0].restart_silence(now);
+        }
         sentinel.judge_quorum(0, now);
-        assert_eq!(sentinel.masters[0].odown_since.is_some(), down, "{process:?}, {sentinel_is_there}, {node_speaks}");
+        assert_eq!(sentinel.masters[0].odown_since.is_some(), down, "{case}");
     }
 }
