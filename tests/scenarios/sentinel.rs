@@ -29,6 +29,8 @@ use show::Shown;
 const MASTER: &str = "mymaster";
 /// Until then all links are open, and everybody has said what it is.
 const SETTLED: Duration = Duration::from_secs(3);
+/// Nothing that is answered at once goes on for longer.
+const TURNS_MAX: usize = 1_000;
 /// Asks for the state; no other order or client has this number.
 const OBSERVER: u64 = 0;
 
@@ -283,7 +285,10 @@ impl Site {
     fn give(&mut self, input: Input) -> Vec<String> {
         let mut lines = Vec::new();
         let mut waiting = VecDeque::from([input]);
+        let mut turns = 0;
         while let Some(input) = waiting.pop_front() {
+            turns += 1;
+            assert!(turns < TURNS_MAX, "it asks without end at {}: {lines:#?}", line(self.now, self.zero, ""));
             let mut out = Vec::new();
             self.core.handle(self.now, input, &mut out);
             for output in out {
