@@ -9,6 +9,8 @@ mod form;
 mod proxy;
 #[path = "scenarios/redis.rs"]
 mod redis;
+#[path = "scenarios/sentinel.rs"]
+mod sentinel;
 #[path = "scenarios/stage.rs"]
 mod stage;
 #[path = "scenarios/vrrp.rs"]
@@ -34,4 +36,9 @@ fn redis() {
 #[test]
 fn cluster() {
     form::run_all::<cluster::Network>("cluster");
+}
+
+#[test]
+fn sentinel() {
+    form::run_all::<sentinel::Site>("sentinel");
 }

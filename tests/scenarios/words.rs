@@ -9,7 +9,7 @@ use std::time::Duration;
 use vigie::wire::vrrp::Interval;
 
 /// The words not taken yet. Text in double quotes is one word.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Words(VecDeque<String>);
 
 impl Words {
