@@ -8,7 +8,6 @@ use bytes::Bytes;
 use crate::base::{Instant, Place, Secret};
 use crate::wire::resp::Reply;
 
-use super::failover::Failover;
 use super::names::Lookup;
 use super::session::{arity, error, nothing, simple};
 use super::{Answer, ClientId, MasterConfig, MasterId, Membership, Output, Sentinel, Settings, Simulated, glob};
@@ -409,7 +408,7 @@ impl Sentinel {
     }
 
     fn forget(&mut self, m: usize, now: Instant) {
-        self.enter(m, Failover::Idle { not_before: now });
+        self.give_up(m, now, "the master was reset");
         let (at, file) = (self.master_at(m), self.masters[m].config.nodes.len());
         for n in (file..self.masters[m].nodes.len()).rev().filter(|n| *n != at) {
             self.hang_up_node(m, n, now);
@@ -477,7 +476,7 @@ impl Sentinel {
     }
 
     fn unwatch(&mut self, m: usize, now: Instant) {
-        self.enter(m, Failover::Idle { not_before: now });
+        self.give_up(m, now, "the master is watched no more");
         self.master_event("-monitor", m, "");
         for n in 0..self.masters[m].nodes.len() {
             self.hang_up_node(m, n, now);

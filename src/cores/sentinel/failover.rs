@@ -172,16 +172,17 @@ impl Sentinel {
         }
     }
 
-    fn idle_after(&mut self, m: usize, delay: Duration, now: Instant) {
-        let not_before = now + delay + self.rng.below(delay);
-        self.enter(m, Failover::Idle { not_before });
+    /// Ends a failover without a result; the next one may begin a little later.
+    pub(super) fn abort(&mut self, m: usize, event: &'static str, reason: &str, now: Instant) {
+        self.master_event(event, m, "");
+        let not_before = now + RETRY + self.rng.below(RETRY);
+        self.give_up(m, not_before, reason);
     }
 
-    /// Ends a failover without a result; says so to whoever ordered it.
-    pub(super) fn abort(&mut self, m: usize, event: &'static str, reason: &str, now: Instant) {
+    /// Ends whatever is under way, and says so to whoever ordered it.
+    pub(super) fn give_up(&mut self, m: usize, not_before: Instant, reason: &str) {
         let cause = self.masters[m].cause().copied();
-        self.master_event(event, m, "");
-        self.idle_after(m, RETRY, now);
+        self.enter(m, Failover::Idle { not_before });
         if let Some(Cause::Ordered(order)) = cause {
             self.free.extend(order.by.told(Err(reason.to_owned())));
         }
@@ -482,7 +483,7 @@ impl Sentinel {
         if node.info_sent.is_some() {
             return;
         }
-        let due = node.info_at.map_or(now, |at| at + REASK);
+        let due = node.info_answered.map_or(now, |at| at + REASK);
         if now >= due { self.ask_info(m, n, now) } else { self.wake_at(due) }
     }
 

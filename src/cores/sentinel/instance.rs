@@ -125,6 +125,8 @@ pub(super) struct Instance {
     pub(super) info_at: Option<Instant>,
     /// When the INFO was sent that is not answered yet.
     pub(super) info_sent: Option<Instant>,
+    /// When it last answered that, even if by an error.
+    pub(super) info_answered: Option<Instant>,
     pub(super) info_due: Instant,
     /// Since when it reports the role it reports.
     pub(super) role_since: Instant,
@@ -166,6 +168,7 @@ impl Instance {
             info_text: None,
             info_at: None,
             info_sent: None,
+            info_answered: None,
             info_due: now,
             role_since: now,
             rebooted_at: None,

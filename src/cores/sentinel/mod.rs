@@ -80,7 +80,7 @@ use crate::wire::resp::Reply;
 
 use access::Desk;
 use failover::{Cause, Failover};
-use instance::{Instance, InstanceId, Opinion, Peer, PeerId};
+use instance::{Instance, InstanceId, Opinion, Peer, PeerId, Reconf};
 use names::Names;
 use sabotage::Rules;
 use scripts::Scripts;
@@ -137,6 +137,8 @@ pub struct Sentinel {
     free: Vec<Output>,
     /// Outputs of this turn that must not happen unless what must survive is on disk.
     fenced: Vec<Output>,
+    /// What whoever ordered a failover is told when its decision is on disk, however long that takes.
+    owed: Vec<Output>,
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
     deadline: Option<Instant>,
@@ -254,6 +256,7 @@ impl Sentinel {
             promised: Vec::new(),
             free: Vec::new(),
             fenced: Vec::new(),
+            owed: Vec::new(),
             wake: None,
             deadline: Some(now),
             rules: Rules::default(),
@@ -555,10 +558,23 @@ impl Sentinel {
         if let Some(pending) = self.pending.take() {
             self.apply(pending, now);
         }
+        self.free.append(&mut self.owed);
         let unsaid = std::mem::take(&mut self.unsaid);
         if self.store_retry_at.take().is_some() {
+            self.tell_again();
             unsaid.into_iter().for_each(|event| self.publish(event));
             self.publish(Event::new("store-works", Severity::Info, "state can be stored again".to_owned()));
+        }
+    }
+
+    /// What the others were told of the new master was thrown away: they are told at once, not when they would be again.
+    fn tell_again(&mut self) {
+        let leading = |master: &&mut Master| matches!(master.failover, Failover::Reconfiguring { .. });
+        for master in self.masters.iter_mut().filter(leading) {
+            master.touched = true;
+            for node in master.nodes.iter_mut().filter(|node| matches!(node.reconf, Reconf::Sent(_))) {
+                node.reconf = Reconf::None;
+            }
         }
     }
 

@@ -328,7 +328,8 @@ impl Sentinel {
             Tag::Auth => self.auth_answered(m, n, reply),
             Tag::Ping => self.pong(m, n, reply, now),
             Tag::Info => {
-                self.masters[m].nodes[n].info_sent = None;
+                let node = &mut self.masters[m].nodes[n];
+                (node.info_sent, node.info_answered) = (None, Some(now));
                 if let Some(text) = reply.text() {
                     let node = &mut self.masters[m].nodes[n];
                     if node.refused {

@@ -13,6 +13,7 @@ use crate::wire::resp::Reply;
 use super::failover::{Cause, Failover, Promotion, REASK};
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
+use super::switchover::HELD_STEP_MAX;
 use super::{FailoverReport, Membership, Output, Sentinel, scripts};
 
 /// Exit code of a simulated failure, as stock.
@@ -32,7 +33,8 @@ impl Sentinel {
     ) {
         self.node_event("+selected-slave", m, target, "");
         self.node_event("+failover-state-send-slaveof-noone", m, target, "");
-        let until = now + self.masters[m].config.failover_timeout;
+        let timeout = self.masters[m].config.failover_timeout;
+        let until = now + if held.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
         self.enter(m, Failover::Promoting { cause, epoch, target, held, step: Promotion::Unsent, until });
     }
 
@@ -150,7 +152,7 @@ impl Sentinel {
             let pause = held.map(|since| now.since(since));
             let (from_node, to_node) = (named(old), named(target));
             let report = FailoverReport { from, from_node, to, to_node, epoch, pause };
-            self.fenced.extend(order.by.told(Ok(report)));
+            self.owed.extend(order.by.told(Ok(report)));
         }
     }
 

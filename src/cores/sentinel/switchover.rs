@@ -20,8 +20,9 @@ use super::{Answer, ClientId, Event, FailoverReport, Membership, OrderId, Output
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
 const HOLD_MS: &str = "3000";
-/// How long the target may take to catch up; well within the hold.
-const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+/// How long each step may take while writes are held, the catching up and the promotion; well within the hold, which each of
+/// them begins anew: who is promoted after its end lacks what was acknowledged since.
+pub(super) const HELD_STEP_MAX: Duration = Duration::from_secs(2);
 
 /// A replica that is in sync by its supervisor's word says so to this sentinel within this time.
 const INFO_WAIT: Duration = Duration::from_secs(1);
@@ -218,7 +219,7 @@ impl Sentinel {
         let Some(link) = self.masters[m].nodes[at].command.up() else {
             return self.abort_hold(m, "the master cannot be reached to hold writes", now);
         };
-        self.enter(m, Failover::Pausing { cause, epoch, target, since: now, until: now + CATCH_UP_MAX });
+        self.enter(m, Failover::Pausing { cause, epoch, target, since: now, until: now + HELD_STEP_MAX });
         self.masters[m].holds = Some(self.masters[m].nodes[at].id);
         self.query(link, Tag::Pause(epoch), &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
         // Behind the pause on the same link: the offset it tells cannot grow by writes any more.
@@ -309,11 +310,11 @@ impl Sentinel {
                 | Failover::Reconfiguring { .. } => (0, 0),
             };
             if goal > 0 {
-                let reason = format!("the replica did not catch up in {CATCH_UP_MAX:?}: it has {has} of {goal} bytes");
+                let reason = format!("the replica did not catch up in {HELD_STEP_MAX:?}: it has {has} of {goal} bytes");
                 self.abort(m, "-failover-abort-slave-timeout", &reason, now);
             } else {
                 let master = self.masters[m].nodes[at].address;
-                self.abort_hold(m, &format!("the master {master} did not answer in {CATCH_UP_MAX:?}"), now);
+                self.abort_hold(m, &format!("the master {master} did not answer in {HELD_STEP_MAX:?}"), now);
             }
         } else {
             self.wake_at(until);
