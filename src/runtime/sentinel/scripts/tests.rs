@@ -94,8 +94,8 @@ async fn a_kill_reaches_what_the_script_has_started_and_others_go_on_meanwhile()
     let mut stage = Stage::new();
     let (out, held) = (stage.path("out"), stage.path("held"));
     assert!(std::process::Command::new("mkfifo").arg(&held).status().unwrap().success());
-    // The child of the script holds the pipe open for writing, until it is killed.
-    let script = stage.script("hangs", "(trap '' TERM HUP; exec sleep 1000) > \"$1\" &\necho > \"$2\"; wait");
+    // The child of the script holds the pipe open for writing, until it is killed, and says so when it has opened it.
+    let script = stage.script("hangs", "(trap '' TERM HUP; echo > \"$2\"; exec sleep 1000) > \"$1\" &\nwait");
     stage.start(1, &[&script, &held, &out]);
     let reader = spawn_blocking(move || fs::read(held));
     assert!(matches!(stage.next().await, Report::Started(ScriptId(1), _)));
