@@ -471,6 +471,8 @@ const MORE: [&str; 8] = [
 ];
 /// The other way round: it would hold up the questions of other sentinels.
 const LESS: [&str; 1] = ["client|pause"];
+/// Taken with more words than by redis-sentinel 7.0, which has the arity at the right: `COORDINATED`, as Valkey has it.
+const LONGER: [(&str, Value, Value); 1] = [("sentinel|failover", Value::Integer(-3), Value::Integer(3))];
 
 #[test]
 fn commands_are_described_field_by_field_as_redis_does() {
@@ -482,9 +484,13 @@ fn commands_are_described_field_by_field_as_redis_does() {
             described(&client.ask(&["COMMAND"]), &mut all);
             all
         });
-        for (name, (fields, _)) in &stock {
-            match ours.get(name) {
-                Some((here, _)) => assert_eq!(here, fields, "{name}"),
+        for (name, (mut fields, _)) in stock.clone() {
+            if let Some((_, here, there)) = LONGER.iter().find(|(longer, ..)| *longer == name) {
+                assert_eq!(fields[1], *there);
+                fields[1] = here.clone();
+            }
+            match ours.get(&name) {
+                Some((here, _)) => assert_eq!(*here, fields, "{name}"),
                 None => assert!(LESS.contains(&name.as_str()), "{name} is not offered"),
             }
         }
@@ -600,6 +606,11 @@ fn info_and_client_list_have_the_fields_of_redis() {
         let [mut ours, stock] = ask(&words).map(|text| info_fields(&text));
         ours.retain(|field| field != "vigie_version");
         assert_eq!(ours, stock, "{sections:?}");
+    }
+    // A kernel that counts by ticks has seen nothing of a process so young.
+    let start = Clock::now();
+    while ask(&["INFO", "cpu"])[0].contains("used_cpu_user:0.000000") {
+        assert!(start.elapsed() < LIMIT, "no time of the processor is counted");
     }
     let [ours, _] = ask(&["INFO"]);
     let value = |field: &str| ours.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap().to_owned();

@@ -153,6 +153,8 @@ fn round(world: &mut World, (cause, how, event): Step, traps: &Path) -> Outcome 
         world.follow(master).map(|()| master)
     };
     let (agreed, without) = wait_ok("the others do not agree", began, WHOLE_TIME, rest)?;
+    // A decision that is stored and told to nobody is told when its leader is back, as by redis-sentinel.
+    let told_late = world.file(leader)?.config_epoch > world.file((leader + 1) % HOSTS.len())?.config_epoch;
     world.start_sentinel(leader)?;
     for n in 0..HOSTS.len() {
         if !world.redis_runs(n) {
@@ -185,8 +187,6 @@ fn round(world: &mut World, (cause, how, event): Step, traps: &Path) -> Outcome 
         agreed.as_millis(),
         whole.as_millis(),
     ));
-    // A decision that its leader has stored and told nobody is told when the leader is back, as by redis-sentinel.
-    let told_late = cause == Cause::Ordered && how != How::Signal;
     if (master != without && !told_late) || writes.last != Some(master) {
         return Err(format!(
             "{} was master, now {} is; the last write went to {:?}",
