@@ -21,7 +21,7 @@ use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 use vigie::base::{RunId, Secret};
 use vigie::config::sentinel::{Additions, Document};
-use vigie::cores::sentinel::{KnownSentinel, MasterState, Place, State};
+use vigie::cores::sentinel::{KnownSentinel, MasterConfig, MasterState, Place, State};
 use vigie::runtime::sentinel::file;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -372,16 +372,16 @@ fn everything(port: u16) -> State {
     state.settings.sentinel_pass = Some(Secret::new("hush"));
     state.settings.require_pass = Some(Secret::new("pass"));
     for (name, at) in [("one", "127.0.0.11"), ("two.2", "127.0.0.12")] {
-        let mut master = MasterState::new(name, place(at), 2);
-        master.down_after = Duration::from_secs(600);
-        master.failover_timeout = Duration::from_secs(500);
-        master.parallel_syncs = 3;
-        master.auth_user = Some("carol".to_owned());
-        master.auth_pass = Some(Secret::new("a\\b#c"));
-        master.notification_script = Some("/bin/true".to_owned());
-        master.client_reconfig_script = Some("/bin/true".to_owned());
-        master.renames = vec![("CONFIG".to_owned(), "hidden".to_owned())];
-        master.reboot_down_after = Duration::from_secs(7);
+        let mut master = MasterState::new(MasterConfig::new(name, 2), place(at));
+        master.config.down_after = Duration::from_secs(600);
+        master.config.failover_timeout = Duration::from_secs(500);
+        master.config.parallel_syncs = 3;
+        master.config.auth_user = Some("carol".to_owned());
+        master.config.auth_pass = Some(Secret::new("a\\b#c"));
+        master.config.notification_script = Some("/bin/true".to_owned());
+        master.config.client_reconfig_script = Some("/bin/true".to_owned());
+        master.config.renames = vec![("CONFIG".to_owned(), "hidden".to_owned())];
+        master.config.reboot_down_after = Duration::from_secs(7);
         master.config_epoch = 8;
         master.leader_epoch = 9;
         master.replicas = vec![place("127.0.0.13"), place("127.0.0.14")];
@@ -400,7 +400,7 @@ fn comparable(mut state: State) -> State {
     for user in &mut state.settings.users {
         user.truncate(user.find(' ').unwrap_or(user.len()));
     }
-    state.masters.sort_by(|a, b| a.name.cmp(&b.name));
+    state.masters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     for master in &mut state.masters {
         master.replicas.sort();
     }
@@ -430,7 +430,7 @@ fn goes_back_and_forth(program: &Path) {
     let (document, mut read_back) = read(&file);
     assert_eq!(comparable(read_back.clone()), comparable(state), "{theirs}");
     // Ours over theirs: only what has changed does.
-    read_back.masters[0].down_after = Duration::from_secs(700);
+    read_back.masters[0].config.down_after = Duration::from_secs(700);
     file::save(&document, &read_back).unwrap();
     let ours = place.read("s.conf");
     // Valkey leaves the line of the old spelling where it is and adds one of the new: ours is content with one.

@@ -63,7 +63,7 @@ fn alone(now: Instant) -> Sentinel {
     };
     let place = Place::new("10.0.0.1", 6379).expect("an address and a port");
     let settings = Settings { resolve_hostnames: true, deny_scripts_reconfig: false, ..Settings::default() };
-    let masters = vec![MasterState::new("mymaster", place, 2)];
+    let masters = vec![MasterState::new(MasterConfig::new("mymaster", 2), place)];
     let sentinel = Sentinel::alone(&config, State { settings, masters, ..State::default() }, RunId([7; 20]), now);
     let users = Acl::from_lines(&[], None).expect("nobody is somebody");
     sentinel.with_access(Access::Acl(users), false)
@@ -127,7 +127,7 @@ impl Run {
                         next.push_back(Input::Stored(Err("no space left".to_owned())));
                         return;
                     }
-                    assert!(state.masters.iter().all(|master| !master.name.is_empty()));
+                    assert!(state.masters.iter().all(|master| !master.config.name.is_empty()));
                     next.push_back(Input::Stored(Ok(())));
                 }
                 Output::CheckScript(path) => {

@@ -8,7 +8,8 @@ use vigie::base::{Epoch, Place, RunId};
 use vigie::cores::sentinel::names;
 use vigie::cores::sentinel::scripts::{Exit, Report, Request};
 use vigie::cores::sentinel::{
-    ClientId, Config, Fact, Input, MasterState, Membership, Question, Record, Sentinel, Settings, State, Usage,
+    ClientId, Config, Fact, Input, MasterConfig, MasterState, Membership, Question, Record, Sentinel, Settings, State,
+    Usage,
 };
 use vigie::wire::frame::{Decision, MasterFacts, SentinelFacts};
 
@@ -91,12 +92,12 @@ pub fn known_on(record: &Record, group: usize) -> Option<Known> {
         }
         Record::Everything(state) => {
             let name = group_name(group);
-            let master = state.masters.iter().find(|master| master.name == name)?;
+            let master = state.masters.iter().find(|master| master.config.name == name)?;
             let epoch = master.config_epoch;
             Some(Known {
                 decision: first_address(&master.place.host).map(|master| Decision { master, epoch }),
                 vote: (master.leader_epoch > 0).then_some((None, master.leader_epoch)),
-                quorum: Some(master.quorum),
+                quorum: Some(master.config.quorum),
                 sentinels: Some(master.sentinels.len()),
             })
         }
@@ -117,13 +118,16 @@ impl World {
 
     /// The file that an operator has written for a sentinel.
     fn first_state(&self, host: usize) -> State {
-        let masters = self.groups.iter().enumerate().map(|(g, group)| MasterState {
-            down_after: self.plan.down_after,
-            failover_timeout: self.plan.failover_timeout,
-            parallel_syncs: self.plan.parallel_syncs,
-            notification_script: self.plan.scripts.then(|| "/bin/notify".to_owned()),
-            client_reconfig_script: self.plan.scripts.then(|| "/bin/reconfigure".to_owned()),
-            ..MasterState::new(group_name(g), self.place_in_file(group[0]), self.plan.quorums[g])
+        let masters = self.groups.iter().enumerate().map(|(g, group)| {
+            let config = MasterConfig {
+                down_after: self.plan.down_after,
+                failover_timeout: self.plan.failover_timeout,
+                parallel_syncs: self.plan.parallel_syncs,
+                notification_script: self.plan.scripts.then(|| "/bin/notify".to_owned()),
+                client_reconfig_script: self.plan.scripts.then(|| "/bin/reconfigure".to_owned()),
+                ..MasterConfig::new(group_name(g), self.plan.quorums[g])
+            };
+            MasterState::new(config, self.place_in_file(group[0]))
         });
         let named = self.plan.named;
         let settings = Settings {
@@ -280,14 +284,15 @@ impl World {
             let known = (0..self.plan.sentinels).filter_map(|s| self.known(s, group)?.decision);
             let Some(Decision { master, .. }) = known.max_by_key(|decision| decision.epoch) else { continue };
             let Some(Record::Everything(state)) = &self.sentinels[s].disk else { continue };
-            let Some(state) = state.masters.iter().find(|master| master.name == name) else {
+            let Some(config) = state.masters.iter().map(|master| &master.config).find(|config| config.name == name)
+            else {
                 let Place { host, port } = self.place_in_file(host_of(master));
                 let quorum = self.plan.quorums[group].to_string();
                 self.client_says(s, &["SENTINEL", "MONITOR", &name, &host, &port.to_string(), &quorum]);
                 self.later(ms(50), Happening::Tidy(s));
                 continue;
             };
-            if (state.down_after, state.failover_timeout) != (self.plan.down_after, self.plan.failover_timeout) {
+            if (config.down_after, config.failover_timeout) != (self.plan.down_after, self.plan.failover_timeout) {
                 let (down, timeout) = (self.plan.down_after.as_millis(), self.plan.failover_timeout.as_millis());
                 let (down, timeout) = (down.to_string(), timeout.to_string());
                 let options = ["down-after-milliseconds", &down, "failover-timeout", &timeout];
@@ -304,7 +309,7 @@ impl World {
                 let names_it = |record: &Record| match record {
                     Record::Votes(_) => true,
                     Record::Everything(state) => {
-                        let masters = state.masters.iter().filter(|master| master.name == group_name(group));
+                        let masters = state.masters.iter().filter(|master| master.config.name == group_name(group));
                         masters
                             .flat_map(|one| one.replicas.iter().chain([&one.place]))
                             .any(|place| host_in(&place.host) == Some(r))

@@ -8,7 +8,7 @@ use super::directive::{Directive, Group, Part};
 use super::fault::{FileError, LineFault, Origin, Refused, censored, said};
 use super::{Additions, Host, Process};
 use crate::base::Secret;
-use crate::cores::sentinel::{MasterState, State};
+use crate::cores::sentinel::{MasterConfig, MasterState, State};
 use crate::wire::words::{self, plain};
 
 /// Files that include files that include files: a circle ends here.
@@ -198,17 +198,17 @@ impl Reader<'_> {
     fn of_master(&mut self, directive: Directive) -> Result<(), Refused> {
         match directive {
             Directive::Monitor { name, place, quorum } => {
-                if self.state.masters.iter().any(|master| master.name == name) {
+                if self.state.masters.iter().any(|master| master.config.name == name) {
                     let expected = format!("{name} is monitored by a line before; one for each name is expected");
                     return Err(Refused::new("Duplicate master name.", expected));
                 }
                 self.check_host(&place.host)?;
-                self.state.masters.push(MasterState::new(name, place, quorum));
+                self.state.masters.push(MasterState::new(MasterConfig::new(name, quorum), place));
                 Ok(())
             }
             Directive::Of(name, part) => {
                 self.check_part(&part)?;
-                let Some(master) = self.state.masters.iter_mut().find(|master| master.name == name) else {
+                let Some(master) = self.state.masters.iter_mut().find(|master| master.config.name == name) else {
                     let expected = format!("no line `sentinel monitor {} ...` names it", plain(&name));
                     return Err(Refused::new("No such master with specified name.", expected));
                 };
@@ -271,7 +271,8 @@ impl Reader<'_> {
     }
 }
 
-fn take(master: &mut MasterState, part: Part) -> Result<(), Refused> {
+fn take(state: &mut MasterState, part: Part) -> Result<(), Refused> {
+    let master = &mut state.config;
     match part {
         Part::DownAfter(time) => master.down_after = time,
         Part::FailoverTimeout(time) => master.failover_timeout = time,
@@ -281,21 +282,21 @@ fn take(master: &mut MasterState, part: Part) -> Result<(), Refused> {
         Part::AuthPass(password) => master.auth_pass = set(password),
         Part::AuthUser(user) => master.auth_user = filled(user),
         Part::RebootDownAfter(time) => master.reboot_down_after = time,
-        Part::ConfigEpoch(epoch) => master.config_epoch = epoch,
-        Part::LeaderEpoch(epoch) => master.leader_epoch = epoch,
+        Part::ConfigEpoch(epoch) => state.config_epoch = epoch,
+        Part::LeaderEpoch(epoch) => state.leader_epoch = epoch,
         Part::KnownReplica(place) => {
-            if master.replicas.contains(&place) {
+            if state.replicas.contains(&place) {
                 let expected = format!("{} {} stands in a line before", place.host, place.port);
                 return Err(Refused::new("Duplicate hostname and port for replica.", expected));
             }
-            master.replicas.push(place);
+            state.replicas.push(place);
         }
         Part::KnownSentinel(known) => {
-            if master.sentinels.iter().any(|other| other.id == known.id) {
+            if state.sentinels.iter().any(|other| other.id == known.id) {
                 let expected = format!("{} stands in a line before", known.id);
                 return Err(Refused::new("Duplicate runid for sentinel.", expected));
             }
-            master.sentinels.push(known);
+            state.sentinels.push(known);
         }
         Part::RenameCommand(from, to) => {
             if master.renames.iter().any(|(other, _)| other.eq_ignore_ascii_case(&from)) {

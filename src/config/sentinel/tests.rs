@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::{RunId, Secret};
-use crate::cores::sentinel::{KnownSentinel, MasterState, Place, Settings};
+use crate::cores::sentinel::{KnownSentinel, MasterConfig, MasterState, Place, Settings};
 
 /// A machine with some files, on which every directory but `/nowhere` exists, and every program but `/none`.
 #[derive(Default)]
@@ -78,8 +78,8 @@ enable-debug-command yes
 fn the_file_of_the_test_suite_is_read_and_its_first_lines_stay() {
     let (mut document, process, mut state) = ok(SUITE);
     let master = &state.masters[0];
-    assert_eq!((master.name.as_str(), master.quorum, master.parallel_syncs), ("setmaster", 2, 2));
-    assert_eq!((master.down_after.as_millis(), master.failover_timeout.as_millis()), (20_000, 240_000));
+    assert_eq!((master.config.name.as_str(), master.config.quorum, master.config.parallel_syncs), ("setmaster", 2, 2));
+    assert_eq!((master.config.down_after.as_millis(), master.config.failover_timeout.as_millis()), (20_000, 240_000));
     assert!(!state.settings.deny_scripts_reconfig);
     assert_eq!((process.port, process.protected_mode, process.debug_command), (20_000, false, Enabled::Yes));
     assert_eq!(process.dir, Path::new("/start/./sentinel_0"));
@@ -106,7 +106,7 @@ fn lines_change_in_their_places_and_stale_ones_go() {
         sentinel current-epoch 4\nrequirepass a\nrequirepass b\nport 1\nport 2");
     state.masters.truncate(1);
     let master = &mut state.masters[0];
-    assert_eq!(master.down_after, Duration::from_millis(7), "the last one counts");
+    assert_eq!(master.config.down_after, Duration::from_millis(7), "the last one counts");
     // What a failover does.
     std::mem::swap(&mut master.place, &mut master.replicas[1]);
     master.config_epoch = 5;
@@ -165,7 +165,10 @@ fn defaults_are_those_of_redis_sentinel() {
     assert_eq!((process.max_clients, process.backlog, process.keepalive, process.timeout), (10_000, 511, 300, 0));
     assert_eq!(state, State::default());
     let (_, _, state) = ok("sentinel monitor m 127.0.0.1 1 1");
-    assert_eq!(state.masters, [MasterState::new("m", Place { host: "127.0.0.1".to_owned(), port: 1 }, 1)]);
+    assert_eq!(
+        state.masters,
+        [MasterState::new(MasterConfig::new("m", 1), Place { host: "127.0.0.1".to_owned(), port: 1 })]
+    );
 }
 
 #[test]
@@ -173,9 +176,9 @@ fn both_spellings_are_read_and_kept() {
     let text = "sentinel monitor m 10.0.0.1 6379 1\nsentinel primary-reboot-down-after-period m 5\n\
                 sentinel known-slave m 10.0.0.2 1\nprimaryauth x\n";
     let (document, _, mut state) = ok(text);
-    assert_eq!(state.masters[0].reboot_down_after, Duration::from_millis(5));
+    assert_eq!(state.masters[0].config.reboot_down_after, Duration::from_millis(5));
     assert!(rewritten(&document, &state).starts_with(text));
-    state.masters[0].reboot_down_after = Duration::from_millis(6);
+    state.masters[0].config.reboot_down_after = Duration::from_millis(6);
     let changed = rewritten(&document, &state);
     assert!(changed.contains("sentinel master-reboot-down-after-period m 6\n"), "{changed}");
     assert!(!changed.contains("primary-reboot"), "{changed}");
@@ -351,20 +354,23 @@ fn master(name: String) -> impl Strategy<Value = MasterState> {
     let sentinels = prop::collection::btree_map(any::<u8>(), place(), 0..4);
     (place(), times, counts, texts, renames, epochs, replicas, sentinels).prop_map(
         move |(place, times, counts, texts, renames, epochs, replicas, sentinels)| MasterState {
-            down_after: Duration::from_millis(times.0),
-            failover_timeout: Duration::from_millis(times.1),
-            parallel_syncs: counts.1,
-            auth_user: texts.0,
-            auth_pass: texts.1,
-            notification_script: texts.2,
-            client_reconfig_script: texts.3,
-            renames: renames.into_iter().collect(),
-            reboot_down_after: Duration::from_millis(times.2),
+            config: MasterConfig {
+                down_after: Duration::from_millis(times.0),
+                failover_timeout: Duration::from_millis(times.1),
+                parallel_syncs: counts.1,
+                auth_user: texts.0,
+                auth_pass: texts.1,
+                notification_script: texts.2,
+                client_reconfig_script: texts.3,
+                renames: renames.into_iter().collect(),
+                reboot_down_after: Duration::from_millis(times.2),
+                ..MasterConfig::new(name.clone(), counts.0)
+            },
+            place,
             config_epoch: epochs.0,
             leader_epoch: epochs.1,
             replicas: replicas.into_iter().collect(),
             sentinels: sentinels.into_iter().map(|(id, place)| KnownSentinel { place, id: RunId([id; 20]) }).collect(),
-            ..MasterState::new(name.clone(), place, counts.0)
         },
     )
 }
@@ -381,11 +387,11 @@ fn state() -> impl Strategy<Value = State> {
 
 /// Sets are no lists: their order in the file means nothing.
 fn sorted(mut state: State) -> State {
-    state.masters.sort_by(|a, b| a.name.cmp(&b.name));
+    state.masters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     state.settings.users.sort();
     for master in &mut state.masters {
         master.replicas.sort();
-        master.renames.sort();
+        master.config.renames.sort();
         master.sentinels.sort_by_key(|known| known.id);
     }
     state

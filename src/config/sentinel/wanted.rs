@@ -42,9 +42,10 @@ fn of_sentinel(settings: &Settings) -> Vec<Want> {
     ]
 }
 
-fn of_master(master: &MasterState, wanted: &mut Vec<Want>) {
+fn of_master(state: &MasterState, wanted: &mut Vec<Want>) {
+    let master = &state.config;
     let name = &master.name;
-    wanted.push((Directive::Monitor { name: name.clone(), place: master.place.clone(), quorum: master.quorum }, true));
+    wanted.push((Directive::Monitor { name: name.clone(), place: state.place.clone(), quorum: master.quorum }, true));
     let (down, timeout) = (master.down_after, master.failover_timeout);
     let mut parts = vec![
         (Part::DownAfter(down), down != DOWN_AFTER),
@@ -58,10 +59,10 @@ fn of_master(master: &MasterState, wanted: &mut Vec<Want>) {
     parts.extend(master.auth_user.clone().map(|user| (Part::AuthUser(user), true)));
     let reboot = master.reboot_down_after;
     parts.push((Part::RebootDownAfter(reboot), !reboot.is_zero()));
-    parts.push((Part::ConfigEpoch(master.config_epoch), true));
-    parts.push((Part::LeaderEpoch(master.leader_epoch), true));
-    parts.extend(master.replicas.iter().map(|place| (Part::KnownReplica(place.clone()), true)));
-    parts.extend(master.sentinels.iter().map(|known| (Part::KnownSentinel(known.clone()), true)));
+    parts.push((Part::ConfigEpoch(state.config_epoch), true));
+    parts.push((Part::LeaderEpoch(state.leader_epoch), true));
+    parts.extend(state.replicas.iter().map(|place| (Part::KnownReplica(place.clone()), true)));
+    parts.extend(state.sentinels.iter().map(|known| (Part::KnownSentinel(known.clone()), true)));
     parts.extend(master.renames.iter().map(|(from, to)| (Part::RenameCommand(from.clone(), to.clone()), true)));
     wanted.extend(parts.into_iter().map(|(part, must)| (Directive::Of(name.clone(), part), must)));
 }

@@ -14,7 +14,7 @@ use super::admin::Change;
 use super::instance::{Instance, InstanceId};
 use super::names::{self, Lookup};
 use super::state::{KnownSentinel, MasterState, State};
-use super::{ClientId, Config, MasterConfig, NOBODY, Output, Sentinel};
+use super::{ClientId, Config, NOBODY, Output, Sentinel};
 
 /// Sentinels known at most: a hello channel is open to everybody who may publish.
 const PEERS_MAX: usize = 256;
@@ -33,7 +33,7 @@ impl Sentinel {
     fn load(&mut self, state: MasterState, now: Instant) {
         let address = self.first_address(&state.place, now);
         let epoch = state.config_epoch;
-        let m = self.watch(MasterConfig::of(&state), Some((address, &state.place, epoch)), now);
+        let m = self.watch(state.config.clone(), Some((address, &state.place, epoch)), now);
         self.masters[m].vote = (state.leader_epoch > 0).then_some((NOBODY, state.leader_epoch));
         for place in &state.replicas {
             let address = self.first_address(place, now);
@@ -74,7 +74,10 @@ impl Sentinel {
         let place = |id| self.place_of(id);
         match self.pending.as_ref().map(|pending| &pending.change) {
             Some(Change::Monitor { config, place, .. }) => {
-                state.masters.push(MasterState { leader_epoch: self.current_epoch, ..config.state(place.clone()) });
+                state.masters.push(MasterState {
+                    leader_epoch: self.current_epoch,
+                    ..MasterState::new((**config).clone(), place.clone())
+                });
             }
             Some(Change::Remove(id)) => {
                 if let Some(m) = place(*id) {
@@ -83,14 +86,7 @@ impl Sentinel {
             }
             Some(Change::Set { master, config, .. }) => {
                 if let Some(m) = place(*master) {
-                    let old = &state.masters[m];
-                    state.masters[m] = MasterState {
-                        config_epoch: old.config_epoch,
-                        leader_epoch: old.leader_epoch,
-                        replicas: old.replicas.clone(),
-                        sentinels: old.sentinels.clone(),
-                        ..config.state(old.place.clone())
-                    };
+                    state.masters[m].config = (**config).clone();
                 }
             }
             Some(Change::Settings(settings)) => state.settings = (**settings).clone(),
@@ -112,13 +108,14 @@ impl Sentinel {
         let nodes = master.nodes.iter().enumerate().filter(|(n, _)| *n != at);
         let peers = self.peers_of(m).map(|p| &self.peers[p]);
         MasterState {
+            config: master.config.clone(),
+            place: place(&master.nodes[at].host, self.monitored(m)),
             config_epoch: master.decision.map_or(0, |decision| decision.epoch),
             leader_epoch: master.vote.map_or(0, |(_, epoch)| epoch),
             replicas: nodes.map(|(_, node)| place(&node.host, node.address)).collect(),
             sentinels: peers
                 .filter_map(|peer| Some(KnownSentinel { place: place(&peer.host, peer.address), id: peer.id? }))
                 .collect(),
-            ..master.config.state(place(&master.nodes[at].host, self.monitored(m)))
         }
     }
 
@@ -265,36 +262,4 @@ const HELLO_BACK: std::time::Duration = std::time::Duration::from_millis(200);
 /// The host of a place if it is a name.
 fn name_in(place: &Place) -> Option<String> {
     place.host.parse::<IpAddr>().is_err().then(|| place.host.clone())
-}
-
-impl MasterConfig {
-    fn of(state: &MasterState) -> Self {
-        Self {
-            down_after: state.down_after,
-            failover_timeout: state.failover_timeout,
-            parallel_syncs: state.parallel_syncs,
-            auth_user: state.auth_user.clone(),
-            auth_pass: state.auth_pass.clone(),
-            notification_script: state.notification_script.clone(),
-            client_reconfig_script: state.client_reconfig_script.clone(),
-            renames: state.renames.clone(),
-            reboot_down_after: state.reboot_down_after,
-            ..Self::new(state.name.clone(), state.quorum)
-        }
-    }
-
-    fn state(&self, place: Place) -> MasterState {
-        MasterState {
-            down_after: self.down_after,
-            failover_timeout: self.failover_timeout,
-            parallel_syncs: self.parallel_syncs,
-            auth_user: self.auth_user.clone(),
-            auth_pass: self.auth_pass.clone(),
-            notification_script: self.notification_script.clone(),
-            client_reconfig_script: self.client_reconfig_script.clone(),
-            renames: self.renames.clone(),
-            reboot_down_after: self.reboot_down_after,
-            ..MasterState::new(self.name.clone(), place, self.quorum)
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::MasterConfig;
 use crate::base::{Epoch, Place, RunId, Secret};
 
 /// `down-after-milliseconds` of a master that does not say otherwise.
@@ -67,30 +68,10 @@ impl Default for Settings {
 /// One master, by its directives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasterState {
-    /// Its name: letters, digits, `.`, `-` and `_`.
-    pub name: String,
+    /// What is said of it. Its nodes are not of the file: they are found.
+    pub config: MasterConfig,
     /// Where it is: of the promoted replica from the moment of its promotion.
     pub place: Place,
-    /// Sentinels that must agree that it is down, at least 1.
-    pub quorum: u32,
-    /// `down-after-milliseconds`, at least 1 ms.
-    pub down_after: Duration,
-    /// `failover-timeout`, at least 1 ms.
-    pub failover_timeout: Duration,
-    /// `parallel-syncs`, at least 1.
-    pub parallel_syncs: u32,
-    /// `auth-user`: towards the redis.
-    pub auth_user: Option<String>,
-    /// `auth-pass`: towards the redis.
-    pub auth_pass: Option<Secret>,
-    /// `notification-script`, a path.
-    pub notification_script: Option<String>,
-    /// `client-reconfig-script`, a path.
-    pub client_reconfig_script: Option<String>,
-    /// `rename-command`: name, and what the redis call it.
-    pub renames: Vec<(String, String)>,
-    /// `master-reboot-down-after-period`; zero: off.
-    pub reboot_down_after: Duration,
     /// `config-epoch`: of the decision that made it master.
     pub config_epoch: Epoch,
     /// `leader-epoch`: of the last vote.
@@ -102,26 +83,9 @@ pub struct MasterState {
 }
 
 impl MasterState {
-    /// A master as `sentinel monitor` makes it.
-    pub fn new(name: impl Into<String>, place: Place, quorum: u32) -> Self {
-        Self {
-            name: name.into(),
-            place,
-            quorum,
-            down_after: DOWN_AFTER,
-            failover_timeout: FAILOVER_TIMEOUT,
-            parallel_syncs: 1,
-            auth_user: None,
-            auth_pass: None,
-            notification_script: None,
-            client_reconfig_script: None,
-            renames: Vec::new(),
-            reboot_down_after: Duration::ZERO,
-            config_epoch: 0,
-            leader_epoch: 0,
-            replicas: Vec::new(),
-            sentinels: Vec::new(),
-        }
+    /// A master of which nothing is known yet but where it is.
+    pub fn new(config: MasterConfig, place: Place) -> Self {
+        Self { config, place, config_epoch: 0, leader_epoch: 0, replicas: Vec::new(), sentinels: Vec::new() }
     }
 }
 

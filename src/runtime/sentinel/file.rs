@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
     use crate::config::sentinel::Additions;
-    use crate::cores::sentinel::{MasterState, Place};
+    use crate::cores::sentinel::{MasterConfig, MasterState, Place};
 
     fn document(path: &Path, text: &str) -> (Document, State) {
         fs::write(path, text).unwrap();
@@ -152,7 +152,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sentinel.conf");
         let (document, mut state) = document(&path, "port 1\n# old\n");
-        state.masters.push(MasterState::new("m", Place { host: "127.0.0.1".to_owned(), port: 6379 }, 2));
+        state
+            .masters
+            .push(MasterState::new(MasterConfig::new("m", 2), Place { host: "127.0.0.1".to_owned(), port: 6379 }));
         fs::write(&path, "port 1\n# new\nsentinel monitor other 127.0.0.1 1 1\nrubbish \"\n").unwrap();
         save(&document, &state).unwrap();
         let text = fs::read_to_string(&path).unwrap();

@@ -264,7 +264,9 @@ fn read_all_cuts(world: &World, whole: &[u8]) -> Result<String, String> {
         let id = state.id.is_none_or(|id| Some(id) == original.id);
         let epochs = state.current_epoch <= original.current_epoch
             && state.masters.iter().zip(&original.masters).all(|(now, then)| {
-                now.config_epoch <= then.config_epoch && now.leader_epoch <= then.leader_epoch && now.name == then.name
+                now.config_epoch <= then.config_epoch
+                    && now.leader_epoch <= then.leader_epoch
+                    && now.config.name == then.config.name
             });
         if !id || !epochs {
             return Err(format!("cut off at byte {cut}: {state:?}, of {original:?}"));

@@ -131,14 +131,17 @@ impl Scene {
         };
         let others = sentinels.iter().filter(|(other, _, _)| *other != me);
         if self.drop_in {
-            let master = MasterState {
+            let watched = MasterConfig {
                 down_after: self.config.down_after,
                 failover_timeout: self.config.failover_timeout,
                 parallel_syncs: self.config.parallel_syncs,
+                ..MasterConfig::new(MASTER, self.config.quorum)
+            };
+            let master = MasterState {
                 config_epoch: 1,
                 replicas: redis[1..].iter().map(|(_, address)| (*address).into()).collect(),
                 sentinels: others.map(|(_, id, at)| KnownSentinel { place: (*at).into(), id: *id }).collect(),
-                ..MasterState::new(MASTER, redis[0].1.into(), self.config.quorum)
+                ..MasterState::new(watched, redis[0].1.into())
             };
             let state = State { id: Some(id), current_epoch: self.epoch, masters: vec![master], ..State::default() };
             return Sentinel::alone(&config(Membership::Discovered { port: 26379 }, Vec::new()), state, id, BEGIN);

@@ -88,7 +88,7 @@ fn a_change_that_cannot_be_saved_changes_nothing() {
     }
     let state = &world.states.as_ref().unwrap()[0];
     assert_eq!(state.masters.len(), 1);
-    assert_eq!((state.masters[0].name.as_str(), state.settings.announce_port), ("other", Some(7)));
+    assert_eq!((state.masters[0].config.name.as_str(), state.settings.announce_port), ("other", Some(7)));
 }
 
 #[test]
@@ -110,10 +110,10 @@ fn options_are_set_all_or_none() {
     assert_eq!(set(&mut world, &["notification-script", "/bin/true", "client-reconfig-script", "/bin/x"]), ok());
     assert_eq!(set(&mut world, &["rename-command", "ping", "PONG", "auth-pass", "secret", "quorum", "1"]), ok());
     let state = &world.states.as_ref().unwrap()[0].masters[0];
-    assert_eq!(state.renames, [("ping".to_owned(), "PONG".to_owned())]);
+    assert_eq!(state.config.renames, [("ping".to_owned(), "PONG".to_owned())]);
     assert!(world.events.iter().all(|(_, _, event)| !event.payload.contains("secret")));
     assert_eq!(set(&mut world, &["rename-command", "PING", "PING"]), ok());
-    assert!(world.states.as_ref().unwrap()[0].masters[0].renames.is_empty());
+    assert!(world.states.as_ref().unwrap()[0].masters[0].config.renames.is_empty());
 }
 
 #[test]
@@ -281,8 +281,8 @@ fn an_order_that_cannot_be_coordinated_is_refused() {
 fn scripts_are_told_of_what_happens() {
     let mut world = World::alone();
     for state in world.states.as_mut().unwrap() {
-        state.masters[0].notification_script = Some("/bin/notify".into());
-        state.masters[0].client_reconfig_script = Some("/bin/reconfigure".into());
+        state.masters[0].config.notification_script = Some("/bin/notify".into());
+        state.masters[0].config.client_reconfig_script = Some("/bin/reconfigure".into());
     }
     (0..3).for_each(|n| world.start(n));
     world.run(ms(5_000));
@@ -460,7 +460,7 @@ fn a_lineage_that_a_replica_shares_with_a_master_started_anew_is_the_masters() {
 fn a_master_whose_name_is_not_known_yet_is_not_failed_over() {
     let mut world = World::alone();
     for state in world.states.as_mut().unwrap() {
-        (state.masters[0].place.host, state.masters[0].quorum) = ("nowhere".into(), 1);
+        (state.masters[0].place.host, state.masters[0].config.quorum) = ("nowhere".into(), 1);
         state.settings.resolve_hostnames = true;
     }
     (0..3).for_each(|n| world.start(n));

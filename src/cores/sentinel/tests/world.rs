@@ -207,12 +207,10 @@ impl World {
             (redis.link_up, redis.keys, redis.offset, redis.lineage) = (n > 0, true, 1_000, id(9, 0, 0));
         }
         let place = Place { host: redis_at(0).ip().to_string(), port: 6379 };
-        let master = MasterState {
-            down_after: DOWN_AFTER,
-            failover_timeout: ms(10_000),
-            ..MasterState::new("mymaster", place, 2)
-        };
-        world.states = Some(vec![State { masters: vec![master], ..State::default() }; 3]);
+        let config =
+            MasterConfig { down_after: DOWN_AFTER, failover_timeout: ms(10_000), ..MasterConfig::new("mymaster", 2) };
+        let masters = vec![MasterState::new(config, place)];
+        world.states = Some(vec![State { masters, ..State::default() }; 3]);
         (0..3).for_each(|n| world.start(n));
         world
     }
