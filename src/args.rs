@@ -61,6 +61,9 @@ pub struct Global {
     /// Which node of the file this is; without it: vigie.node= of the kernel, the host name, an own address.
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub node: Option<NodeName>,
+    /// More words of the kernel command line: the cmdline.txt of a box.
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    pub cmdline: Option<PathBuf>,
     /// Where votes, epochs and data survive a restart.
     #[arg(long, global = true, value_name = "PATH", default_value = "/var/lib/vigie", help_heading = "Global options")]
     pub state_dir: PathBuf,
@@ -93,7 +96,7 @@ pub enum LogLevel {
 pub enum Command {
     /// Runs the roles of this node until it is told to stop.
     #[command(after_help = "Example:\n  vigie run --config /etc/vigie/vigie.toml --node redis-01")]
-    Run,
+    Run(Run),
     /// Shows a whole cluster on this machine, in namespaces of its own, and what failures cost its clients.
     #[command(after_help = "Examples:\n  \
         vigie demo                                       live, with keys to kill, cut and move things\n  \
@@ -121,7 +124,8 @@ pub enum Command {
     /// Judges a cluster file: every fault at once, and what is legal but unwise.
     #[command(after_help = "Examples:\n  \
         vigie check                  the installed file\n  \
-        vigie check cluster.toml     another one; exit 1 if it would be refused")]
+        vigie check cluster.toml     another one; exit 1 if it would be refused\n  \
+        vigie check --boot           whether this box can be what its kernel command line says")]
     Check(Check),
     /// Is a redis-sentinel: the same arguments, the same file.
     #[command(disable_help_flag = true)]
@@ -129,6 +133,17 @@ pub enum Command {
     Sentinel(Sentinel),
     /// Prints the version.
     Version,
+}
+
+/// `vigie run`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Run {
+    /// The state directory does not survive a restart: this node does not vote.
+    #[arg(long)]
+    pub volatile: bool,
+    /// A hardware watchdog that restarts this machine when the node does not answer any more.
+    #[arg(long, value_name = "DEVICE")]
+    pub watchdog: Option<PathBuf>,
 }
 
 /// `vigie status`
@@ -140,6 +155,15 @@ pub struct Status {
     /// Shows it again and again until interrupted.
     #[arg(long)]
     pub watch: bool,
+    /// Is the screen of a serial console, 80 columns by 24 rows, until a key asks for a shell.
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    pub console: bool,
+    /// A file whose lines the console shows above all else.
+    #[arg(long, value_name = "PATH", requires = "console")]
+    pub notice: Option<PathBuf>,
+    /// No key asks for a shell.
+    #[arg(long, requires = "console")]
+    pub no_shell: bool,
 }
 
 /// `vigie why`
@@ -180,6 +204,9 @@ pub struct Check {
     /// The cluster file; without it the one of --config.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Also judges what the kernel command line says of this box, and prints what the box is to be, for a shell.
+    #[arg(long)]
+    pub boot: bool,
 }
 
 impl Check {
@@ -212,7 +239,10 @@ mod tests {
             parse("vigie status --json --config /c --node n --state-dir /s --runtime-dir /r --log debug").unwrap();
         assert_eq!(before, after);
         assert_eq!(before.global.log, LogLevel::Debug);
-        assert_eq!(before.command, Command::Status(Status { json: true, watch: false }));
+        assert_eq!(
+            before.command,
+            Command::Status(Status { json: true, watch: false, console: false, notice: None, no_shell: false })
+        );
     }
 
     #[test]
@@ -223,7 +253,7 @@ mod tests {
         assert_eq!(paths, ["/etc/vigie/vigie.toml", "/var/lib/vigie", "/run/vigie"]);
         let Command::Check(check) = command else { panic!("check is expected") };
         assert_eq!(check.path(&global), Path::new("/etc/vigie/vigie.toml"));
-        assert_eq!(Check { file: Some("/x".into()) }.path(&global), Path::new("/x"));
+        assert_eq!(Check { file: Some("/x".into()), boot: false }.path(&global), Path::new("/x"));
     }
 
     #[test]

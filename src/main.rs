@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vigie::args::{Arguments, Command, Global, LogLevel, exit};
+use vigie::args::{Arguments, Check, Command, Global, LogLevel, Run, exit};
 use vigie::config::file;
-use vigie::config::kernel::{self, Kernel};
+use vigie::config::kernel::{Kernel, identify};
 use vigie::operate::commands::{self, CommandError};
+use vigie::operate::console::{self, Left};
 use vigie::operate::{check, demo, sentinel};
 use vigie::runtime::guard::{self, GuardSpec};
+use vigie::runtime::watchdog::Watchdog;
 use vigie::runtime::worker::{self, Spec};
 use vigie::runtime::{host, vip};
 
@@ -25,8 +27,15 @@ fn main() -> ExitCode {
     }
     let Arguments { global, command } = Arguments::parse();
     let code = match command {
-        Command::Run => return run(&global),
+        Command::Run(arguments) => return run(&global, &arguments),
         Command::Demo(options) => demo::run(&options).unwrap_or_else(|error| said(&error, error.exit_code())),
+        Command::Status(arguments) if arguments.console => {
+            match console::run(&global.runtime_dir, arguments.notice.as_deref(), !arguments.no_shell) {
+                Ok(Left::Shell) => exit::OK,
+                Ok(Left::Ended) => exit::NO,
+                Err(error) => said(&error, exit::INTERNAL),
+            }
+        }
         Command::Status(arguments) => {
             asked(commands::status(&global.runtime_dir, arguments.json, arguments.watch, &mut stdout()))
         }
@@ -38,11 +47,7 @@ fn main() -> ExitCode {
             let to = arguments.to.as_ref().map(|name| name.as_str());
             asked(commands::failover(&global.runtime_dir, to, &mut stdout()).map(|()| true))
         }
-        Command::Check(arguments) => match check::check(arguments.path(&global), &mut stdout(), &mut stderr()) {
-            Ok(true) => exit::OK,
-            // Whoever no longer listens has not heard a yes.
-            Ok(false) | Err(_) => exit::NO,
-        },
+        Command::Check(arguments) => judged(&arguments, &global),
         Command::Sentinel(arguments) => return sentinel::main(&arguments.words),
         Command::Version => {
             println!("vigie {} ({}-{})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
@@ -50,6 +55,26 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+fn judged(arguments: &Check, global: &Global) -> u8 {
+    let path = arguments.path(global);
+    let judged = if arguments.boot {
+        match kernel(global) {
+            Ok(kernel) => check::check_boot(&config_path(path, &kernel), &kernel, &mut stdout(), &mut stderr()),
+            Err(reason) => {
+                eprintln!("{reason}");
+                return exit::NO;
+            }
+        }
+    } else {
+        check::check(path, &mut stdout(), &mut stderr())
+    };
+    match judged {
+        Ok(true) => exit::OK,
+        // Whoever no longer listens has not heard a yes.
+        Ok(false) | Err(_) => exit::NO,
+    }
 }
 
 fn said(error: &dyn std::error::Error, code: u8) -> u8 {
@@ -67,9 +92,9 @@ fn asked(answer: Result<bool, CommandError>) -> u8 {
 }
 
 /// `vigie run`: the guard, or its worker.
-fn run(global: &Global) -> ExitCode {
+fn run(global: &Global, arguments: &Run) -> ExitCode {
     log(global.log);
-    let spec = match spec(global) {
+    let spec = match spec(global, arguments) {
         Ok(spec) => spec,
         Err(reason) => {
             eprintln!("{reason}");
@@ -91,30 +116,50 @@ fn run(global: &Global) -> ExitCode {
             tracing::warn!("the virtual address may be left behind: {error}");
         }
     });
-    guard::guard(&GuardSpec::again(global.runtime_dir.clone(), on_death))
+    let watchdog = match arguments.watchdog.as_deref().map(|device| Watchdog::open(device, &global.runtime_dir)) {
+        None => None,
+        Some(Ok(watchdog)) => Some(watchdog),
+        Some(Err(error)) => {
+            eprintln!("vigie: --watchdog: {error}");
+            return ExitCode::from(exit::NO);
+        }
+    };
+    guard::guard(&GuardSpec::again(global.runtime_dir.clone(), on_death, watchdog))
         .unwrap_or_else(|error| ExitCode::from(said(&error, exit::NO)))
 }
 
 /// The cluster file, and which node of it this one is; else what is wrong, in words for a person.
-fn spec(global: &Global) -> Result<Spec, String> {
-    let kernel = Kernel::parse(&host::kernel_command_line()).map_err(|faults| faults.to_string())?;
+fn spec(global: &Global, arguments: &Run) -> Result<Spec, String> {
+    let kernel = kernel(global)?;
     let config_path = config_path(&global.config, &kernel);
     let (config, warnings) = file::load(&config_path).map_err(|faults| faults.to_string())?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let node = global.node.as_ref().map(|name| name.as_str());
-    let identity = kernel::identify(&config, node, &kernel, &host::name(), &host::addresses());
+    let identity = identify(&config, node, &kernel, &host::name(), &host::addresses());
     let identity = identity.map_err(|error| format!("vigie: {error}"))?;
+    let mut roles = identity.roles;
+    if arguments.volatile && std::mem::take(&mut roles.sentinel) {
+        tracing::warn!("the state of this node does not survive a restart (--volatile): it does not vote");
+    }
     Ok(Spec {
         config,
         me: identity.node,
-        roles: identity.roles,
+        roles,
         config_path,
         // Redis changes its directory: what is relative would be another place for it.
         state_dir: std::path::absolute(&global.state_dir).map_err(|error| format!("vigie: --state-dir: {error}"))?,
         runtime_dir: global.runtime_dir.clone(),
     })
+}
+
+/// The kernel command line, with the words of a file beside it.
+fn kernel(global: &Global) -> Result<Kernel, String> {
+    let line = host::kernel_command_line();
+    let Some(path) = &global.cmdline else { return Kernel::parse(&line).map_err(|faults| faults.to_string()) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("vigie: {}: {error}", path.display()))?;
+    Kernel::parse_with(&line, path, &text).map_err(|faults| faults.to_string())
 }
 
 /// `vigie.config=` says where the file is unless `--config` does.

@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vigie::runtime::guard::{GuardSpec, guard, is_worker, watch_guard};
+use vigie::runtime::notify;
+use vigie::runtime::watchdog::Watchdog;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const DIR: &str = "VIGIE_TEST_DIR";
 /// How the worker behaves.
 const BEHAVIOUR: &str = "VIGIE_TEST_WORKER";
+/// What takes the place of a hardware watchdog, if it exists in the directory: it keeps what is written to it.
+const DEVICE: &str = "device";
 
 /// Not a test of its own: the guard.
 #[test]
@@ -26,7 +30,10 @@ fn the_guard() {
     if is_worker() {
         return;
     }
-    let mut spec = GuardSpec::again(Path::new(&dir).to_owned(), Box::new(|| println!("on_death")));
+    let dir = Path::new(&dir);
+    let device = dir.join(DEVICE);
+    let watchdog = device.exists().then(|| Watchdog::open(&device, dir).unwrap());
+    let mut spec = GuardSpec::again(dir.to_owned(), Box::new(|| println!("on_death")), watchdog);
     spec.args = ["guarded", "--exact", "the_worker", "--ignored", "--nocapture"].map(Into::into).to_vec();
     let code = guard(&spec).unwrap_or_else(|error| {
         println!("refused: {error}");
@@ -67,8 +74,10 @@ fn the_worker() {
                 let mut terminate = signal(SignalKind::terminate()).unwrap();
                 let mut hangup = signal(SignalKind::hangup()).unwrap();
                 println!("ready");
+                let mut speak = tokio::time::interval(Duration::from_millis(100));
                 loop {
                     tokio::select! {
+                        _ = speak.tick() => notify::watchdog(),
                         _ = stopped.wait_for(|stop| *stop) => { println!("guard gone"); return 0 }
                         // The death of the guard is also told by SIGTERM: both ways lead out.
                         _ = terminate.recv() => { println!("terminated"); return 7 }
@@ -162,6 +171,34 @@ fn a_killed_worker_is_cleaned_up_after_and_started_again() {
     guarded.signal(Signal::SIGTERM);
     guarded.hears("terminated");
     assert_eq!(guarded.ends().code(), Some(7), "the worker's own code");
+}
+
+#[test]
+fn a_watchdog_is_petted_while_the_worker_speaks_and_a_silent_worker_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = dir.path().join(DEVICE);
+    fs::write(&device, "").unwrap();
+    let pets_more = |than: usize| {
+        let end = Instant::now() + PATIENCE;
+        while fs::read(&device).unwrap().len() <= than {
+            assert!(Instant::now() < end, "no more than {than} pets");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mut guarded = Guarded::start(dir.path(), "obeys");
+    let worker = guarded.worker();
+    pets_more(2);
+    kill(worker, Signal::SIGSTOP).unwrap();
+    guarded.hears("on_death");
+    let petted = fs::read(&device).unwrap().len();
+    guarded.worker();
+    pets_more(petted);
+    guarded.signal(Signal::SIGTERM);
+    guarded.hears("terminated");
+    assert_eq!(guarded.ends().code(), Some(7));
+    let written = fs::read(&device).unwrap();
+    let (last, pets) = written.split_last().unwrap();
+    assert!(*last == b'V' && pets.iter().all(|pet| *pet == 0), "stopped at the end, and only then: {written:?}");
 }
 
 #[test]

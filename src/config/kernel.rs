@@ -1,32 +1,60 @@
 //! The kernel command line of a box, and which node of the file this one is.
 //!
-//! A contradiction or a typo is a fault: a box that misreads who it is does more harm than one that serves nothing.
+//! A contradiction or a typo is a fault: a box that misreads who it is does more harm than one that serves nothing. The same
+//! words may stand in a file beside it (`cmdline.txt`), for people who cannot change what the boot loader says.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::faults::{Fault, Faults, distance, meant, shown};
 use super::{Config, Node, file, rules};
-use crate::base::NodeName;
+use crate::base::{NodeName, Place};
 use crate::wire::frame::Roles;
 
 /// What the faults call their source.
 const PLACE: &str = "kernel command line";
 const PREFIX: &str = "vigie.";
-const NAMES: [&str; 6] = ["node", "role", "address", "gateway", "config", "reset"];
+const NAMES: [&str; 10] = ["node", "role", "address", "gateway", "dns", "ntp", "console", "shell", "config", "reset"];
 const ROLES: &str = "one or more of proxy, redis and sentinel, separated by commas";
 
+/// Where an address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// It is said, with the length of its prefix.
+    Static(IpAddr, u8),
+    /// A DHCP server tells it, and the gateway and name servers.
+    Dhcp,
+}
+
+impl Address {
+    /// The address that is said.
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Static(ip, _) => Some(ip),
+            Self::Dhcp => None,
+        }
+    }
+}
+
 /// What the kernel command line says to vigie.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
     /// `vigie.node=`
     pub node: Option<NodeName>,
     /// `vigie.role=a,b`: instead of the roles in the file.
     pub role: Option<Roles>,
-    /// `vigie.address=192.168.0.4/24`
-    pub address: Option<(IpAddr, u8)>,
+    /// `vigie.address=192.168.0.4/24`, or `dhcp`.
+    pub address: Option<Address>,
     /// `vigie.gateway=`, in the subnet of the address.
     pub gateway: Option<IpAddr>,
+    /// `vigie.dns=a,b`: name servers.
+    pub dns: Vec<IpAddr>,
+    /// `vigie.ntp=a,b`: time servers, addresses or host names.
+    pub ntp: Vec<String>,
+    /// `vigie.console=ttyS0`: the terminal that shows the status, below `/dev`; without it that of the kernel.
+    pub console: Option<String>,
+    /// `vigie.shell=off`: no shell for who is at the box.
+    pub shell: bool,
     /// `vigie.config=`: path of the cluster file.
     pub config: Option<PathBuf>,
     /// `vigie.reset=1`: forget all state.
@@ -82,14 +110,45 @@ pub enum IdentityError {
     },
 }
 
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            node: None,
+            role: None,
+            address: None,
+            gateway: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            console: None,
+            shell: true,
+            config: None,
+            reset: false,
+        }
+    }
+}
+
 impl Kernel {
     /// Reads a kernel command line (`/proc/cmdline`). What does not begin with `vigie.`, or nearly so, is not ours.
     pub fn parse(line: &str) -> Result<Self, Faults> {
+        Self::of(words(line).into_iter().map(|word| (Path::new(PLACE), word)))
+    }
+
+    /// The same, with the words of `file` as if they stood there too. In it lines may end anywhere between words, and what
+    /// follows a `#` is for people. Both may say the same; different things are a contradiction.
+    pub fn parse_with(line: &str, file: &Path, text: &str) -> Result<Self, Faults> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+        let more = lines.flat_map(words).map(|word| (file, word));
+        Self::of(words(line).into_iter().map(|word| (Path::new(PLACE), word)).chain(more))
+    }
+
+    fn of<'a>(words: impl Iterator<Item = (&'a Path, String)>) -> Result<Self, Faults> {
         let mut kernel = Self::default();
         let mut faults = Vec::new();
-        let mut seen: Vec<(&str, String)> = Vec::new();
-        for word in words(line) {
+        let mut seen: Vec<(&str, String, &Path)> = Vec::new();
+        for (place, word) in words {
             let Some(name) = ours(&word) else { continue };
+            let fault = |key: &str, value: Option<&str>, said: String| fault(place, key, value, said);
             let (key, value) = match word.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
                 None => (word.as_str(), None),
@@ -104,24 +163,29 @@ impl Kernel {
                 continue;
             };
             let Some(value) = value.filter(|value| !value.is_empty()) else {
-                faults.push(fault(key, None, "a value is missing after '='"));
+                faults.push(fault(key, None, "a value is missing after '='".to_owned()));
                 continue;
             };
-            match seen.iter().find(|(before, _)| *before == known) {
-                Some((_, before)) if before == value => continue,
-                Some((_, before)) => {
-                    let said = format!("it is also said to be {:?}; say it once", shown(before));
+            match seen.iter().find(|(before, ..)| *before == known) {
+                Some((_, before, _)) if before == value => continue,
+                Some((_, before, elsewhere)) => {
+                    let by = if *elsewhere == place { String::new() } else { format!(" ({})", elsewhere.display()) };
+                    let said = format!("it is also said to be {:?}{by}; say it once", shown(before));
                     faults.push(fault(key, Some(value), said));
                     continue;
                 }
-                None => seen.push((known, value.to_owned())),
+                None => seen.push((known, value.to_owned(), place)),
             }
             if let Err(said) = kernel.set(known, value) {
                 faults.push(fault(key, Some(value), said));
             }
         }
-        if faults.is_empty() {
-            kernel.contradictions(&mut faults);
+        if faults.is_empty()
+            && let Err(said) = kernel.reaches_gateway()
+        {
+            for (_, gateway, place) in seen.iter().filter(|(name, ..)| *name == "gateway") {
+                faults.push(fault(place, "vigie.gateway", Some(gateway), said.clone()));
+            }
         }
         if faults.is_empty() { Ok(kernel) } else { Err(Faults(faults)) }
     }
@@ -133,13 +197,39 @@ impl Kernel {
             }
             "role" => self.role = Some(roles(value)?),
             "address" => {
-                let example = |said| format!("{said}; allowed: an address with prefix length, like 192.168.0.4/24");
-                self.address = Some(rules::with_prefix(value).map_err(example)?);
+                let example =
+                    |said| format!("{said}; allowed: an address with prefix length, like 192.168.0.4/24, or dhcp");
+                self.address = Some(match value {
+                    "dhcp" => Address::Dhcp,
+                    _ => rules::with_prefix(value).map(|(ip, prefix)| Address::Static(ip, prefix)).map_err(example)?,
+                });
             }
             "gateway" => {
                 let example = |said| format!("{said}; allowed: an address without prefix length, like 192.168.0.254");
                 self.gateway = Some(rules::ip(value).map_err(example)?);
             }
+            "dns" => {
+                let example = |said| format!("{said}; allowed: addresses of name servers, separated by commas");
+                self.dns = value.split(',').map(rules::ip).collect::<Result<_, _>>().map_err(example)?;
+            }
+            "ntp" => {
+                if let Some(wrong) = value.split(',').find(|name| !Place::is_host(name)) {
+                    return Err(format!(
+                        "{:?} is no address and no host name; allowed: time servers, separated by commas",
+                        shown(wrong)
+                    ));
+                }
+                self.ntp = value.split(',').map(str::to_owned).collect();
+            }
+            "console" => {
+                let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                if !value.starts_with("tty") || !plain(value) {
+                    return Err("allowed: a terminal, like ttyS0 or tty1".to_owned());
+                }
+                self.console = Some(value.to_owned());
+            }
+            "shell" if value == "off" => self.shell = false,
+            "shell" => return Err("allowed: off; leave it out for a shell at the console".to_owned()),
             "config" if value.starts_with('/') => self.config = Some(PathBuf::from(value)),
             "config" => return Err("allowed: an absolute path".to_owned()),
             _ if value == "1" => self.reset = true,
@@ -148,33 +238,31 @@ impl Kernel {
         Ok(())
     }
 
-    fn contradictions(&self, faults: &mut Vec<Fault>) {
-        let Some(gateway) = self.gateway else { return };
-        let said = match self.address {
-            None => "a gateway without vigie.address= leads nowhere; give both or none".to_owned(),
-            Some((address, _)) if address == gateway => {
-                "this is vigie.address= itself; allowed: another host".to_owned()
+    fn reaches_gateway(&self) -> Result<(), String> {
+        match (self.gateway, self.address) {
+            (None, _) | (Some(_), None) => Ok(()),
+            (Some(_), Some(Address::Dhcp)) => {
+                Err("the DHCP server tells the gateway (vigie.address=dhcp); give one or the other".to_owned())
             }
-            Some((address, prefix)) if !reaches(address, gateway, prefix) => {
-                format!(
-                    "it cannot be reached from vigie.address={address}/{prefix}; allowed: an address of that subnet"
-                )
-            }
-            Some(_) => return,
-        };
-        faults.push(fault("vigie.gateway", Some(&gateway.to_string()), said));
+            (Some(gateway), Some(Address::Static(address, prefix))) => reaches(address, prefix, gateway),
+        }
     }
 }
 
-/// Whether a host at `address` reaches `gateway` without another router.
-fn reaches(address: IpAddr, gateway: IpAddr, prefix: u8) -> bool {
+/// Whether a host at `address` reaches `gateway` without another router; else why not.
+pub(super) fn reaches(address: IpAddr, prefix: u8, gateway: IpAddr) -> Result<(), String> {
     let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    rules::in_subnet(address, gateway, prefix) || (address.is_ipv6() && link_local)
+    if address == gateway {
+        return Err("this is the address of this node itself; allowed: another host".to_owned());
+    }
+    if rules::in_subnet(address, gateway, prefix) || (address.is_ipv6() && link_local) {
+        return Ok(());
+    }
+    Err(format!("it cannot be reached from {address}/{prefix}; allowed: an address of that subnet"))
 }
 
-fn fault(key: &str, value: Option<&str>, expected: impl Into<String>) -> Fault {
-    let value = value.map(shown);
-    Fault { file: Path::new(PLACE).into(), line: None, key: shown(key), value, expected: expected.into() }
+fn fault(place: &Path, key: &str, value: Option<&str>, expected: String) -> Fault {
+    Fault { file: place.into(), line: None, key: shown(key), value: value.map(shown), expected }
 }
 
 /// Words as the kernel splits them: at white space outside of double quotes, which go away.
@@ -225,7 +313,7 @@ pub fn identify(
     hostname: &str,
     own_addresses: &[IpAddr],
 ) -> Result<Identity, IdentityError> {
-    let configured = kernel.address.map(|(address, _)| address);
+    let configured = kernel.address.and_then(Address::ip);
     let owned: Vec<IpAddr> = own_addresses.iter().copied().chain(configured).collect();
     let node = match (node_arg, &kernel.node) {
         (Some(name), _) => named(config, "--node", name)?,
@@ -279,7 +367,7 @@ fn found(config: &Config, kernel: &Kernel, hostname: &str, owned: &[IpAddr]) -> 
     }
 }
 
-fn nodes(config: &Config) -> String {
+pub(super) fn nodes(config: &Config) -> String {
     let nodes: Vec<String> = config.nodes.iter().map(|node| format!("{} ({})", node.name, node.address)).collect();
     nodes.join(", ")
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::base::{NodeName, Secret};
 use crate::wire::frame::Roles;
 
+pub mod boot;
 pub mod faults;
 pub mod file;
 mod include;

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::{self, Config, Node, Vip, Warning};
-use crate::wire::frame::Roles;
+use crate::config::boot::Boot;
+use crate::config::{self, Config, Kernel, Node, Vip, Warning};
 
 /// Judges the file at `path`. Faults go to `err`; of a valid file a summary and what is unwise about it go to `out`.
 /// Returns whether it is valid. An error is one of the writers'.
@@ -21,6 +21,29 @@ pub fn check(path: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Res
             Ok(true)
         }
     }
+}
+
+/// Judges the file at `path` together with what the kernel command line says of this box. What is wrong goes to `err`; what
+/// the box is to be, as assignments for a shell, goes to `out`. Returns whether it can be. An error is one of the writers'.
+pub fn check_boot(path: &Path, kernel: &Kernel, out: &mut impl Write, err: &mut impl Write) -> io::Result<bool> {
+    let (config, warnings) = match config::load(path) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            writeln!(err, "{faults}")?;
+            return Ok(false);
+        }
+    };
+    for warning in warnings {
+        writeln!(err, "{warning}")?;
+    }
+    match Boot::of(&config, path.to_owned(), kernel) {
+        Ok(boot) => write!(out, "{boot}")?,
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {
@@ -85,13 +108,7 @@ fn row(node: &Node) -> [String; 4] {
     if node.bootstrap_master {
         notes.push("first master".to_owned());
     }
-    [node.name.to_string(), node.address.to_string(), role_list(node.roles), notes.join(", ")]
-}
-
-fn role_list(roles: Roles) -> String {
-    let named = [(roles.proxy, "proxy"), (roles.redis, "redis"), (roles.sentinel, "sentinel")];
-    let held: Vec<&str> = named.iter().filter(|(held, _)| *held).map(|(_, name)| *name).collect();
-    held.join(" ")
+    [node.name.to_string(), node.address.to_string(), node.roles.joined(" "), notes.join(", ")]
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod client;
 pub mod commands;
+pub mod console;
 pub mod demo;
 pub mod lab;
 pub mod sentinel;

@@ -88,7 +88,7 @@ fn row(node: &NodeStatus) -> [String; 10] {
     ]
 }
 
-fn redis_cell(redis: &RedisStatus) -> String {
+pub(super) fn redis_cell(redis: &RedisStatus) -> String {
     match (redis.process.as_str(), redis.role.as_str()) {
         ("alive", "replica") if redis.in_sync => "replica in sync".to_owned(),
         ("alive", "replica") => "replica, not in sync".to_owned(),

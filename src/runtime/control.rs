@@ -104,6 +104,19 @@ pub fn open(runtime_dir: &Path) -> Result<UnixListener, ControlError> {
     Ok(listener)
 }
 
+/// Asks the node of this runtime directory for its status, as any caller would; it is thrown away.
+pub async fn ask_status(runtime_dir: &Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(runtime_dir.join(SOCKET_NAME)).await?;
+    let mut line = serde_json::to_vec(&Request::Status)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut answer = Vec::new();
+    match BufReader::new(stream).read_until(b'\n', &mut answer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Serves callers until `stop`. Must run inside a [`tokio::task::LocalSet`].
 pub async fn serve(listener: UnixListener, node: impl Node, journal: Journal, mut stop: watch::Receiver<bool>) {
     loop {

@@ -32,6 +32,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use tokio::sync::watch;
 
 use super::pidfd::{Ending, PidFd};
+use super::watchdog::Watchdog;
 use super::{clock, notify};
 use crate::base::Instant;
 
@@ -46,6 +47,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A worker that was asked to leave hands over its master and stops its redis in at most so long.
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// A worker that has a watchdog and says nothing for so long hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
+/// It speaks for the first time at the latest so long after its start.
+const START_MAX: Duration = Duration::from_secs(10);
 /// Between two tries for a lock that is about to be released: flock(2) knows no time-out.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Exit codes by which a worker refuses to start at all: the answer is "no", and wrong usage.
@@ -66,6 +71,8 @@ pub struct GuardSpec {
     /// Called at every death of a worker, before anything else: takes the VIP off and says so to the segment. Must not
     /// block.
     pub on_death: Box<dyn Fn()>,
+    /// Restarts the machine when no worker says any more that it lives; one that is silent is killed before.
+    pub watchdog: Option<Watchdog>,
 }
 
 impl std::fmt::Debug for GuardSpec {
@@ -76,9 +83,9 @@ impl std::fmt::Debug for GuardSpec {
 
 impl GuardSpec {
     /// The worker is this program again, with the same arguments.
-    pub fn again(runtime_dir: PathBuf, on_death: Box<dyn Fn()>) -> Self {
+    pub fn again(runtime_dir: PathBuf, on_death: Box<dyn Fn()>, watchdog: Option<Watchdog>) -> Self {
         let (program, args) = (PathBuf::from("/proc/self/exe"), env::args_os().collect());
-        Self { program, args, env: Vec::new(), runtime_dir, on_death }
+        Self { program, args, env: Vec::new(), runtime_dir, on_death, watchdog }
     }
 }
 
@@ -117,8 +124,8 @@ pub enum GuardError {
 enum State {
     /// The next start is due.
     Waiting { until: Instant },
-    /// A worker lives.
-    Running { worker: Worker, since: Instant },
+    /// A worker lives. With a watchdog it must speak before `silent_at`.
+    Running { worker: Worker, since: Instant, silent_at: Option<Instant> },
     /// It was asked to leave; without `kill_at` it was killed.
     Stopping { worker: Worker, kill_at: Option<Instant> },
 }
@@ -138,6 +145,10 @@ pub fn guard(spec: &GuardSpec) -> Result<ExitCode, GuardError> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(system("block signals"))?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&mask, flags).map_err(system("take signals"))?;
+    let disarm = |code| {
+        spec.watchdog.iter().for_each(Watchdog::disarm);
+        Ok(code)
+    };
     let mut guard = Guard { spec, lock, state: State::Waiting { until: Instant::START }, short_runs: 0 };
     loop {
         guard.wait(signals.as_fd()).map_err(system("wait"))?;
@@ -145,11 +156,11 @@ pub fn guard(spec: &GuardSpec) -> Result<ExitCode, GuardError> {
         while let Ok(Some(signal)) = signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
             if let Some(code) = Signal::try_from(number).ok().and_then(|signal| guard.on_signal(signal)) {
-                return Ok(code);
+                return disarm(code);
             }
         }
         if let Some(code) = guard.turn(clock::now()) {
-            return Ok(code);
+            return disarm(code);
         }
     }
 }
@@ -167,7 +178,7 @@ impl Guard<'_> {
     fn wait(&self, signals: BorrowedFd<'_>) -> nix::Result<()> {
         let (held, deadline) = match &self.state {
             State::Waiting { until } => (None, Some(*until)),
-            State::Running { worker, .. } => (Some(&worker.held), None),
+            State::Running { worker, silent_at, .. } => (Some(&worker.held), *silent_at),
             State::Stopping { worker, kill_at } => (Some(&worker.held), *kill_at),
         };
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
@@ -175,12 +186,11 @@ impl Guard<'_> {
             let left = deadline.since(clock::now()) + Duration::from_micros(999);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        let signals = PollFd::new(signals, PollFlags::POLLIN);
-        let polled = match held {
-            Some(held) => poll(&mut [signals, PollFd::new(held.as_fd(), PollFlags::POLLIN)], timeout),
-            None => poll(&mut [signals], timeout),
-        };
-        match polled {
+        let held = held.map(AsFd::as_fd);
+        let word = self.spec.watchdog.as_ref().map(Watchdog::socket);
+        let mut waited: heapless::Vec<PollFd<'_>, 3> =
+            [Some(signals), held, word].into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        match poll(&mut waited, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -195,9 +205,9 @@ impl Guard<'_> {
                 worker.signal(Signal::SIGTERM);
                 self.state = State::Stopping { worker, kill_at: Some(clock::now() + STOP_MAX) };
             }
-            State::Running { worker, since } => {
+            State::Running { worker, since, silent_at } => {
                 worker.signal(signal);
-                self.state = State::Running { worker, since };
+                self.state = State::Running { worker, since, silent_at };
             }
             same @ (State::Waiting { .. } | State::Stopping { .. }) => self.state = same,
         }
@@ -206,6 +216,7 @@ impl Guard<'_> {
 
     /// Looks at deaths and deadlines. Some: leave with this code.
     fn turn(&mut self, now: Instant) -> Option<ExitCode> {
+        let spoke = self.spec.watchdog.as_ref().is_some_and(Watchdog::listen);
         match &mut self.state {
             State::Waiting { until } if *until <= now => self.start(now),
             State::Stopping { worker, kill_at } if kill_at.is_some_and(|at| at <= now) => {
@@ -213,7 +224,14 @@ impl Guard<'_> {
                 worker.signal(Signal::SIGKILL);
                 *kill_at = None;
             }
-            State::Running { worker, since } => {
+            State::Running { worker, since, silent_at } => {
+                if spoke {
+                    *silent_at = Some(now + SILENCE_MAX);
+                } else if silent_at.is_some_and(|at| at <= now) {
+                    tracing::error!("the worker lives and does not answer: it is killed");
+                    worker.signal(Signal::SIGKILL);
+                    *silent_at = None;
+                }
                 let since = *since;
                 let status = worker.ended(self.spec)?;
                 return self.on_death(now, now.since(since), status);
@@ -230,7 +248,10 @@ impl Guard<'_> {
 
     fn start(&mut self, now: Instant) {
         match self.spawn() {
-            Ok(worker) => self.state = State::Running { worker, since: now },
+            Ok(worker) => {
+                let silent_at = self.spec.watchdog.as_ref().map(|_| now + START_MAX);
+                self.state = State::Running { worker, since: now, silent_at };
+            }
             Err(error) => {
                 tracing::error!("the worker cannot be started: {error}");
                 self.pause(now, Duration::ZERO);
@@ -267,6 +288,7 @@ impl Guard<'_> {
             command.arg0(name).args(args);
         }
         command.envs(self.spec.env.iter().map(|(name, value)| (name, value)));
+        command.envs(self.spec.watchdog.iter().flat_map(Watchdog::environment));
         command.env(WORKER_ENV, guard.to_string()).env(LOCK_ENV, lock.as_raw_fd().to_string());
         let in_child = move || {
             prctl::set_pdeathsig(Signal::SIGTERM)?;

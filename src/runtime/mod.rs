@@ -20,5 +20,6 @@ pub mod sentinel;
 pub mod status;
 pub mod store;
 pub mod vip;
+pub mod watchdog;
 pub mod why;
 pub mod worker;

@@ -168,7 +168,6 @@ fn millis(duration: std::time::Duration) -> u64 {
 fn node_status(config: &Config, node: &NodeView, master_offset: Option<u64>, now: Instant) -> NodeStatus {
     let state = node.state.as_ref();
     let roles = state.map_or(node.roles, |state| state.roles);
-    let roles = [("proxy", roles.proxy), ("redis", roles.redis), ("sentinel", roles.sentinel)];
     let health = match state.filter(|_| node.fresh).map(|state| &state.health) {
         None => "unreachable",
         Some(Health::Good) => "good",
@@ -182,7 +181,7 @@ fn node_status(config: &Config, node: &NodeView, master_offset: Option<u64>, now
     NodeStatus {
         name: node.name.to_string(),
         address: node.address.to_string(),
-        roles: roles.iter().filter(|(_, has)| *has).map(|(name, _)| (*name).to_owned()).collect(),
+        roles: roles.names().map(str::to_owned).collect(),
         health: health.to_owned(),
         why: node.fault.clone(),
         heard_ms_ago: node.heard_at.map(|at| millis(now.since(at))),

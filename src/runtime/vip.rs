@@ -120,11 +120,29 @@ impl VipSpec {
 #[derive(Debug)]
 pub struct VipHandle {
     stop: Option<oneshot::Sender<()>>,
+    pulse: Pulse,
     done: sync::Receiver<()>,
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Feels whether the thread of the election still turns.
+#[derive(Clone, Debug)]
+pub struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Pulse {
+    /// Returns when the thread has answered; false: it has ended.
+    pub async fn beats(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(answer).await.is_ok() && answered.await.is_ok()
+    }
+}
+
 impl VipHandle {
+    /// Of its thread.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
     /// Gives up being master (priority 0), takes the addresses off and waits for it, at most 2 s; false: not done by
     /// then.
     pub fn stop(mut self) -> bool {
@@ -154,6 +172,7 @@ pub fn spawn(
         }
     }
     let (stop, stopped) = oneshot::channel();
+    let (pulse, felt) = mpsc::channel(1);
     let (alive, done) = sync::channel::<()>();
     let (reports, reported) = clerk::channel(&vips, &routers);
     let (wires, ends) = addresses::channels(&vips);
@@ -170,11 +189,14 @@ pub fn spawn(
     };
     let told = reports.clone();
     start("vigie-vip-addr", Box::new(move || addresses::run(ends, &told)))?;
-    start("vigie-vrrp", Box::new(move || election::run(routers.into_iter().zip(wires), &usable, stopped, &reports)))?;
+    start(
+        "vigie-vrrp",
+        Box::new(move || election::run(routers.into_iter().zip(wires), &usable, stopped, felt, &reports)),
+    )?;
     // Not waited for at a stop: it may wait for somebody who waits for the stop.
     let clerk = move || clerk::run(reported, &post, &journal);
     std::thread::Builder::new().name("vigie-vip-clerk".to_owned()).spawn(clerk).map_err(VipError::Thread)?;
-    Ok(VipHandle { stop: Some(stop), done, threads })
+    Ok(VipHandle { stop: Some(stop), pulse: Pulse(pulse), done, threads })
 }
 
 impl VipSpec {

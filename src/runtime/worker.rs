@@ -42,6 +42,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const PORT_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries for them.
 const PORT_RETRY: Duration = Duration::from_millis(20);
+/// Everything that a self-check asks answers within this time, or hangs.
+const SELF_CHECK_TIME: Duration = Duration::from_secs(2);
 /// A role that runs for so long has got what it needs.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Orders to the sentinel that may wait.
@@ -150,7 +152,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     let control = control::open(&spec.runtime_dir)?;
     let (view, post) = (peers.view.clone(), peers.post.clone());
     let link = tokio::task::spawn_local(peers.run(journal.clone(), link_ends));
-    journal.record("worker", Level::Info, "started", format!("{} runs {}", own.name, roles_text(spec.roles)));
+    journal.record("worker", Level::Info, "started", format!("{} runs {}", own.name, spec.roles.joined(", ")));
 
     let (stop, stopping) = watch::channel(false);
     let ends = Ends { view: view.clone(), post: post.clone(), journal: journal.clone(), stop: stopping.clone() };
@@ -172,7 +174,8 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     let node = ControlNode { spec: Rc::new(spec.clone()), started, view: view.clone(), orders };
     let served = control::serve(control, node.clone(), journal.clone(), stopping.clone());
     let control = tokio::task::spawn_local(served);
-    let notifier = tokio::task::spawn_local(keep_notified(node.clone(), view.clone()));
+    let pulse = virtual_ip.as_ref().map(vip::VipHandle::pulse);
+    let notifier = tokio::task::spawn_local(keep_notified(node.clone(), view.clone(), pulse));
     tokio::task::spawn_local(reload_on_hangup(spec.clone(), journal.clone()));
 
     let why = tokio::select! {
@@ -234,11 +237,6 @@ fn link_config(spec: &Spec) -> cluster::Config {
 fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish() ^ clock::now().as_micros()
-}
-
-fn roles_text(roles: Roles) -> String {
-    let names = [(roles.proxy, "proxy"), (roles.redis, "redis"), (roles.sentinel, "sentinel")];
-    names.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
 }
 
 /// What every role is given.
@@ -503,7 +501,7 @@ impl ControlNode {
 }
 
 /// Tells the service manager that the node is ready, what it is, and that its control plane turns.
-async fn keep_notified(node: ControlNode, mut view: watch::Receiver<Arc<View>>) {
+async fn keep_notified(node: ControlNode, mut view: watch::Receiver<Arc<View>>, vrrp: Option<vip::Pulse>) {
     notify::ready();
     let mut said = String::new();
     let pet = notify::watchdog_interval().map(|interval| interval / 2);
@@ -517,10 +515,26 @@ async fn keep_notified(node: ControlNode, mut view: watch::Receiver<Arc<View>>) 
             changed = view.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pet.unwrap_or(RETRY)) => {}
         }
-        notify::watchdog();
+        if pet.is_some() {
+            match tokio::time::timeout(SELF_CHECK_TIME, self_check(&node, vrrp.as_ref())).await {
+                Ok(Ok(())) => notify::watchdog(),
+                Ok(Err(what)) => tracing::error!("self-check: {what}"),
+                Err(_) => tracing::error!("self-check: no answer within {SELF_CHECK_TIME:?}"),
+            }
+        }
         // Views change with every offset: once in a while is enough for a line that people read.
         tokio::time::sleep(pet.unwrap_or(RETRY).min(RETRY)).await;
     }
+}
+
+/// Whether everything answers that this node stands on. Must not be called without a limit: what hangs does not return.
+async fn self_check(node: &ControlNode, vrrp: Option<&vip::Pulse>) -> Result<(), String> {
+    if let Some(vrrp) = vrrp
+        && !vrrp.beats().await
+    {
+        return Err("the thread of VRRP has ended".to_owned());
+    }
+    control::ask_status(&node.spec.runtime_dir).await.map_err(|error| format!("the control socket: {error}"))
 }
 
 fn status_line(status: &Status) -> String {

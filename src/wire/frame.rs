@@ -74,6 +74,19 @@ pub struct Roles {
     pub sentinel: bool,
 }
 
+impl Roles {
+    /// Their names, as files and people have them.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [(self.proxy, "proxy"), (self.redis, "redis"), (self.sentinel, "sentinel")];
+        all.into_iter().filter_map(|(has, name)| has.then_some(name))
+    }
+
+    /// The names with something between them.
+    pub fn joined(self, between: &str) -> std::string::String {
+        self.names().collect::<std::vec::Vec<_>>().join(between)
+    }
+}
+
 /// Whether a node can do its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Health {

@@ -39,12 +39,17 @@ const REDIS: Roles = Roles { proxy: false, redis: true, sentinel: true };
 fn a_whole_line_is_read() {
     let line = "BOOT_IMAGE=/vmlinuz root=/dev/vda1 console=ttyS0 vigie.node=redis-1 vigie.role=redis,sentinel \
                 vigie.address=192.168.0.4/24 vigie.gateway=192.168.0.254 \
-                vigie.config=\"/mnt/my disk/v.toml\" vigie.reset=1 quiet\n";
+                vigie.dns=192.168.0.254,fd00::1 vigie.ntp=192.168.0.254,time.example.org vigie.console=ttyS0 \
+                vigie.shell=off vigie.config=\"/mnt/my disk/v.toml\" vigie.reset=1 quiet\n";
     let expected = Kernel {
         node: Some("redis-1".parse().unwrap()),
         role: Some(REDIS),
-        address: Some((ip("192.168.0.4"), 24)),
+        address: Some(Address::Static(ip("192.168.0.4"), 24)),
         gateway: Some(ip("192.168.0.254")),
+        dns: vec![ip("192.168.0.254"), ip("fd00::1")],
+        ntp: vec!["192.168.0.254".to_owned(), "time.example.org".to_owned()],
+        console: Some("ttyS0".to_owned()),
+        shell: false,
         config: Some("/mnt/my disk/v.toml".into()),
         reset: true,
     };
@@ -76,11 +81,18 @@ fn typos_and_contradictions_are_faults() {
         ("vigie.address=192.168.0.4", "vigie.address = 192.168.0.4", "prefix length is missing"),
         ("vigie.address=192.168.0.0/24", "vigie.address = 192.168.0.0/24", "name of its subnet"),
         ("vigie.address=here/24", "vigie.address = here/24", "not an IPv4 or IPv6 address"),
-        ("vigie.gateway=192.168.0.254", "vigie.gateway = 192.168.0.254", "without vigie.address="),
+        ("vigie.gateway=10.0.0.1 vigie.address=dhcp", "vigie.gateway = 10.0.0.1", "one or the other"),
+        ("vigie.address=dhpc", "vigie.address = dhpc", "or dhcp"),
+        ("vigie.dns=10.0.0.1,", "vigie.dns = 10.0.0.1,", "separated by commas"),
+        ("vigie.dns=ns.example.org", "vigie.dns = ns.example.org", "addresses of name servers"),
+        ("vigie.ntp=time/org", "vigie.ntp = time/org", "no address and no host name"),
+        ("vigie.console=/dev/ttyS0", "vigie.console = /dev/ttyS0", "like ttyS0"),
+        ("vigie.console=ttyS0,115200", "vigie.console = ttyS0,115200", "like ttyS0"),
+        ("vigie.shell=no", "vigie.shell = no", "allowed: off"),
         ("vigie.gateway=192.168.0.254/24", "vigie.gateway = 192.168.0.254/24", "without prefix length"),
         ("vigie.address=10.0.0.4/24 vigie.gateway=10.0.1.1", "vigie.gateway = 10.0.1.1", "cannot be reached from"),
         ("vigie.address=10.0.0.4/24 vigie.gateway=fd00::1", "vigie.gateway = fd00::1", "cannot be reached from"),
-        ("vigie.address=10.0.0.4/24 vigie.gateway=10.0.0.4", "vigie.gateway = 10.0.0.4", "vigie.address= itself"),
+        ("vigie.address=10.0.0.4/24 vigie.gateway=10.0.0.4", "vigie.gateway = 10.0.0.4", "of this node itself"),
         ("vigie.config=v.toml", "vigie.config = v.toml", "an absolute path"),
         ("vigie.reset=yes", "vigie.reset = yes", "allowed: 1"),
         ("vigie.reset=0", "vigie.reset = 0", "leave it out"),
@@ -90,6 +102,22 @@ fn typos_and_contradictions_are_faults() {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     assert_eq!(Kernel::parse("vigie.nod=a vigie.reset=2 vigie.role=x").unwrap_err().0.len(), 3);
+}
+
+#[test]
+fn a_file_beside_the_line_says_more_and_contradicts_nothing() {
+    let with = |line, text| Kernel::parse_with(line, Path::new("/boot/cmdline.txt"), text);
+    let text = "\u{feff}# who this is\r\nvigie.node=redis-1 # not vigie.node=redis-2\r\n\r\nvigie.shell=off";
+    let both = with("quiet vigie.node=redis-1 vigie.reset=1", text).unwrap();
+    let expected = Kernel { node: Some("redis-1".parse().unwrap()), shell: false, reset: true, ..Kernel::default() };
+    assert_eq!(both, expected);
+    let said = with("vigie.node=redis-2", text).unwrap_err().to_string();
+    let contradiction = "/boot/cmdline.txt: vigie.node = redis-1: it is also said to be \"redis-2\" (kernel command line); \
+                         say it once";
+    assert_eq!(said, contradiction);
+    let said = with("vigie.address=10.0.0.4/24", "vigie.gateway=10.0.1.1").unwrap_err().to_string();
+    assert!(said.starts_with("/boot/cmdline.txt: vigie.gateway = 10.0.1.1: it cannot be reached"), "{said}");
+    assert!(with("", "vigie.nod=x").unwrap_err().to_string().starts_with("/boot/cmdline.txt: vigie.nod = x"));
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(super) fn run(
     routers: impl Iterator<Item = (Router, Wire)>,
     usable: &watch::Receiver<Result<(), String>>,
     stop: oneshot::Receiver<()>,
+    mut pulse: mpsc::Receiver<oneshot::Sender<()>>,
     reports: &Reports,
 ) {
     raise(REALTIME_ELECTION, reports);
@@ -66,6 +67,12 @@ pub(super) fn run(
                 tracing::debug!(virtual_router_id, "election ended");
             }));
         }
+        feeders.push(spawn_local(async move {
+            while let Some(answer) = pulse.recv().await {
+                // Whoever asked may have given up.
+                let _ = answer.send(());
+            }
+        }));
         // Also when the handle was dropped.
         let _ = stop.await;
         for inputs in stops {
