@@ -92,7 +92,13 @@ fn cell(world: &mut World, kind: Kind, stock: usize, fault: Fault) -> Outcome {
         whole = world.wait_whole(back, SWITCH_TIME, STABLE_TIME);
     }
     let (whole, master) = whole?;
-    let by_vigie = world.ears.elected(began).iter().filter(|n| world.hosts[**n].kind == Kind::Vigie).count();
+    let mut leaders = world.ears.elected(began);
+    // The one that was killed may have been elected before it died; it is back, and may lead again.
+    let victim = world.ears.caught().map(|(n, _)| n).filter(|_| fault == Fault::SentinelKilled);
+    if let Some(first) = victim.and_then(|victim| leaders.iter().position(|n| *n == victim)) {
+        leaders.remove(first);
+    }
+    let by_vigie = leaders.iter().filter(|n| world.hosts[**n].kind == Kind::Vigie).count();
     let writes = sampler.stop(began, [old, master]);
     let logs: Vec<_> = (0..HOSTS.len()).map(|n| world.log(n)).collect();
     let promises = if stock == 0 || fault != Fault::OrderedAtStock { keeps_promises(&logs) } else { Ok(String::new()) };
