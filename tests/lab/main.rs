@@ -3,6 +3,7 @@
 
 mod basics;
 mod bench;
+mod boxes;
 mod clients;
 mod dropin;
 mod failover;
@@ -31,7 +32,7 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 type Outcome = Result<(), String>;
 
 /// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`, `node-redis` one
-/// for node, `lib-faketime` a library.
+/// for node, `lib-faketime` a library, `box-image` what `image/quick` builds.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
@@ -52,6 +53,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("why", why::CASES),
     ("dropin", dropin::CASES),
     (LONG, dropin::LONG),
+    (LONG, boxes::CASES),
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),
 ];
@@ -178,6 +180,9 @@ fn installed(program: &str) -> bool {
     }
     if program == "lib-faketime" {
         return dropin::clock::library().is_some();
+    }
+    if program == "box-image" {
+        return Path::new(boxes::IMAGE).join("initramfs").is_file();
     }
     program_path(program).is_some()
 }

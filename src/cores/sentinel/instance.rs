@@ -259,6 +259,8 @@ pub(super) struct Peer {
     pub(super) silent_since: Option<Instant>,
     pub(super) last_ok: Instant,
     pub(super) last_reply: Instant,
+    /// The first reply over the link that is open.
+    pub(super) first_reply: Option<Instant>,
     pub(super) last_hello: Instant,
     pub(super) down_since: Option<Instant>,
     /// One per master that it is known to watch.
@@ -289,6 +291,7 @@ impl Peer {
             silent_since: Some(now),
             last_ok: now,
             last_reply: now,
+            first_reply: None,
             last_hello: now,
             down_since: None,
             opinions: BTreeMap::new(),
@@ -325,8 +328,6 @@ impl Peer {
             self.ping_sent = Some(now);
         }
         // What it has said over the peer link since then may still wait to be heard.
-        if let Link::Up { since, .. } = &mut self.link {
-            *since = now;
-        }
+        self.first_reply = None;
     }
 }

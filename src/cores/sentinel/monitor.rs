@@ -147,6 +147,7 @@ impl Sentinel {
         let peer = &mut self.peers[p];
         peer.link.ended(now);
         peer.ping_sent = None;
+        peer.first_reply = None;
         peer.ping_due = now;
         peer.silent_since.get_or_insert(now);
         peer.opinions.values_mut().for_each(|opinion| opinion.asked = None);
@@ -353,6 +354,7 @@ impl Sentinel {
     fn peer_reply(&mut self, p: usize, tag: Tag, reply: &Reply, now: Instant) {
         let peer = &mut self.peers[p];
         peer.last_reply = now;
+        peer.first_reply.get_or_insert(now);
         match tag {
             Tag::Ping => {
                 peer.ping_sent = None;

@@ -41,11 +41,11 @@ impl Sentinel {
 
     /// Whether a peer is a stock sentinel that can be asked for its vote. It does not hear the supervisors: of a master that
     /// was started anew, closed, it finds for 20 s that it answers. Its vote, without which there is no majority, is its word.
-    fn takes_our_word(&self, p: usize, now: Instant) -> bool {
+    fn takes_our_word(&self, p: usize) -> bool {
         let peer = &self.peers[p];
-        // One of ours speaks at once.
-        let silent = !peer.spoke && peer.link.since().is_some_and(|since| now.since(since) >= STOCK_IS_SILENT);
-        silent && peer.down_since.is_none()
+        // One of ours speaks as soon as it answers.
+        let silent = peer.first_reply.is_some_and(|first| peer.last_reply.since(first) >= STOCK_IS_SILENT);
+        !peer.spoke && silent && peer.down_since.is_none()
     }
 
     pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
@@ -53,7 +53,7 @@ impl Sentinel {
         let seen = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
         let proved = seen && self.proved_down(m);
-        let agrees = |p: &usize| self.peer_sees_down(*p, m, now) || (proved && self.takes_our_word(*p, now));
+        let agrees = |p: &usize| self.peer_sees_down(*p, m, now) || (proved && self.takes_our_word(*p));
         let others = self.peers_of(m).filter(agrees).count();
         let down = seen && (1 + others >= quorum || !self.rules.holds(Rule::Quorum));
         if down == self.masters[m].odown_since.is_some() {

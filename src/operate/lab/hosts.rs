@@ -141,14 +141,35 @@ impl Lab {
 
     /// Starts `command` on a host, in a session of its own; what it prints is appended to `<scratch>/<log>.log`.
     pub fn spawn(&self, host: &str, command: &mut Command, log: &str) -> Result<Child, LabError> {
-        let namespace = self.host(host)?.namespace.as_raw_fd();
+        self.start(&self.host(host)?.namespace, host, command, log)
+    }
+
+    /// The same at the switch itself, where virtual machines are plugged in.
+    pub fn spawn_at_switch(&self, command: &mut Command, log: &str) -> Result<Child, LabError> {
+        self.start(&self.switch, "the switch", command, log)
+    }
+
+    /// A port of the switch for a virtual machine: a tap device of that name, 1 to 15 characters.
+    pub fn tap(&self, name: &str) -> Result<(), LabError> {
+        let words = format!("tuntap add dev {name} mode tap;link set {name} master switch up");
+        for words in words.split(';') {
+            let status = self.spawn_at_switch(Command::new("ip").args(words.split(' ')), "ip")?.wait();
+            let status = status.map_err(system(format!("ip {words}")))?;
+            if !status.success() {
+                return Err(system(format!("ip {words}"))(io::Error::other(status.to_string())));
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self, namespace: &File, place: &str, command: &mut Command, log: &str) -> Result<Child, LabError> {
         let path = self.scratch.join(format!("{log}.log"));
         let opened = OpenOptions::new().create(true).append(true).open(&path);
         let out = opened.map_err(system(path.display().to_string()))?;
         let errors = out.try_clone().map_err(system(path.display().to_string()))?;
         command.stdin(Stdio::null()).stdout(out).stderr(errors);
-        enter_before_exec(command, namespace);
-        command.spawn().map_err(system(format!("start {} on {host}", command.get_program().display())))
+        enter_before_exec(command, namespace.as_raw_fd());
+        command.spawn().map_err(system(format!("start {} on {place}", command.get_program().display())))
     }
 
     /// Runs `f` on a thread inside a host's network: sockets it opens belong to the host, also after it has returned.

@@ -37,6 +37,11 @@ impl World {
         }
         let Some((group, redis)) = self.subject(event) else { return };
         match event.name {
+            // What it was told of the replicas it was told to forget.
+            "+reset-master" => {
+                let forgotten = self.groups[group].iter().filter(|other| **other != redis);
+                forgotten.for_each(|other| drop(self.checks.memories[host].infos.remove(other)));
+            }
             "+odown" => {
                 let seen = 1 + self.checks.memories[host].see_down(host, group, redis_at(redis), self.plan.sentinels);
                 let quorum = self.quorum(host, group);

@@ -92,6 +92,7 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
             *link = crate::cores::sentinel::instance::Link::Connecting { id: LinkId(1), backoff: Duration::ZERO };
             // It has been there for a while.
             link.connected(Instant::from_millis(900_000));
+            sentinel.peers[0].first_reply = Some(Instant::from_millis(900_000));
         }
         if node_speaks {
             // What its sentinel would say is not on its disk yet.
