@@ -20,22 +20,12 @@ pub struct Boot {
     pub node: Option<(NodeName, Roles)>,
     /// The interface that gets the address.
     pub interface: String,
-    /// The address of the node.
+    /// The address of the node: what the kernel command line says, else what follows from the file.
     pub address: Address,
-    /// The default gateway.
-    pub gateway: Option<IpAddr>,
-    /// Name servers.
-    pub dns: Vec<IpAddr>,
-    /// Time servers.
-    pub ntp: Vec<String>,
-    /// The terminal of the status screen, below `/dev`.
-    pub console: Option<String>,
-    /// Whether who is at the box gets a shell.
-    pub shell: bool,
-    /// Whether all state is to be forgotten.
-    pub reset: bool,
-    /// The cluster file.
+    /// The cluster file that was judged.
     pub config: PathBuf,
+    /// Everything else that was said.
+    pub kernel: Kernel,
 }
 
 /// Why a box cannot be set up, in words that say what to change.
@@ -95,13 +85,8 @@ impl Boot {
             node: node.map(|identity| (config.nodes[identity.node].name.clone(), identity.roles)),
             interface: config.vips.first().map_or_else(|| INTERFACE.to_owned(), |vip| vip.interface.clone()),
             address,
-            gateway: kernel.gateway,
-            dns: kernel.dns.clone(),
-            ntp: kernel.ntp.clone(),
-            console: kernel.console.clone(),
-            shell: kernel.shell,
-            reset: kernel.reset,
             config: path,
+            kernel: kernel.clone(),
         })
     }
 }
@@ -130,12 +115,13 @@ impl Display for Boot {
             Address::Static(ip, prefix) => put("ADDRESS", &format_args!("{ip}/{prefix}"))?,
             Address::Dhcp => put("ADDRESS", &"dhcp")?,
         }
-        put("GATEWAY", &self.gateway.map(|gateway| gateway.to_string()).unwrap_or_default())?;
-        put("DNS", &joined(&self.dns.iter().map(ToString::to_string).collect::<Vec<_>>()))?;
-        put("NTP", &joined(&self.ntp))?;
-        put("CONSOLE", &self.console.as_deref().unwrap_or_default())?;
-        put("CONSOLE_SHELL", &if self.shell { "on" } else { "off" })?;
-        put("RESET", &u8::from(self.reset))?;
+        let Kernel { gateway, dns, ntp, console, shell, reset, .. } = &self.kernel;
+        put("GATEWAY", &gateway.map(|gateway| gateway.to_string()).unwrap_or_default())?;
+        put("DNS", &joined(&dns.iter().map(ToString::to_string).collect::<Vec<_>>()))?;
+        put("NTP", &joined(ntp))?;
+        put("CONSOLE", &console.as_deref().unwrap_or_default())?;
+        put("CONSOLE_SHELL", &if *shell { "on" } else { "off" })?;
+        put("RESET", &u8::from(*reset))?;
         put("CONFIG", &self.config.display())
     }
 }
