@@ -56,6 +56,7 @@ fn setup(dir: &Path) -> Setup {
             data_dir: None,
             persistence: Persistence::Aof,
             include: vec![],
+            tune_host: false,
         },
         cluster: "mymaster".to_owned(),
         address: own_address(),

@@ -371,6 +371,7 @@ fn read_redis<'t>(reader: &mut Reader<'t>, table: &Table<'t>, expand: Expand<'_>
             _ => Persistence::Aof,
         },
         include: files,
+        tune_host: reader.flag(table, &keys::TUNE_HOST).value,
     }
 }
 

@@ -105,7 +105,7 @@ keys! {
         DATA_DIR: &str = "redis", "data_dir", Any("an absolute path"), None;
         PERSISTENCE: &str = "redis", "persistence", OneOf(&["aof", "rdb", "none"], &[]), Some("aof");
         INCLUDE: &str = "redis", "include", Any("absolute paths, '*' only after the last '/'"), None;
-        TUNE_HOST: bool = "redis", "tune_host", OneOf(&[false], &[true]), Some(false);
+        TUNE_HOST: bool = "redis", "tune_host", Any("true or false"), Some(false);
 
         SENTINEL_PORT: u32 = "sentinel", "port", Range(1, 65_535), Some(26_379);
 

@@ -102,6 +102,8 @@ pub struct Redis {
     pub persistence: Persistence,
     /// Extra configuration files, read first; patterns already expanded at load.
     pub include: Vec<String>,
+    /// Whether the kernel's settings of the whole host are made for redis.
+    pub tune_host: bool,
 }
 
 /// `redis.persistence`

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::drive::{Execute, Flow, drive};
+use super::host;
 use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
 use super::status::latest_decision;
@@ -98,6 +99,11 @@ pub async fn run(
     let own = SocketAddr::new(conf.own_ip(), conf.port);
     let (checked, loaded, conf, store) = blocking(move || (conf.check(), store.load::<Durable>(), conf, store)).await;
     checked?;
+    if setup.config.tune_host {
+        for fault in blocking(|| host::tune(Path::new("/"))).await {
+            journal.record(SOURCE, Level::Warn, "not-tuned", fault);
+        }
+    }
     let durable = loaded?.unwrap_or_default();
     tracing::debug!(node = %setup.node, incarnation = durable.incarnation, "supervises {own}");
 
