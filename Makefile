@@ -3,13 +3,19 @@
 MUSL_X86 := x86_64-unknown-linux-musl
 MUSL_ARM := aarch64-unknown-linux-musl
 
-.PHONY: help demo test bench dist install-tools
+# What a box is built for.
+ARCH ?= x86_64
+OUTPUT ?= target/buildroot-$(ARCH)
+
+.PHONY: help demo test bench dist image image-quick install-tools
 
 help:
 	@echo 'make demo   five hosts on this machine, a real Redis behind a virtual IP, a failover you can watch'
 	@echo 'make test   every check: format, lints, documentation, units, real peers in namespaces, both static binaries'
 	@echo 'make bench  failover times, the cost of an idle cluster, throughput beside redis itself (takes minutes)'
 	@echo 'make dist   dist/vigie-x86_64 and dist/vigie-aarch64, static and stripped'
+	@echo 'make image-quick [ARCH=aarch64]   a box on a kernel of Debian, in target/image: for trying, in a virtual machine'
+	@echo 'make image BUILDROOT=DIR [ARCH=aarch64] [SOURCES=DIR]   dist/vigie-ARCH.img.xz: the disk of a box; an hour'
 
 install-tools:
 	@tests/install-tools
@@ -31,5 +37,12 @@ dist: install-tools
 	@mkdir -p dist
 	@cp target/$(MUSL_X86)/dist/vigie dist/vigie-x86_64
 	@cp target/$(MUSL_ARM)/dist/vigie dist/vigie-aarch64
-	@for file in dist/vigie-*; do printf '%s: %s bytes, ' "$$file" "$$(stat -c %s "$$file")"; \
+	@for file in dist/vigie-x86_64 dist/vigie-aarch64; do printf '%s: %s bytes, ' "$$file" "$$(stat -c %s "$$file")"; \
 		file -b "$$file" | grep -o 'statically linked' || { echo 'NOT static'; exit 1; }; done
+
+image-quick: dist
+	image/quick $(ARCH) dist/vigie-$(ARCH) target/image/$(ARCH)
+
+image: dist
+	@test -n '$(BUILDROOT)' || { echo 'make image BUILDROOT=DIR: the directory of an unpacked Buildroot 2026.02' >&2; exit 2; }
+	buildroot/build '$(BUILDROOT)' '$(ARCH)' '$(OUTPUT)' $(SOURCES)

@@ -32,7 +32,7 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 type Outcome = Result<(), String>;
 
 /// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`, `node-redis` one
-/// for node, `lib-faketime` a library, `box-image` what `image/quick` builds.
+/// for node, `lib-faketime` a library, `box-image-…` what `image/quick` builds.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
@@ -52,10 +52,11 @@ const CASES: &[(&str, &[Case])] = &[
     ("scripts", scripts::CASES),
     ("why", why::CASES),
     ("dropin", dropin::CASES),
+    ("boxes", boxes::CASES),
     (LONG, dropin::LONG),
-    (LONG, boxes::CASES),
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),
+    (BENCH, boxes::BENCH),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";
@@ -181,8 +182,8 @@ fn installed(program: &str) -> bool {
     if program == "lib-faketime" {
         return dropin::clock::library().is_some();
     }
-    if program == "box-image" {
-        return Path::new(boxes::IMAGE).join("initramfs").is_file();
+    if let Some(architecture) = program.strip_prefix("box-image-") {
+        return Path::new(boxes::IMAGES).join(architecture).join("initramfs").is_file();
     }
     program_path(program).is_some()
 }

@@ -1,0 +1,267 @@
+//! One box: who may log in, what a pulled plug costs it, how long it takes to come up.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use vigie::base::Secret;
+use vigie::operate::lab::client::{Ack, Client, Plan, read_back};
+use vigie::operate::lab::hosts::Lab;
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::clock;
+use vigie::wire::resp::Reply;
+
+use super::super::whole::{text, wait_ok};
+use super::super::{Outcome, note};
+use super::{BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, TARGET, address, ask, disk, put, segment, tail};
+
+const NAMED: &str = "vigie.node=box-1";
+
+/// What `ssh` did: whether it succeeded, and all that it printed.
+fn ssh(lab: &Lab, keys: &Path, options: &[&str], command: &str) -> Result<(bool, String), String> {
+    let log = lab.scratch().join("ssh.log");
+    // Nobody has read what an earlier one said; there may be none.
+    let _ = fs::remove_file(&log);
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes"]);
+    ssh.arg("-o").arg(format!("UserKnownHostsFile={}", keys.join("known").display())).args(options);
+    let status = lab.spawn(CLIENT, ssh.arg(format!("root@{}", address(1))).arg(command), "ssh").map_err(text)?.wait();
+    Ok((status.map_err(text)?.success(), fs::read_to_string(&log).map_err(text)?))
+}
+
+pub(super) fn logins(sandbox: &Sandbox) -> Outcome {
+    let lab = segment(sandbox, 1)?;
+    let box_1 = disk(sandbox, "one", 1)?;
+    let keys = sandbox.scratch.join("keys");
+    fs::create_dir_all(&keys).map_err(text)?;
+    for name in ["mine", "foreign"] {
+        let mut made = Command::new("ssh-keygen");
+        let made = made.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(keys.join(name)).status().map_err(text)?;
+        if !made.success() {
+            return Err(format!("ssh-keygen: {made}"));
+        }
+    }
+    // As an editor on another system leaves it.
+    let allowed = fs::read_to_string(keys.join("mine.pub")).map_err(text)?.replace('\n', "\r\n");
+    put(&box_1, "authorized_keys", &allowed)?;
+    let mine = format!("IdentityFile={}", keys.join("mine").display());
+    let foreign = format!("IdentityFile={}", keys.join("foreign").display());
+    let unknown = "StrictHostKeyChecking=accept-new";
+    let known = "StrictHostKeyChecking=yes";
+    let enters = |checking: &str| {
+        let tried = || match ssh(&lab, &keys, &["-o", checking, "-o", &mine], "hostname && vigie status")? {
+            (true, said) if said.contains("box-1") => Ok(said),
+            (_, said) => Err(said),
+        };
+        wait_ok("a login with the key", Instant::now(), BOOT_TIME, tried).map(|(_, said)| said)
+    };
+
+    let mut guest = Guest::start(&lab, Machine::X86, 1, &box_1, NAMED)?;
+    let outcome = (|| {
+        guest.wait_said(SERVES)?;
+        enters(unknown)?;
+        let host_key = fs::read_to_string(keys.join("known")).map_err(text)?;
+        for (what, options) in [
+            (
+                "a password",
+                ["-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"],
+            ),
+            ("a key that is not listed", ["-o", known, "-o", &foreign]),
+        ] {
+            let (entered, said) = ssh(&lab, &keys, &options, "true")?;
+            // What the box offers is in the parentheses.
+            if entered || !said.contains("Permission denied (publickey)") {
+                return Err(format!("{what} was answered with: {said}"));
+            }
+            note(format!("a login with {what}: {}", said.trim()));
+        }
+        for how in ["reboot", "switched off and on"] {
+            if how == "reboot" {
+                ssh(&lab, &keys, &["-o", known, "-o", &mine], "reboot")?;
+                guest.wait_said("stopped")?;
+                guest.from += guest.line().len();
+            } else {
+                ssh(&lab, &keys, &["-o", known, "-o", &mine], "poweroff")?;
+                guest.wait_off()?;
+                guest = Guest::start(&lab, Machine::X86, 1, &box_1, NAMED)?;
+            }
+            guest.wait_said(SERVES)?;
+            enters(known)?;
+            note(format!("after it was {how}: the same host key, and the key still opens"));
+        }
+        let after = fs::read_to_string(keys.join("known")).map_err(text)?;
+        if after == host_key { Ok(()) } else { Err(format!("another host key: {host_key} and {after}")) }
+    })();
+    outcome.map_err(|why| format!("{why}\n{}", tail(&guest.said())))
+}
+
+/// Numbers that look random and are the same in each run (xorshift, Marsaglia 2003).
+struct Moments(u64);
+
+impl Moments {
+    fn within(&mut self, limit: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        limit.mul_f64((self.0 % 10_000) as f64 / 10_000.0)
+    }
+}
+
+/// Boots a box, has a client write to it, and takes its power away at some moment, again and again. Redis syncs each write
+/// before it acknowledges it here, so that every acknowledged one must be there again.
+pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
+    let cuts: u32 = std::env::var("VIGIE_BOX_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(3);
+    let lab = segment(sandbox, 1)?;
+    let box_1 = disk(sandbox, "one", 1)?;
+    let network = lab.network(CLIENT).map_err(text)?;
+    let plan = Plan {
+        connections: 4,
+        rate: 200,
+        connect_timeout: Duration::from_millis(500),
+        reply_timeout: Duration::from_secs(2),
+        ..Plan::new(TARGET, Secret::new(PASSWORD), "cuts")
+    };
+    let (mut moments, mut in_boot) = (Moments(0x9e37_79b9_7f4a_7c15), 0);
+    let mut synced: Vec<(Plan, Vec<Ack>)> = Vec::new();
+    for round in 0..=cuts {
+        if round > 0 && round % 3 == 0 {
+            // Also while it comes up: where it mounts, looks after its file systems, loads its data.
+            let guest = Guest::start(&lab, Machine::X86, 1, &box_1, NAMED)?;
+            std::thread::sleep(moments.within(Duration::from_secs(6)));
+            guest.cut()?;
+            in_boot += 1;
+        }
+        let guest = Guest::start(&lab, Machine::X86, 1, &box_1, NAMED)?;
+        guest.wait_said(SERVES)?;
+        let said = guest.said();
+        if round > 0 && (said.contains("formats") || said.contains("SAFE MODE")) {
+            return Err(format!("after cut {round}:\n{}", tail(&said)));
+        }
+        for (plan, acks) in &synced {
+            let lost = read_back(&network, plan, acks, false).map_err(text)?.len();
+            if lost > 0 {
+                return Err(format!("{lost} of {} synced writes are lost after cut {round}", acks.len()));
+            }
+        }
+        if round == cuts {
+            break;
+        }
+        let redis = SocketAddr::new(address(1), TARGET.port());
+        let always = ask(&lab, redis, Some(PASSWORD), &["CONFIG", "SET", "appendfsync", "always"])?;
+        if !always.is_ok() {
+            return Err(format!("CONFIG SET appendfsync: {always:?}"));
+        }
+        let plan = Plan { run: format!("cuts-{round}"), ..plan.clone() };
+        let since = clock::now();
+        let client = Client::start(&lab, CLIENT, plan.clone()).map_err(text)?;
+        let few = || if client.tally().acks.len() < 20 { Err(format!("{:?}", client.tally().kinds)) } else { Ok(()) };
+        wait_ok("writes flow", Instant::now(), BOOT_TIME, few)?;
+        std::thread::sleep(moments.within(Duration::from_secs(3)));
+        guest.cut()?;
+        let tally = client.stop();
+        synced.push((plan, tally.acks.into_iter().filter(|ack| ack.sent_at >= since).collect()));
+    }
+    let writes: usize = synced.iter().map(|(_, acks)| acks.len()).sum();
+    note(format!(
+        "{cuts} power cuts while writing and {in_boot} while booting: each boot clean, 0 of {writes} writes lost"
+    ));
+    Ok(())
+}
+
+pub(super) fn aarch64(sandbox: &Sandbox) -> Outcome {
+    let lab = segment(sandbox, 1)?;
+    let box_1 = disk(sandbox, "one", 1)?;
+    for data in ["blank data", "data from before"] {
+        let mut guest = Guest::start(&lab, Machine::Arm, 1, &box_1, NAMED)?;
+        guest.wait_said(SERVES)?;
+        let written = || match ask(&lab, TARGET, Some(PASSWORD), &["INCR", "boots"])? {
+            Reply::Integer(boots) => Ok(boots),
+            other => Err(format!("{other:?}")),
+        };
+        let (_, boots) = wait_ok("a write through the virtual address", Instant::now(), BOOT_TIME, written)?;
+        if boots != if data == "blank data" { 1 } else { 2 } {
+            return Err(format!("{data}: {boots} boots"));
+        }
+        note(format!("aarch64, {data}: serves, takes a write through the virtual address"));
+        guest.leaves("poweroff")?;
+        guest.wait_off()?;
+    }
+    Ok(())
+}
+
+/// A moment by the clock of the kernel of a box: when it said this line.
+fn kernel_time(said: &str, line: &str) -> Option<Duration> {
+    let found = said.lines().find(|said| said.contains(line))?;
+    let stamp = found.split_once('[')?.1.split_once(']')?.0;
+    Some(Duration::from_secs_f64(stamp.trim().parse().ok()?))
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// How long a box takes, by the clock of its kernel, and a cluster by that of who switched it on.
+pub(super) fn boot_times(sandbox: &Sandbox) -> Outcome {
+    const RUNS: usize = 5;
+    let answers = |lab: &Lab, at: SocketAddr, words: &[&str], what: &str| {
+        let answered = || match ask(lab, at, Some(PASSWORD), words)? {
+            reply if reply.text().is_some_and(|said| said.contains(what)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        wait_ok("an answer", Instant::now(), BOOT_TIME, answered).map(drop)
+    };
+    let lab = segment(sandbox, 3)?;
+    let alone = disk(sandbox, "one", 1)?;
+    let (mut init, mut known, mut ready, mut address_up) = (vec![], vec![], vec![], vec![]);
+    // The first one formats its data.
+    for run in 0..=RUNS {
+        let mut guest = Guest::start(&lab, Machine::X86, 1, &alone, NAMED)?;
+        guest.wait_said("vigie: this box is")?;
+        let seen = Instant::now();
+        let named = kernel_time(&guest.said(), "vigie: this box is").ok_or("the kernel prints no times")?;
+        let by_kernel = || named + seen.elapsed();
+        answers(&lab, SocketAddr::new(address(1), TARGET.port()), &["INFO", "replication"], "role:master")?;
+        let role = by_kernel();
+        answers(&lab, TARGET, &["SET", "a", "b"], "OK")?;
+        let vip = by_kernel();
+        let started = kernel_time(&guest.said(), "as init process").ok_or("the kernel does not name its init")?;
+        note(format!("run {run}: init {started:?}, who it is {named:?}, role {role:?}, virtual address {vip:?}"));
+        if run > 0 {
+            init.push(started);
+            known.push(named);
+            ready.push(role);
+            address_up.push(vip);
+        }
+        guest.leaves("poweroff")?;
+        guest.wait_off()?;
+    }
+    note(format!(
+        "a box alone, from the start of its kernel, median of {RUNS}: init {:?}, knows who it is {:?}, role ready {:?}, \
+         takes a write at the virtual address {:?}",
+        median(init),
+        median(known),
+        median(ready),
+        median(address_up)
+    ));
+    let disks = (1..=3).map(|n| disk(sandbox, &format!("disk-{n}"), 3)).collect::<Result<Vec<_>, _>>()?;
+    let mut cold = vec![];
+    for run in 0..=RUNS {
+        let begun = Instant::now();
+        let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n}"));
+        let mut guests = (1..=3).map(start).collect::<Result<Vec<_>, _>>()?;
+        answers(&lab, TARGET, &["SET", "a", "b"], "OK")?;
+        note(format!("run {run}: three boxes switched on → a write at the virtual address {:?}", begun.elapsed()));
+        if run > 0 {
+            cold.push(begun.elapsed());
+        }
+        for guest in &mut guests {
+            guest.leaves("poweroff")?;
+        }
+        guests.iter_mut().try_for_each(Guest::wait_off)?;
+    }
+    note(format!("a cluster, median of {RUNS}: switched on → a write at the virtual address {:?}", median(cold)));
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Three boxes on one segment, each with every role, and a client outside that writes through the virtual address.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use vigie::base::Secret;
+use vigie::operate::lab::client::{Client, Plan, read_back};
+use vigie::operate::lab::hosts::Lab;
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::wire::resp::Reply;
+
+use super::super::whole::{text, wait_ok};
+use super::super::{Outcome, note};
+use super::{AGREE_TIME, CLIENT, Guest, Machine, PASSWORD, TARGET, address, ask, disk, segment, tail};
+
+const BOXES: usize = 3;
+
+/// What happens to a box.
+#[derive(Clone, Copy)]
+enum Fault {
+    Poweroff,
+    /// Its power is taken away.
+    Plug,
+    Reboot,
+}
+
+impl Fault {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Poweroff => "poweroff of the master",
+            Self::Plug => "plug of the virtual address pulled",
+            Self::Reboot => "reboot of the master",
+        }
+    }
+}
+
+/// Who the sentinel of a box says is master.
+fn master_by(lab: &Lab, n: usize) -> Result<IpAddr, String> {
+    let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"];
+    match ask(lab, SocketAddr::new(address(n), 26379), None, &words)? {
+        Reply::Array(parts) => {
+            let host = parts.first().and_then(Reply::text).unwrap_or_default();
+            host.parse().map_err(|_| format!("{host:?} is no address"))
+        }
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Which box has the virtual address, by what the client's neighbour table says.
+fn vip_holder(lab: &Lab) -> Result<usize, String> {
+    let table = lab.exec(CLIENT, || fs::read_to_string("/proc/thread-self/net/arp")).map_err(text)?.map_err(text)?;
+    let line = table.lines().find(|line| line.starts_with("192.168.0.1 ")).ok_or("nobody has the virtual address")?;
+    let mac = line.split_whitespace().nth(3).unwrap_or_default();
+    mac.rsplit(':').next().and_then(|last| last.parse().ok()).ok_or_else(|| format!("{mac} is no box"))
+}
+
+/// The box that every one of these sentinels says is master, and that is not `not`.
+fn agreed(lab: &Lab, by: &[usize], not: Option<usize>) -> Result<usize, String> {
+    let agree = || {
+        let said = by.iter().map(|n| master_by(lab, *n)).collect::<Result<Vec<_>, _>>()?;
+        let same = said.iter().all(|one| *one == said[0]);
+        let found = (1..=BOXES).find(|n| address(*n) == said[0]);
+        found.filter(|found| same && Some(*found) != not).ok_or_else(|| format!("they say {said:?}"))
+    };
+    wait_ok("the sentinels agree", Instant::now(), AGREE_TIME, agree).map(|(_, master)| master)
+}
+
+/// Waits until every screen shows a cluster without a fault.
+fn wait_whole(guests: &[Guest]) -> Outcome {
+    let good = || {
+        let screens = || guests.iter().map(Guest::screen);
+        let whole = |screen: String| {
+            screen.matches("replica in sync").count() == BOXES - 1 && screen.matches(" good ").count() == BOXES
+        };
+        let faulty = screens().find(|screen| !whole(screen.clone()));
+        // Drawing a screen from its beginning costs something.
+        std::thread::sleep(Duration::from_millis(100));
+        faulty.map_or(Ok(()), |screen| Err(format!("not all is well on every console:\n{screen}")))
+    };
+    wait_ok("a whole cluster", Instant::now(), AGREE_TIME, good).map(drop)
+}
+
+pub(super) fn three(sandbox: &Sandbox) -> Outcome {
+    let lab = segment(sandbox, BOXES)?;
+    let disks = (1..=BOXES).map(|n| disk(sandbox, &format!("disk-{n}"), BOXES)).collect::<Result<Vec<_>, _>>()?;
+    let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n}"));
+    let begun = Instant::now();
+    let mut guests = (1..=BOXES).map(start).collect::<Result<Vec<_>, _>>()?;
+    let plan = Plan {
+        connections: 4,
+        rate: 100,
+        connect_timeout: Duration::from_millis(500),
+        reply_timeout: Duration::from_secs(2),
+        ..Plan::new(TARGET, Secret::new(PASSWORD), "boxes")
+    };
+    let client = Client::start(&lab, CLIENT, plan.clone()).map_err(text)?;
+    let outcome = faults(&lab, &mut guests, &client, begun, &start);
+    outcome.map_err(|why| {
+        let consoles = guests.iter().map(|guest| format!("-- {}\n{}", guest.name, tail(&guest.said())));
+        format!("{why}\n{}", consoles.collect::<Vec<_>>().join("\n"))
+    })?;
+    let tally = client.stop();
+    let network = lab.network(CLIENT).map_err(text)?;
+    let lost = read_back(&network, &plan, &tally.acks, false).map_err(text)?.len();
+    note(format!("{} writes acknowledged, {lost} lost, {} errors", tally.acks.len(), tally.errors));
+    if lost > 0 {
+        return Err(format!("{lost} of {} acknowledged writes are lost", tally.acks.len()));
+    }
+    Ok(())
+}
+
+/// Each time the box comes back by itself or is switched on again.
+fn faults(
+    lab: &Lab,
+    guests: &mut [Guest],
+    client: &Client,
+    begun: Instant,
+    start: &impl Fn(usize) -> Result<Guest, String>,
+) -> Outcome {
+    let flows = |what: &str, since: Instant| {
+        let before = client.tally().acks.len();
+        let more = || {
+            let now = client.tally().acks.len();
+            let few = || format!("{} writes, {:?}", now - before, client.tally().kinds);
+            if now >= before + 50 { Ok(()) } else { Err(few()) }
+        };
+        wait_ok(what, since, AGREE_TIME, more).map(|(took, ())| took)
+    };
+    let cold = flows("a client outside writes", begun)?;
+    note(format!("three boxes switched on → 50 writes through the virtual address: {} ms", cold.as_millis()));
+    wait_whole(guests)?;
+    for fault in [Fault::Poweroff, Fault::Plug, Fault::Reboot] {
+        let master = agreed(lab, &[1, 2, 3], None)?;
+        let holder = vip_holder(lab)?;
+        let hit = if matches!(fault, Fault::Plug) { holder } else { master };
+        let guest = &mut guests[hit - 1];
+        let (began, since) = (vigie::runtime::clock::now(), Instant::now());
+        match fault {
+            Fault::Poweroff => {
+                guest.leaves("poweroff")?;
+                guest.wait_off()?;
+            }
+            Fault::Reboot => guest.leaves("reboot")?,
+            Fault::Plug => {
+                guest.qemu.kill().map_err(text)?;
+                guest.wait_off()?;
+            }
+        }
+        let others: Vec<usize> = (1..=BOXES).filter(|n| *n != hit).collect();
+        let new = agreed(lab, &others, (hit == master).then_some(master))?;
+        flows("writes flow again", since)?;
+        let outage = client.tally().outage(began).unwrap_or_default();
+        note(format!(
+            "{}: box-{hit} (master box-{master} → box-{new}, virtual address at box-{holder}); longest time without \
+             a write {} ms",
+            fault.what(),
+            outage.as_millis()
+        ));
+        match fault {
+            Fault::Poweroff | Fault::Plug => guests[hit - 1] = start(hit)?,
+            // The screen of before is not the one that is to be seen.
+            Fault::Reboot => {
+                guests[hit - 1].wait_said("stopped")?;
+                guests[hit - 1].from += guests[hit - 1].line().len();
+            }
+        }
+        wait_whole(guests)?;
+    }
+    note(format!("the status screen of {}:\n{}", guests[0].name, guests[0].screen()));
+    Ok(())
+}
