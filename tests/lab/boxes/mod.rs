@@ -209,16 +209,15 @@ impl Guest {
     /// Has the box leave, by a command in the shell behind the status screen.
     fn leaves(&self, command: &str) -> Outcome {
         self.types("s")?;
-        // The shell has asked the terminal where its cursor stands; until then it would take what is typed for the answer.
         self.wait_said(":~# ")?;
-        self.types(command)?;
         let leaves = || {
             if self.said().contains("hands over and stops") {
                 return Ok(());
             }
-            // A line's end that came too early was taken for part of the terminal's answer.
-            self.types("\r")?;
-            std::thread::sleep(Duration::from_millis(500));
+            // The shell asks the terminal where its cursor stands, and takes what is typed until then for the answer: the line
+            // is begun anew (^U) until it has been read whole.
+            self.types(&format!("\x15{command}\r"))?;
+            std::thread::sleep(Duration::from_secs(1));
             Err("it does not leave".to_owned())
         };
         let waited = wait_ok(command, Instant::now(), BOOT_TIME, leaves);
