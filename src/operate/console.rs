@@ -87,8 +87,9 @@ fn paint(lines: &[String], drawn: &[String]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let all = drawn.is_empty();
     if all {
-        // Setting the region puts the cursor home: into the region with it, where the kernel goes on.
-        bytes.extend_from_slice(format!("\x1b[{};{ROWS}r\x1b[{ROWS};1H", SCREEN_ROWS + 1).as_bytes());
+        // Firmware leaves terminals that cut long lines (DECAWM off). Setting the region puts the cursor home: into the region
+        // with it, where the kernel goes on.
+        bytes.extend_from_slice(format!("\x1b[?7h\x1b[{};{ROWS}r\x1b[{ROWS};1H", SCREEN_ROWS + 1).as_bytes());
     }
     bytes.extend_from_slice(b"\x1b7");
     for (row, line) in lines.iter().enumerate() {

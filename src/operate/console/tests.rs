@@ -95,7 +95,7 @@ fn a_crowd_of_nodes_and_faults_is_counted() {
 fn only_what_changed_is_painted() {
     let lines = screen(&Facts { status: Ok(&status()), notice: "", shell: true });
     let first = String::from_utf8(paint(&lines, &[])).unwrap();
-    assert!(first.starts_with("\x1b[20;24r\x1b[24;1H\x1b7\x1b[1;1H\x1b[7m vigie"), "{first:?}");
+    assert!(first.starts_with("\x1b[?7h\x1b[20;24r\x1b[24;1H\x1b7\x1b[1;1H\x1b[7m vigie"), "{first:?}");
     assert!(first.ends_with("\x1b8"));
     let mut next = lines.clone();
     next[5] = "changed".to_owned();

@@ -95,7 +95,8 @@ pub(super) fn all(sandbox: &Sandbox) -> Outcome {
         n => Ok(n),
     };
     let (_, yielded) = wait_ok("one of two gives way", Instant::now(), BOOT_TIME, one_yields)?;
-    let serving = pair.iter().find(|guest| !guest.said().contains(says)).ok_or(format!("{yielded} of two gave way"))?;
+    let serving =
+        pair.iter().find(|guest| !guest.said().contains(says)).ok_or_else(|| format!("{yielded} of two gave way"))?;
     serving.wait_said(SERVES)?;
     note(format!("| two with a name, at once | `{named}` | one serves, the other: safe mode | {says} |"));
     drop(pair);
