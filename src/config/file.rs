@@ -351,7 +351,6 @@ fn read_proxy<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> Proxy {
 }
 
 fn read_redis<'t>(reader: &mut Reader<'t>, table: &Table<'t>, expand: Expand<'_>) -> Redis {
-    reader.flag(table, &keys::TUNE_HOST);
     let patterns = reader.texts(table, &keys::INCLUDE, include::pattern);
     let mut files = Vec::new();
     for pattern in patterns.map(|patterns| patterns.value).unwrap_or_default() {

@@ -32,7 +32,8 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 type Outcome = Result<(), String>;
 
 /// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`, `node-redis` one
-/// for node, `lib-faketime` a library, `box-image-…` what `image/quick` builds.
+/// for node, `lib-faketime` a library, `box-image-…` what `image/quick` builds, `net-tun` the
+/// device behind a virtual machine's port.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
@@ -181,6 +182,9 @@ fn installed(program: &str) -> bool {
     }
     if program == "lib-faketime" {
         return dropin::clock::library().is_some();
+    }
+    if program == "net-tun" {
+        return Path::new("/dev/net/tun").exists();
     }
     if let Some(architecture) = program.strip_prefix("box-image-") {
         return Path::new(boxes::IMAGES).join(architecture).join("initramfs").is_file();

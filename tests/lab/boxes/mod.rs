@@ -8,7 +8,7 @@ mod paths;
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -23,20 +23,20 @@ use vigie::wire::resp::Reply;
 use super::whole::{text, wait_ok};
 use super::{Case, Outcome};
 
-const NEEDS: &[&str] = &["qemu-system-x86_64", "box-image-x86_64", "sfdisk", "mcopy"];
+const NEEDS: &[&str] = &["qemu-system-x86_64", "box-image-x86_64", "sfdisk", "mcopy", "net-tun"];
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "every_boot_path", needs: NEEDS, run: paths::all },
     Case { name: "a_cluster_of_three", needs: NEEDS, run: cluster::three },
     Case {
         name: "logins_with_keys_only",
-        needs: &["qemu-system-x86_64", "box-image-x86_64", "sfdisk", "mcopy", "ssh", "ssh-keygen"],
+        needs: &["qemu-system-x86_64", "box-image-x86_64", "sfdisk", "mcopy", "net-tun", "ssh", "ssh-keygen"],
         run: alone::logins,
     },
     Case { name: "power_cuts", needs: NEEDS, run: alone::power_cuts },
     Case {
         name: "a_box_of_aarch64",
-        needs: &["qemu-system-aarch64", "box-image-aarch64", "sfdisk", "mcopy"],
+        needs: &["qemu-system-aarch64", "box-image-aarch64", "sfdisk", "mcopy", "net-tun"],
         run: alone::aarch64,
     },
 ];
@@ -200,10 +200,14 @@ impl Guest {
         waited.map(|(took, ())| took).map_err(|why| format!("{why}\n{}", tail(&self.said())))
     }
 
-    /// Types at its console.
+    /// Types at its console. The emulator takes a few characters at a time, and forgets the others if whoever typed them is
+    /// gone: it is told that no more come, and hangs up when it has taken them all.
     fn types(&self, keys: &str) -> Outcome {
         let mut line = UnixStream::connect(&self.console).map_err(text)?;
-        line.write_all(keys.as_bytes()).map_err(text)
+        line.write_all(keys.as_bytes()).map_err(text)?;
+        line.shutdown(Shutdown::Write).map_err(text)?;
+        line.set_read_timeout(Some(BOOT_TIME)).map_err(text)?;
+        std::io::copy(&mut line, &mut std::io::sink()).map(drop).map_err(text)
     }
 
     /// Has the box leave, by a command in the shell behind the status screen.
