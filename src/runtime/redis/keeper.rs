@@ -103,8 +103,11 @@ fn write(plan: &Plan, version: &Version) -> Result<(PathBuf, Start), ConfError> 
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|source| ConfError::Write { path: directory.clone(), source })?;
     }
-    let found = disk::look(&plan.conf.data_dir);
-    let found = found.map_err(|source| ConfError::Read { path: plan.conf.data_dir.clone(), source })?;
+    let unreadable = |source| ConfError::Read { path: plan.conf.data_dir.clone(), source };
+    let found = disk::look(&plan.conf.data_dir).map_err(unreadable)?;
+    for (path, zeros) in disk::trim(&plan.conf.data_dir).map_err(unreadable)? {
+        tracing::warn!("{}: took {zeros} bytes of zeros off its end, left by a power cut", path.display());
+    }
     let start = plan.conf.start(found)?;
     let path = plan.state_dir.join("redis.conf");
     match store::replace(&path, plan.conf.text(version, start).as_bytes(), 0o600) {
