@@ -428,6 +428,33 @@ async fn data_survive_a_change_of_the_persistence() {
     node.task.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn zeros_that_a_power_cut_left_in_the_append_only_file_stop_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup(dir.path());
+    let mut node = Node::start(setup.clone());
+    node.alive().await;
+    assert_eq!(node.client().say("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(node.client().say("SET a 1"), "+OK");
+    node.stop().await;
+    let parts = fs::read_dir(dir.path().join("redis/appendonlydir"));
+    let Some(path) = parts
+        .into_iter()
+        .flatten()
+        .map(|part| part.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with(".incr.aof"))
+    else {
+        println!("skipped: this redis-server has a single append-only file");
+        return;
+    };
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(&[0; 700]).unwrap();
+    let mut node = Node::start(setup);
+    assert!(node.alive().await.has_data, "it was read");
+    assert_eq!(node.client().say("GET a"), "$1");
+    node.stop().await;
+}
+
 const HELPER: &str = "VIGIE_TEST_DIR";
 
 /// Not a test of its own: the process that hosts a supervisor and is killed.
