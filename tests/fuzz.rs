@@ -13,6 +13,7 @@ mod core;
 mod engine;
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -46,7 +47,10 @@ fn bytes(texts: &[&str]) -> Vec<Vec<u8>> {
 fn a_planted_fault_is_found() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let report = engine::fuzz("planted", &bytes(HELLOS), &["::"], |input| {
-        assert!(input.len() < 4 || input.windows(4).all(|four| four != b"::::"), "planted");
+        if input.windows(4).any(|four| four == b"::::") {
+            // Without the hook: who looks for a failure in the output of all tests is not to find this one.
+            resume_unwind(Box::new("planted"));
+        }
     });
     assert!(report.crashes > 0, "it is not found");
 }
