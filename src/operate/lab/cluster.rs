@@ -333,12 +333,18 @@ impl Cluster {
         Ok(signal(self.guard(node)?, number)?)
     }
 
-    /// Kills guard and worker at the same time, as the end of a whole control group does: nobody is left to clean up.
-    pub fn kill_vigie(&self, node: &str) -> Result<(), ClusterError> {
-        let guard = self.guard(node)?;
-        let worker = self.lab.processes(node)?.into_iter().find(|process| process.parent == guard);
-        for pid in [Some(guard), worker.map(|worker| worker.pid)].into_iter().flatten() {
-            signal(pid, Signal::SIGKILL)?;
+    /// Kills guards and workers of some nodes at the same time, as the end of a control group, or of the power of all of
+    /// them, does: nobody is left to clean up or to hand over.
+    pub fn kill_vigies<'n>(&self, nodes: impl IntoIterator<Item = &'n str>) -> Result<(), ClusterError> {
+        let mut pids = vec![];
+        for node in nodes {
+            let guard = self.guard(node)?;
+            let worker = self.lab.processes(node)?.into_iter().find(|process| process.parent == guard);
+            pids.extend([Some(guard), worker.map(|worker| worker.pid)].into_iter().flatten());
+        }
+        // Signals come one after the other, and a worker hands over within milliseconds of its guard's death.
+        for number in [Signal::SIGSTOP, Signal::SIGKILL] {
+            pids.iter().try_for_each(|pid| signal(*pid, number))?;
         }
         Ok(())
     }
