@@ -92,7 +92,10 @@ pub(super) fn redis_cell(redis: &RedisStatus) -> String {
     match (redis.process.as_str(), redis.role.as_str()) {
         ("alive", "replica") if redis.in_sync => "replica in sync".to_owned(),
         ("alive", "replica") => "replica, not in sync".to_owned(),
-        ("alive", "master") => format!("master, {} replicas", redis.replicas.unwrap_or(0)),
+        ("alive", "master") => match redis.replicas.unwrap_or(0) {
+            1 => "master, 1 replica".to_owned(),
+            n => format!("master, {n} replicas"),
+        },
         ("alive", role) => role.to_owned(),
         (process, "unknown") => process.to_owned(),
         (process, role) => format!("{process} ({role})"),

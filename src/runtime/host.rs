@@ -1,4 +1,4 @@
-//! What this host says of itself: its kernel's command line, its name, its addresses.
+//! This host: what it says of itself (its kernel's command line, its name, its addresses), and its kernel tuned for Redis.
 
 use std::fs;
 use std::net::IpAddr;

@@ -504,7 +504,10 @@ impl ControlNode {
 async fn keep_notified(node: ControlNode, mut view: watch::Receiver<Arc<View>>, vrrp: Option<vip::Pulse>) {
     notify::ready();
     let mut said = String::new();
+    // The pause below is not longer: no two pets are further apart than the interval.
     let pet = notify::watchdog_interval().map(|interval| interval / 2);
+    let every = pet.unwrap_or(RETRY);
+    let mut due = tokio::time::Instant::now();
     loop {
         let status = status_line(&control::Node::status(&node));
         if status != said {
@@ -513,17 +516,20 @@ async fn keep_notified(node: ControlNode, mut view: watch::Receiver<Arc<View>>, 
         }
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(pet.unwrap_or(RETRY)) => {}
+            () = tokio::time::sleep_until(due) => {}
         }
-        if pet.is_some() {
-            match tokio::time::timeout(SELF_CHECK_TIME, self_check(&node, vrrp.as_ref())).await {
-                Ok(Ok(())) => notify::watchdog(),
-                Ok(Err(what)) => tracing::error!("self-check: {what}"),
-                Err(_) => tracing::error!("self-check: no answer within {SELF_CHECK_TIME:?}"),
+        if due <= tokio::time::Instant::now() {
+            if pet.is_some() {
+                match tokio::time::timeout(SELF_CHECK_TIME, self_check(&node, vrrp.as_ref())).await {
+                    Ok(Ok(())) => notify::watchdog(),
+                    Ok(Err(what)) => tracing::error!("self-check: {what}"),
+                    Err(_) => tracing::error!("self-check: no answer within {SELF_CHECK_TIME:?}"),
+                }
             }
+            due = tokio::time::Instant::now() + every;
         }
         // Views change with every offset: once in a while is enough for a line that people read.
-        tokio::time::sleep(pet.unwrap_or(RETRY).min(RETRY)).await;
+        tokio::time::sleep(every.min(RETRY)).await;
     }
 }
 
