@@ -43,6 +43,7 @@ dist: install-tools
 image-quick: dist
 	image/quick $(ARCH) dist/vigie-$(ARCH) target/image/$(ARCH)
 
-image: dist
-	@test -n '$(BUILDROOT)' || { echo 'make image BUILDROOT=DIR: the directory of an unpacked Buildroot 2026.02' >&2; exit 2; }
-	buildroot/build '$(BUILDROOT)' '$(ARCH)' '$(OUTPUT)' $(SOURCES)
+image:
+	@test -e '$(BUILDROOT)/Config.in' || { echo 'make image BUILDROOT=DIR: "$(BUILDROOT)" is not the directory of an unpacked Buildroot 2026.02' >&2; exit 2; }
+	@$(MAKE) --no-print-directory dist
+	buildroot/build '$(BUILDROOT)' '$(ARCH)' '$(OUTPUT)' '$(SOURCES)'
