@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use vigie::cores::redis::Durable;
 use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
+use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::connection::Connection;
 use vigie::runtime::redis::record;
@@ -25,10 +26,38 @@ const REDIS: u16 = 6379;
 /// A machine whose cores are shared brings a cluster up in so long.
 pub(crate) const START_TIME: Duration = Duration::from_secs(30);
 /// Who does not answer within this time does not serve.
-const ANSWER_TIME: Duration = Duration::from_millis(500);
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 pub(crate) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// Asks whoever listens at `address`, seen from `host`, one thing after the other; first gives the password, if there is one.
+/// Each answer, and a refusal too, comes within `limit`.
+pub(crate) fn ask(
+    lab: &Lab,
+    host: &str,
+    address: SocketAddr,
+    password: Option<&str>,
+    limit: Duration,
+    commands: &[Vec<&str>],
+) -> Result<Vec<Reply>, String> {
+    let asked = lab.exec(host, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+        runtime.block_on(async {
+            let mut connection = Connection::open(address, limit).await.map_err(text)?;
+            let mut replies = Vec::new();
+            for command in password.map(|password| vec!["AUTH", password]).iter().chain(commands) {
+                let reply = connection.ask(command, limit).await.map_err(text)?;
+                if let Reply::Error(error) = reply {
+                    return Err(format!("{address} answers {} with {error}", command[0]));
+                }
+                replies.push(reply);
+            }
+            Ok(replies.split_off(replies.len() - commands.len()))
+        })
+    });
+    asked.map_err(text)?
 }
 
 /// The cluster under test, and the writes that it must not lose.
@@ -70,23 +99,7 @@ impl World {
     /// Asks whoever listens at `address`, seen from `host`, with the password of the cluster.
     pub(crate) fn ask(&self, host: &str, address: SocketAddr, commands: &[Vec<&str>]) -> Result<Vec<Reply>, String> {
         let password = self.cluster.layout().password.reveal();
-        let asked = self.cluster.lab().exec(host, || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
-            runtime.block_on(async {
-                let mut connection = Connection::open(address, ANSWER_TIME).await.map_err(text)?;
-                let mut replies = Vec::new();
-                for command in [vec!["AUTH", password]].iter().chain(commands) {
-                    let reply = connection.ask(command, 2 * ANSWER_TIME).await.map_err(text)?;
-                    if let Reply::Error(error) = reply {
-                        return Err(format!("{address} answers {} with {error}", command[0]));
-                    }
-                    replies.push(reply);
-                }
-                replies.remove(0);
-                Ok(replies)
-            })
-        });
-        asked.map_err(text)?
+        ask(self.cluster.lab(), host, address, Some(password), ANSWER_TIME, commands)
     }
 
     /// The same through the virtual IP, from the client's host.

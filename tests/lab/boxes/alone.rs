@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use vigie::base::Secret;
+use vigie::base::Rng;
 use vigie::operate::lab::client::{Ack, Client, Plan, read_back};
 use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
@@ -15,7 +15,9 @@ use vigie::wire::resp::Reply;
 
 use super::super::whole::{text, wait_ok};
 use super::super::{Outcome, note};
-use super::{BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, TARGET, address, ask, disk, put, segment, tail};
+use super::{
+    BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, TARGET, address, ask, disk, put, segment, tail, writer,
+};
 
 const NAMED: &str = "vigie.node=box-1";
 
@@ -80,8 +82,7 @@ pub(super) fn logins(sandbox: &Sandbox) -> Outcome {
         for how in ["reboot", "switched off and on"] {
             if how == "reboot" {
                 ssh(&lab, &keys, &["-o", known, "-o", &mine], "reboot")?;
-                guest.wait_said("stopped")?;
-                guest.from += guest.line().len();
+                guest.wait_rebooting()?;
             } else {
                 ssh(&lab, &keys, &["-o", known, "-o", &mine], "poweroff")?;
                 guest.wait_off()?;
@@ -97,18 +98,6 @@ pub(super) fn logins(sandbox: &Sandbox) -> Outcome {
     outcome.map_err(|why| format!("{why}\n{}", tail(&guest.said())))
 }
 
-/// Numbers that look random and are the same in each run (xorshift, Marsaglia 2003).
-struct Moments(u64);
-
-impl Moments {
-    fn within(&mut self, limit: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        limit.mul_f64((self.0 % 10_000) as f64 / 10_000.0)
-    }
-}
-
 /// Boots a box, has a client write to it, and takes its power away at some moment, again and again. Redis syncs each write
 /// before it acknowledges it here, so that every acknowledged one must be there again.
 pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
@@ -116,20 +105,13 @@ pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
     let lab = segment(sandbox, 1)?;
     let box_1 = disk(sandbox, "one", 1)?;
     let network = lab.network(CLIENT).map_err(text)?;
-    let plan = Plan {
-        connections: 4,
-        rate: 200,
-        connect_timeout: Duration::from_millis(500),
-        reply_timeout: Duration::from_secs(2),
-        ..Plan::new(TARGET, Secret::new(PASSWORD), "cuts")
-    };
-    let (mut moments, mut in_boot) = (Moments(0x9e37_79b9_7f4a_7c15), 0);
+    let (mut moments, mut in_boot) = (Rng::new(1), 0);
     let mut synced: Vec<(Plan, Vec<Ack>)> = Vec::new();
     for round in 0..=cuts {
         if round > 0 && round % 3 == 0 {
             // Also while it comes up: where it mounts, looks after its file systems, loads its data.
             let guest = Guest::start(&lab, Machine::X86, 1, &box_1, NAMED)?;
-            std::thread::sleep(moments.within(Duration::from_secs(6)));
+            std::thread::sleep(moments.below(Duration::from_secs(6)));
             guest.cut()?;
             in_boot += 1;
         }
@@ -153,12 +135,12 @@ pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
         if !always.is_ok() {
             return Err(format!("CONFIG SET appendfsync: {always:?}"));
         }
-        let plan = Plan { run: format!("cuts-{round}"), ..plan.clone() };
+        let plan = Plan { rate: 200, ..writer(&format!("cuts-{round}")) };
         let since = clock::now();
         let client = Client::start(&lab, CLIENT, plan.clone()).map_err(text)?;
         let few = || if client.tally().acks.len() < 20 { Err(format!("{:?}", client.tally().kinds)) } else { Ok(()) };
         wait_ok("writes flow", Instant::now(), BOOT_TIME, few)?;
-        std::thread::sleep(moments.within(Duration::from_secs(3)));
+        std::thread::sleep(moments.below(Duration::from_secs(3)));
         guest.cut()?;
         let tally = client.stop();
         synced.push((plan, tally.acks.into_iter().filter(|ack| ack.sent_at >= since).collect()));

@@ -4,15 +4,14 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use vigie::base::Secret;
-use vigie::operate::lab::client::{Client, Plan, read_back};
+use vigie::operate::lab::client::{Client, read_back};
 use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::wire::resp::Reply;
 
 use super::super::whole::{text, wait_ok};
 use super::super::{Outcome, note};
-use super::{AGREE_TIME, CLIENT, Guest, Machine, PASSWORD, TARGET, address, ask, disk, segment, tail};
+use super::{AGREE_TIME, CLIENT, Guest, Machine, address, ask, disk, segment, tail, writer};
 
 const BOXES: usize = 3;
 
@@ -87,13 +86,7 @@ pub(super) fn three(sandbox: &Sandbox) -> Outcome {
     let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n}"));
     let begun = Instant::now();
     let mut guests = (1..=BOXES).map(start).collect::<Result<Vec<_>, _>>()?;
-    let plan = Plan {
-        connections: 4,
-        rate: 100,
-        connect_timeout: Duration::from_millis(500),
-        reply_timeout: Duration::from_secs(2),
-        ..Plan::new(TARGET, Secret::new(PASSWORD), "boxes")
-    };
+    let plan = writer("boxes");
     let client = Client::start(&lab, CLIENT, plan.clone()).map_err(text)?;
     let outcome = faults(&lab, &mut guests, &client, begun, &start);
     outcome.map_err(|why| {
@@ -159,11 +152,7 @@ fn faults(
         ));
         match fault {
             Fault::Poweroff | Fault::Plug => guests[hit - 1] = start(hit)?,
-            // The screen of before is not the one that is to be seen.
-            Fault::Reboot => {
-                guests[hit - 1].wait_said("stopped")?;
-                guests[hit - 1].from += guests[hit - 1].line().len();
-            }
+            Fault::Reboot => guests[hit - 1].wait_rebooting()?,
         }
         wait_whole(guests)?;
     }

@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use vigie::base::Secret;
+use vigie::operate::lab::client::Plan;
 use vigie::operate::lab::hosts::{HostSpec, Lab};
 use vigie::operate::lab::sandbox::Sandbox;
-use vigie::runtime::connection::Connection;
 use vigie::wire::resp::Reply;
 
-use super::whole::{text, wait_ok};
+use super::whole::{self, text, wait_ok};
 use super::{Case, Outcome};
 
 const NEEDS: &[&str] = &["qemu-system-x86_64", "box-image-x86_64", "sfdisk", "mcopy", "net-tun"];
@@ -228,6 +229,13 @@ impl Guest {
         waited.map(drop).map_err(|why| format!("{why}\n{}", tail(&self.said())))
     }
 
+    /// Waits for the last words before a reboot. What is read from then on is of the next boot.
+    fn wait_rebooting(&mut self) -> Outcome {
+        self.wait_said("stopped")?;
+        self.from += self.line().len();
+        Ok(())
+    }
+
     fn wait_off(&mut self) -> Outcome {
         let begun = Instant::now();
         let off = || match self.qemu.try_wait() {
@@ -301,15 +309,17 @@ fn scribble(disk: &Path, at: u64, bytes: &[u8]) -> Outcome {
 
 /// Asks a server, seen from the client, with a password if it is to know one.
 fn ask(lab: &Lab, at: SocketAddr, password: Option<&str>, words: &[&str]) -> Result<Reply, String> {
-    let asked = lab.exec(CLIENT, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
-        runtime.block_on(async {
-            let mut connection = Connection::open(at, ANSWER_TIME).await.map_err(text)?;
-            if let Some(password) = password {
-                connection.ask(&["AUTH", password], ANSWER_TIME).await.map_err(text)?;
-            }
-            connection.ask(words, ANSWER_TIME).await.map_err(text)
-        })
-    });
-    asked.map_err(text)?
+    let mut replies = whole::ask(lab, CLIENT, at, password, ANSWER_TIME, &[words.to_vec()])?;
+    replies.pop().ok_or_else(|| format!("{at} says nothing"))
+}
+
+/// A client that writes through the virtual address, slowly enough for what is emulated.
+fn writer(run: &str) -> Plan {
+    Plan {
+        connections: 4,
+        rate: 100,
+        connect_timeout: Duration::from_millis(500),
+        reply_timeout: Duration::from_secs(2),
+        ..Plan::new(TARGET, Secret::new(PASSWORD), run)
+    }
 }

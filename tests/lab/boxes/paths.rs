@@ -12,7 +12,7 @@ use super::super::{Outcome, note};
 use super::{BOOT_TIME, Guest, Machine, SERVES, cluster_file, disk, put, scribble, segment, tail, whole_disk};
 
 /// What a boot leads to.
-struct Path_ {
+struct BootPath {
     what: &'static str,
     words: &'static str,
     /// What is said, all of it.
@@ -25,7 +25,7 @@ pub(super) fn all(sandbox: &Sandbox) -> Outcome {
     let lab = segment(sandbox, 2)?;
     let one = disk(sandbox, "one", 1)?;
     let start = |number, disk: &Path, words: &str| Guest::start(&lab, Machine::X86, number, disk, words);
-    let boot = |path: &Path_, disk: &Path| -> Result<Guest, String> {
+    let boot = |path: &BootPath, disk: &Path| -> Result<Guest, String> {
         let guest = start(1, disk, path.words)?;
         let judged = path.says.iter().try_for_each(|said| guest.wait_said(said).map(drop));
         judged.map_err(|why| format!("{}: {why}", path.what))?;
@@ -37,8 +37,8 @@ pub(super) fn all(sandbox: &Sandbox) -> Outcome {
         note(format!("| {} | `{}` | {did} | {} |", path.what, path.words, path.says.join(" … ")));
         Ok(guest)
     };
-    let safe = |what, words, says| Path_ { what, words, says, serves: false };
-    let serves = |what, words, says| Path_ { what, words, says, serves: true };
+    let safe = |what, words, says| BootPath { what, words, says, serves: false };
+    let serves = |what, words, says| BootPath { what, words, says, serves: true };
     let named = "vigie.node=box-1";
     let reset = "vigie.node=box-1 vigie.reset=1";
     for (path, disk) in [
@@ -76,7 +76,10 @@ pub(super) fn all(sandbox: &Sandbox) -> Outcome {
     }
     let unable = disk(sandbox, "unable", 1)?;
     put(&unable, "vigie.toml", &format!("{}[redis]\nserver = \"no-such-server\"\n", cluster_file(1)))?;
-    boot(&Path_ { what: "a role that cannot start", words: named, says: &["no-such-server"], serves: true }, &unable)?;
+    boot(
+        &BootPath { what: "a role that cannot start", words: named, says: &["no-such-server"], serves: true },
+        &unable,
+    )?;
 
     let whole = disk(sandbox, "two", 1)?;
     let other = disk(sandbox, "three", 1)?;
