@@ -269,7 +269,7 @@ fn both_ways_of_building_make_the_same_links() {
         links
     };
     let quick = links(&read("image/quick"));
-    assert_eq!(quick.len(), 5, "{quick:?}");
+    assert_eq!(quick.len(), 4, "{quick:?}");
     assert_eq!(quick, links(&read("buildroot/board/vigie/post-build.sh")));
 }
 

@@ -5,11 +5,10 @@ set -eu
 cd "$1"
 
 mkdir -p boot data
-rm -rf tmp var/run run/lock etc/resolv.conf root/.ssh etc/dropbear
+rm -rf var/run run/lock etc/resolv.conf root/.ssh etc/dropbear
 ln -sfn /boot etc/vigie
 ln -sfn /run/resolv.conf etc/resolv.conf
 ln -sfn /run/ssh root/.ssh
-ln -sfn /run/tmp tmp
 mkdir -p var/lib
 ln -sfn /run var/run
 ln -sfn /proc/self/mounts etc/mtab

@@ -209,7 +209,7 @@ pub(super) fn boot_times(sandbox: &Sandbox) -> Outcome {
         let role = by_kernel();
         answers(&lab, TARGET, &["SET", "a", "b"], "OK")?;
         let vip = by_kernel();
-        let started = kernel_time(&guest.said(), "as init process").ok_or("the kernel does not name its init")?;
+        let started = kernel_time(&guest.said(), "vigie: the kernel is up").ok_or("the boot does not say its begin")?;
         note(format!("run {run}: init {started:?}, who it is {named:?}, role {role:?}, virtual address {vip:?}"));
         if run > 0 {
             init.push(started);
