@@ -8,8 +8,9 @@ use crate::wire::frame::{Decision, History, Process, RedisFacts, RedisRole};
 
 /// Between two probes.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
-/// Between two probes while a failover is on: who is promoted, and how far everybody is, decides how long it takes.
-const PROBE_FAILOVER: Duration = Duration::from_millis(20);
+/// Between two probes while somebody waits for what they find: who is promoted and how far everybody is, in a failover; the
+/// end of reading the data from disk, at a start.
+const PROBE_AWAITED: Duration = Duration::from_millis(20);
 /// Between two tries to reach a process that is starting: it listens some ten milliseconds after its start.
 const PROBE_STARTING: Duration = Duration::from_millis(10);
 /// Between two tries after the connection broke.
@@ -438,7 +439,9 @@ impl Supervisor {
             Some(pause) => Probe::Due { at: now + pause, silent_since: Some(silent_since) },
             // What was answered is older than the last news of the cluster.
             None if decision != self.decision => Probe::Due { at: now, silent_since: None },
-            None if self.leading.is_some() => Probe::Due { at: now + PROBE_FAILOVER, silent_since: None },
+            None if self.leading.is_some() || self.facts.process == Process::Loading => {
+                Probe::Due { at: now + PROBE_AWAITED, silent_since: None }
+            }
             None => Probe::Due { at: now + PROBE_EVERY, silent_since: None },
         };
     }

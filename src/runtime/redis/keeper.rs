@@ -6,7 +6,7 @@
 
 use std::fs::DirBuilder;
 use std::io::{self, PipeReader};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,7 +77,8 @@ pub(super) fn start(
     let (orders, received) = mpsc::channel();
     let thread = std::thread::Builder::new().name("redis-keeper".to_owned()).stack_size(256 * 1024);
     thread.spawn(move || {
-        let mut version = None;
+        // Asked before it is needed: the first order comes when a record is on disk. What goes wrong is told at the order.
+        let mut version = server::check(&plan.server).ok();
         while received.recv().is_ok() {
             done(spawn(&plan, &mut version));
         }
@@ -110,7 +111,13 @@ fn write(plan: &Plan, version: &Version) -> Result<(PathBuf, Start), ConfError> 
     }
     let start = plan.conf.start(found)?;
     let path = plan.state_dir.join("redis.conf");
-    match store::replace(&path, plan.conf.text(version, start).as_bytes(), 0o600) {
+    let text = plan.conf.text(version, start);
+    // A disk takes its time to write the same again.
+    let ours = |about: std::fs::Metadata| about.permissions().mode() & 0o777 == 0o600;
+    if std::fs::metadata(&path).is_ok_and(ours) && std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok((path, start));
+    }
+    match store::replace(&path, text.as_bytes(), 0o600) {
         Ok(()) => Ok((path, start)),
         Err(source) => Err(ConfError::Write { path, source }),
     }

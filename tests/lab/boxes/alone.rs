@@ -185,20 +185,23 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// How long a box takes, by the clock of its kernel, and a cluster by that of who switched it on.
-pub(super) fn boot_times(sandbox: &Sandbox) -> Outcome {
-    const RUNS: usize = 5;
-    let answers = |lab: &Lab, at: SocketAddr, words: &[&str], what: &str| {
-        let answered = || match ask(lab, at, Some(PASSWORD), words)? {
-            reply if reply.text().is_some_and(|said| said.contains(what)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        };
-        wait_ok("an answer", Instant::now(), BOOT_TIME, answered).map(drop)
+/// How often a boot is timed, after the first one, which formats its data.
+const RUNS: usize = 5;
+
+/// Waits until a server answers these words with that one.
+fn answers(lab: &Lab, at: SocketAddr, words: &[&str], what: &str) -> Outcome {
+    let answered = || match ask(lab, at, Some(PASSWORD), words)? {
+        reply if reply.text().is_some_and(|said| said.contains(what)) => Ok(()),
+        other => Err(format!("{other:?}")),
     };
-    let lab = segment(sandbox, 3)?;
+    wait_ok("an answer", Instant::now(), BOOT_TIME, answered).map(drop)
+}
+
+/// How long a box takes, by the clock of its kernel.
+pub(super) fn boot_times(sandbox: &Sandbox) -> Outcome {
+    let lab = segment(sandbox, 1)?;
     let alone = disk(sandbox, "one", 1)?;
     let (mut init, mut known, mut ready, mut address_up) = (vec![], vec![], vec![], vec![]);
-    // The first one formats its data.
     for run in 0..=RUNS {
         let mut guest = Guest::start(&lab, Machine::X86, 1, &alone, NAMED)?;
         guest.wait_said("vigie: this box is")?;
@@ -228,6 +231,12 @@ pub(super) fn boot_times(sandbox: &Sandbox) -> Outcome {
         median(ready),
         median(address_up)
     ));
+    Ok(())
+}
+
+/// How long a cluster takes, by the clock of who switched it on.
+pub(super) fn cold_cluster(sandbox: &Sandbox) -> Outcome {
+    let lab = segment(sandbox, 3)?;
     let disks = (1..=3).map(|n| disk(sandbox, &format!("disk-{n}"), 3)).collect::<Result<Vec<_>, _>>()?;
     let mut cold = vec![];
     for run in 0..=RUNS {
