@@ -136,6 +136,12 @@ impl Guest {
         let (emulator, emulated, architecture, serial) = machine.parts();
         // Under load an emulated clock is sometimes calibrated several times too fast.
         let kernel = "panic=-1 tsc=unstable printk.time=1";
+        // The emulator has a DHCP server, for a box that is plugged into nothing else.
+        let network = if words.contains("vigie.address=dhcp") {
+            format!("user,id=n0,net=192.168.0.0/24,host=192.168.0.2,dhcpstart={}", address(number))
+        } else {
+            format!("tap,id=n0,ifname={name},script=no,downscript=no")
+        };
         let mut qemu = Command::new(emulator);
         qemu.args(emulated.split(' ')).args("-accel tcg -m 192 -nodefaults -display none".split(' '));
         if whole_disk().is_some() {
@@ -154,7 +160,7 @@ impl Guest {
             qemu.args(["-append", &format!("console={serial},115200 {kernel} {words}")]);
         }
         qemu.args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())])
-            .args(["-netdev", &format!("tap,id=n0,ifname={name},script=no,downscript=no")])
+            .args(["-netdev", &network])
             .args(["-device", &format!("virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:00:00:{number:02x}")])
             .args(["-device", "virtio-rng-pci", "-serial", "chardev:line", "-chardev"])
             .arg(format!(

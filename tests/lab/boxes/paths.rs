@@ -51,6 +51,7 @@ pub(super) fn all(sandbox: &Sandbox) -> Outcome {
         ),
         (serves("blank data", named, &["formats /dev/vda5: it is blank", SERVES]), &one),
         (serves("data from before", named, &[SERVES]), &one),
+        (serves("an address by DHCP", "vigie.node=box-1 vigie.address=dhcp", &[SERVES]), &one),
         (serves("reset", reset, &["formats /dev/vda5: vigie.reset=1", SERVES]), &one),
         (serves("reset, again", reset, &["obeyed by an earlier boot and is ignored now", SERVES]), &one),
     ] {
