@@ -11,7 +11,7 @@ use vigie::wire::resp::Reply;
 
 use super::super::whole::{text, wait_ok};
 use super::super::{Outcome, note};
-use super::{AGREE_TIME, CLIENT, Guest, Machine, address, ask, disk, segment, tail, writer};
+use super::{AGREE_TIME, CLIENT, Guest, Machine, PASSWORD, address, ask, disk, segment, tail, writer};
 
 const BOXES: usize = 3;
 
@@ -124,7 +124,17 @@ fn faults(
     note(format!("three boxes switched on → 50 writes through the virtual address: {} ms", cold.as_millis()));
     wait_whole(guests)?;
     for fault in [Fault::Poweroff, Fault::Plug, Fault::Reboot] {
-        let master = agreed(lab, &[1, 2, 3], None)?;
+        let mut master = agreed(lab, &[1, 2, 3], None)?;
+        if matches!(fault, Fault::Plug) && vip_holder(lab)? == master {
+            // Replication is asynchronous: a master whose power is gone takes along what was under way to its replicas.
+            let (sentinel, order) = (SocketAddr::new(address(master), 26379), ["SENTINEL", "FAILOVER", "mymaster"]);
+            let order = ask(lab, sentinel, Some(PASSWORD), &order)?;
+            if !order.is_ok() {
+                return Err(format!("SENTINEL FAILOVER: {order:?}"));
+            }
+            master = agreed(lab, &[1, 2, 3], Some(master))?;
+            wait_whole(guests)?;
+        }
         let holder = vip_holder(lab)?;
         let hit = if matches!(fault, Fault::Plug) { holder } else { master };
         let guest = &mut guests[hit - 1];
