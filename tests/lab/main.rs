@@ -32,8 +32,8 @@ use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 type Outcome = Result<(), String>;
 
 /// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`, `node-redis` one
-/// for node, `lib-faketime` a library, `box-image-…` what `image/quick` builds, `net-tun` the
-/// device behind a virtual machine's port.
+/// for node, `lib-faketime` a library, `box-image-…` what `image/quick` builds, `net-tun` the device
+/// behind a virtual machine's port.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],

@@ -27,6 +27,8 @@ use crate::runtime::store;
 
 /// Enough for redis's own `maxclients` of 10,000 and its files.
 const FILES_WANTED: u64 = 65_536;
+/// The mode of its configuration, which holds the password.
+const CONF_MODE: u32 = 0o600;
 
 /// Why redis was not started.
 #[derive(Debug, thiserror::Error)]
@@ -113,11 +115,11 @@ fn write(plan: &Plan, version: &Version) -> Result<(PathBuf, Start), ConfError> 
     let path = plan.state_dir.join("redis.conf");
     let text = plan.conf.text(version, start);
     // A disk takes its time to write the same again.
-    let ours = |about: std::fs::Metadata| about.permissions().mode() & 0o777 == 0o600;
+    let ours = |about: std::fs::Metadata| about.permissions().mode() & 0o777 == CONF_MODE;
     if std::fs::metadata(&path).is_ok_and(ours) && std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok((path, start));
     }
-    match store::replace(&path, text.as_bytes(), 0o600) {
+    match store::replace(&path, text.as_bytes(), CONF_MODE) {
         Ok(()) => Ok((path, start)),
         Err(source) => Err(ConfError::Write { path, source }),
     }
