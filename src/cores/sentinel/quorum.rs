@@ -180,7 +180,10 @@ impl Sentinel {
         let last = self.voted(m).map_or(0, |(_, epoch)| epoch);
         if (last < epoch || !self.rules.holds(Rule::VoteOnce)) && self.current_epoch <= epoch {
             self.record_vote(m, candidate, epoch);
-            if candidate != self.me() {
+            // Where the first master is elected at its own address, the decision may be heard before the request to vote
+            // for it: nothing is left to wait for.
+            let decided = self.decision(m).is_some_and(|decision| decision.epoch >= epoch);
+            if candidate != self.me() && !decided {
                 self.follow(m, candidate, epoch, now);
             }
         }

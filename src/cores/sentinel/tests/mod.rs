@@ -208,6 +208,29 @@ fn an_order_does_not_wait_for_what_is_left_of_the_failover_before() {
 }
 
 #[test]
+fn a_vote_asked_for_after_its_decision_was_heard_holds_nothing_up() {
+    let mut world = World::settled();
+    world.crash_sentinel(2);
+    world.kill_redis(0);
+    world.run_until(ms(3_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+    let new = world.master().unwrap();
+    world.start(2);
+    world.run_until(ms(500), "it knows", |world| world.epoch(2) == world.epoch(1));
+    world.restart_redis(0);
+    world.run_until(ms(3_000), "the old one follows", |world| world.redis[0].link_up);
+    world.run(ms(1_500));
+    let (epoch, candidate) = (world.epoch(2).to_string(), "11".repeat(20));
+    let [ip, port] = [redis_at(new).ip().to_string(), redis_at(new).port().to_string()];
+    let ask = ["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, &candidate];
+    let answers = world.ask(2, redis_at(1).ip(), &ask);
+    let [Answer::Reply(Reply::Array(reply))] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!(reply[1].text(), Some(&*candidate), "it had no vote in that epoch");
+    world.feed(2, Input::Order(OrderId(1), Some(name(0))));
+    world.run_until(ms(500), "done", |world| !world.done.is_empty());
+    assert_eq!(world.done[0].as_ref().map(|report| report.to), Ok(redis_at(0)));
+}
+
+#[test]
 fn orders_that_cannot_be_met_are_refused_with_the_reason() {
     let mut world = World::settled();
     let mut refused = |to: Option<&str>| {
