@@ -175,7 +175,7 @@ fn cluster(status: &Status) -> Vec<String> {
 }
 
 fn row([name, address, roles, health, redis, lag]: [&str; 6]) -> String {
-    format!(" {name:<14} {address:<15} {roles:<5} {health:<11} {redis:<21} {lag}")
+    format!(" {name:<14} {address:<15} {roles:<5} {health:<11} {redis:<20} {lag}")
 }
 
 fn node(node: &NodeStatus) -> String {
@@ -183,9 +183,20 @@ fn node(node: &NodeStatus) -> String {
     let roles = node.roles.iter().map(first).collect::<Vec<_>>().concat();
     let redis = node.redis.as_ref();
     let cell = redis.map_or_else(|| "-".to_owned(), super::status::redis_cell);
-    let lag = redis.and_then(|redis| redis.lag_bytes).map_or_else(|| "-".to_owned(), |lag| lag.to_string());
+    let lag = redis.and_then(|redis| redis.lag_bytes).map_or_else(|| "-".to_owned(), short);
     let held = if node.vips.iter().any(|vip| vip.state == "master") { " VIP" } else { "" };
     row([&node.name, &node.address, &roles, &node.health, &cell, &format!("{lag}{held}")])
+}
+
+/// Bytes in at most four characters, rounded down: what is behind it on the line has to fit, too.
+fn short(bytes: u64) -> String {
+    let mut scaled = (bytes, "");
+    for unit in ["K", "M", "G", "T", "P", "E"] {
+        if scaled.0 >= 1_000 {
+            scaled = (scaled.0 / 1_000, unit);
+        }
+    }
+    format!("{}{}", scaled.0, scaled.1)
 }
 
 /// What a terminal without any other character set can show.

@@ -55,10 +55,10 @@ fn a_cluster_fits_the_terminal() {
         " vigie {} | box-1 192.168.0.11 | proxy redis sentinel | up 3 min\n \
          mymaster: master box-1 192.168.0.11:6379, epoch 1, not fenced\n \
          virtual IP 192.168.0.1/24: at box-2\n\n \
-         NODE           ADDRESS         ROLES HEALTH      REDIS                 LAG\n \
-         box-1          192.168.0.11    PRS   good        master, 2 replicas    -\n \
-         box-2          192.168.0.12    PRS   good        replica in sync       14 VIP\n \
-         box-3          192.168.0.13    PRS   unreachable replica in sync       14\n\n \
+         NODE           ADDRESS         ROLES HEALTH      REDIS                LAG\n \
+         box-1          192.168.0.11    PRS   good        master, 2 replicas   -\n \
+         box-2          192.168.0.12    PRS   good        replica in sync      14 VIP\n \
+         box-3          192.168.0.13    PRS   unreachable replica in sync      14\n\n \
          box-3: not heard for 12 s\n\n\n\n\n\n\n\n\n \
          s: a shell{:40}messages of the kernel below",
         env!("CARGO_PKG_VERSION"),
@@ -66,6 +66,19 @@ fn a_cluster_fits_the_terminal() {
     );
     assert_eq!(shown.join("\n"), expected);
     assert!(lines.len() == SCREEN_ROWS && lines.iter().all(|line| line.len() < COLUMNS && line.is_ascii()));
+}
+
+#[test]
+fn a_replica_far_behind_does_not_push_the_virtual_address_off_the_line() {
+    assert_eq!(
+        [0, 999, 1_000, 14_960, 999_999, 1_000_000, u64::MAX].map(short),
+        ["0", "999", "1K", "14K", "999K", "1M", "18E"]
+    );
+    let mut status = status();
+    let redis = status.nodes[1].redis.as_mut().unwrap();
+    (redis.in_sync, redis.lag_bytes) = (false, Some(999_999_999));
+    let lines = screen(&Facts { status: Ok(&status), notice: "", shell: true });
+    assert!(lines.iter().any(|line| line.ends_with("replica, not in sync 999M VIP")), "{lines:#?}");
 }
 
 #[test]
