@@ -12,6 +12,7 @@ use vigie::operate::lab::hosts::{Network, signal};
 use vigie::runtime::connection::Connection;
 use vigie::wire::resp::Reply;
 
+use super::super::Outcome;
 use super::super::whole::text;
 use super::world::{ANSWER_TIME, HOSTS};
 
@@ -158,7 +159,8 @@ impl Ears {
 #[derive(Debug)]
 pub(super) struct Sampler {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Vec<Taken>, String>>,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    thread: JoinHandle<Result<(), String>>,
 }
 
 /// Which redis took a write, and when.
@@ -178,23 +180,34 @@ pub(super) struct Writes {
 impl Sampler {
     pub(super) fn start(network: Network, redis: Vec<SocketAddr>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (stopped, takes) = (Arc::clone(&stop), Arc::clone(&taken));
         let thread = std::thread::spawn(move || {
             network.enter().map_err(text)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
             runtime.block_on(async {
-                let write = |(n, address): (usize, SocketAddr)| write_all_the_time(n, address, Arc::clone(&stopped));
-                let each = redis.into_iter().enumerate().map(write);
-                Ok(futures_util::future::join_all(each).await.concat())
+                let each = redis.into_iter().enumerate().map(|(n, at)| write_all_the_time(n, at, &stopped, &takes));
+                futures_util::future::join_all(each).await;
+                Ok(())
             })
         });
-        Self { stop, thread }
+        Self { stop, taken, thread }
+    }
+
+    /// Whether one of its writes was taken since then by `n`. Behind a hold, somebody else's may be sooner.
+    pub(super) fn took(&self, n: usize, since: Instant) -> Outcome {
+        if lock(&self.taken).iter().any(|(at, by)| *at >= since && *by == n) {
+            return Ok(());
+        }
+        Err(format!("{} took none since {} ms", HOSTS[n], since.elapsed().as_millis()))
     }
 
     /// Ends it. What it has seen since `began`, with `masters` before and after.
     pub(super) fn stop(self, began: Instant, masters: [usize; 2]) -> Writes {
         self.stop.store(true, Ordering::Relaxed);
-        let mut taken = self.thread.join().ok().and_then(Result::ok).unwrap_or_default();
+        // What it could not do is missing from what was taken.
+        let _ = self.thread.join();
+        let mut taken = lock(&self.taken).clone();
         taken.sort_unstable();
         judge(&taken, began, Instant::now(), masters)
     }
@@ -214,16 +227,16 @@ fn judge(taken: &[Taken], began: Instant, now: Instant, masters: [usize; 2]) -> 
     Writes { blocked, doubled, last: since.last().map(|(_, n)| *n) }
 }
 
-async fn write_all_the_time(n: usize, address: SocketAddr, stopped: Arc<AtomicBool>) -> Vec<Taken> {
+async fn write_all_the_time(n: usize, address: SocketAddr, stopped: &AtomicBool, taken: &Mutex<Vec<Taken>>) {
     let limit = Duration::from_millis(100);
-    let (mut open, mut taken) = (None, Vec::new());
+    let mut open = None;
     while !stopped.load(Ordering::Relaxed) {
         if open.is_none() {
             open = Connection::open(address, limit).await.ok();
         }
         if let Some(connection) = &mut open {
             match connection.ask(&["SET", "sample", "1"], limit).await {
-                Ok(reply) if reply.is_ok() => taken.push((Instant::now(), n)),
+                Ok(reply) if reply.is_ok() => lock(taken).push((Instant::now(), n)),
                 // A replica refuses.
                 Ok(_) => {}
                 Err(_) => open = None,
@@ -231,7 +244,6 @@ async fn write_all_the_time(n: usize, address: SocketAddr, stopped: Arc<AtomicBo
         }
         tokio::time::sleep(SAMPLE_EVERY).await;
     }
-    taken
 }
 
 /// What a log says of votes and elections.

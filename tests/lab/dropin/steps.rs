@@ -164,7 +164,7 @@ fn round(world: &mut World, (cause, how, event): Step, traps: &Path) -> Outcome 
     let back = Instant::now();
     let (whole, master) = world.wait_whole(back, WHOLE_TIME, STABLE_TIME)?;
     // A hold that is left behind by a dead leader ends by itself.
-    wait_ok("writes do not flow", back, WHOLE_TIME, || world.write(master))?;
+    wait_ok("writes do not flow", back, WHOLE_TIME, || sampler.took(master, back))?;
     let writes = sampler.stop(began, [old, master]);
     let logs: Vec<_> = (0..HOSTS.len()).map(|n| world.log(n)).collect();
     let promises = keeps_promises(&logs)?;

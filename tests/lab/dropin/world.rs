@@ -280,12 +280,6 @@ impl World {
         Ok(Info::parse(reply.text().unwrap_or_default()))
     }
 
-    /// Whether a redis takes writes.
-    pub(super) fn write(&self, n: usize) -> Outcome {
-        let reply = self.ask(n, self.redis(n), &["SET", "written", "1"])?;
-        if reply.is_ok() { Ok(()) } else { Err(format!("{} answers {reply:?}", HOSTS[n])) }
-    }
-
     /// The host that a sentinel calls the master.
     pub(super) fn named(&self, n: usize) -> Result<usize, String> {
         let reply = self.ask_sentinel(n, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"])?;
