@@ -128,17 +128,22 @@ fn round(world: &mut World, (cause, how, event): Step, traps: &Path) -> Outcome 
         How::Itself => fs::write(traps.join(event), "").map_err(text)?,
     }
     let began = Instant::now();
-    match cause {
-        Cause::Killed | Cause::KilledLast => world.kill_redis(old)?,
-        Cause::Ordered => world.order((old + 1) % HOSTS.len(), &["FAILOVER", "mymaster"])?,
-    }
+    // Whoever is ordered to lead may be dead before it has answered.
+    let answered = match cause {
+        Cause::Killed | Cause::KilledLast => {
+            world.kill_redis(old)?;
+            Ok(())
+        }
+        Cause::Ordered => world.order((old + 1) % HOSTS.len(), &["FAILOVER", "mymaster"]),
+    };
     let ended = || {
         if how == How::Signal {
             return world.ears.caught().map(|(n, _)| n).ok_or_else(|| "nobody says it".to_owned());
         }
         (0..HOSTS.len()).find(|n| world.has_ended(*n)).ok_or_else(|| "all of them run".to_owned())
     };
-    let (died, leader) = wait_ok("no leader was ended", began, STEP_TIME, ended)?;
+    let (died, leader) = wait_ok("no leader was ended", began, STEP_TIME, ended)
+        .map_err(|error| format!("{error}; the order was answered: {answered:?}"))?;
     world.sentinel_ended(leader, STEP_TIME)?;
     world.ears.spring();
     if how == How::Simulated {
