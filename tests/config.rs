@@ -19,7 +19,8 @@ fn reference() -> String {
 /// The configuration in `text`, which must be without fault and without anything unwise.
 #[track_caller]
 fn accepted(text: &str, name: &str) -> Config {
-    let password = |_: &Path| Ok(("not-the-real-password\n".to_owned(), 0o600));
+    // The password and the secret, which must differ, each in a file of its own.
+    let password = |path: &Path| Ok((format!("not-the-real-{}\n", path.display()), 0o600));
     let (config, warnings) = parse(text, Path::new(name), &password).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(warnings, []);
     config

@@ -5,9 +5,11 @@
 pub mod machine;
 pub mod names;
 pub mod rng;
+pub mod secret;
 pub mod time;
 
 pub use machine::Machine;
-pub use names::{Epoch, NodeName, Place, RunId, Secret};
+pub use names::{Epoch, NodeName, Place, RunId};
 pub use rng::Rng;
+pub use secret::{Credentials, Purpose, Secret, Secrets};
 pub use time::Instant;

@@ -104,28 +104,6 @@ impl fmt::Debug for RunId {
 /// A logical clock of votes and configurations, as Sentinel uses it. Never goes back. Zero: none yet.
 pub type Epoch = u64;
 
-/// A password. Printed as `***` whatever the format.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a password.
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// The password itself, for the wire only.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// A host, by address or name, and a port, as files and servers write them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -201,10 +179,5 @@ mod tests {
         for (host, port) in [("", 1), ("a b", 1), ("a,b", 1), ("a", 0), (&*"x".repeat(254), 1)] {
             assert_eq!(Place::new(host, port), None, "{host:?} {port}");
         }
-    }
-
-    #[test]
-    fn secrets_do_not_print() {
-        assert_eq!(format!("{:?}", Secret::new("hush")), "***");
     }
 }

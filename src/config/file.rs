@@ -11,13 +11,15 @@ use toml::de::{DeTable, Error};
 use super::faults::{Fault, Faults, Warning, shown};
 use super::reader::{Placed, Reader, Table, path};
 use super::{Cluster, Config, Node, Persistence, Proxy, Redis, Sentinel, Vip, include, keys, rules};
-use crate::base::{NodeName, Secret};
+use crate::base::{Credentials, NodeName, Secret, Secrets};
 use crate::wire::frame::Roles;
 
 /// A cluster file is never larger, bytes.
 const FILE_MAX: u64 = 1 << 20;
 /// A password is never longer, bytes.
 const PASSWORD_MAX: usize = 512;
+/// Lines of a password file.
+const LINES_MAX: usize = 2;
 /// So many lines that are no TOML are told one by one.
 const SYNTAX_FAULTS_MAX: usize = 5;
 /// Permission bits that let others than the owner at a file.
@@ -64,7 +66,9 @@ fn cannot_read(error: &io::Error) -> String {
 pub(super) struct Draft {
     pub(super) name: Option<String>,
     pub(super) quorum: Option<Placed<u32>>,
-    password: Option<Secret>,
+    password: Option<Secrets>,
+    /// None: to be derived from the password. The inner one is none after a fault.
+    secret: Option<Option<Secrets>>,
     pub(super) down_after: Duration,
     pub(super) busy_grace: Placed<Duration>,
     failover_timeout: Duration,
@@ -127,10 +131,12 @@ fn read(
     let sentinel = reader.table(root, "sentinel");
     reader.word(&cluster, &keys::FENCING);
     reader.word(&cluster, &keys::DURABILITY);
+    let password = password(&mut reader, &cluster, mode, read_other);
     let draft = Draft {
         name: reader.text(&cluster, &keys::CLUSTER_NAME, cluster_name).map(|name| name.value),
         quorum: required_number(&mut reader, &cluster, &keys::QUORUM),
-        password: password(&mut reader, &cluster, mode, read_other),
+        secret: secret(&mut reader, &cluster, password.as_ref(), read_other),
+        password,
         down_after: time(&mut reader, &cluster, &keys::DOWN_AFTER).value,
         busy_grace: time(&mut reader, &cluster, &keys::BUSY_GRACE),
         failover_timeout: time(&mut reader, &cluster, &keys::FAILOVER_TIMEOUT).value,
@@ -162,10 +168,15 @@ impl Draft {
     fn finish(self) -> Option<Config> {
         let vips = self.vips.into_iter().map(DraftVip::finish).collect::<Option<_>>()?;
         let nodes = self.nodes.into_iter().map(DraftNode::finish).collect::<Option<_>>()?;
+        let secret = match self.secret {
+            Some(secret) => Some(secret?),
+            None => None,
+        };
+        let name = self.name?;
         let cluster = Cluster {
-            name: self.name?,
+            credentials: Credentials::new(&name, self.password?, secret),
+            name,
             quorum: self.quorum?.value,
-            password: self.password?,
             down_after: self.down_after,
             busy_grace: self.busy_grace.value,
             failover_timeout: self.failover_timeout,
@@ -244,7 +255,7 @@ fn cluster_name(text: &str) -> Result<String, String> {
     Ok(name.as_str().to_owned())
 }
 
-fn password<'t>(reader: &mut Reader<'t>, table: &Table<'t>, mode: u32, read_other: Read<'_>) -> Option<Secret> {
+fn password<'t>(reader: &mut Reader<'t>, table: &Table<'t>, mode: u32, read_other: Read<'_>) -> Option<Secrets> {
     let inline = reader.has(table, &keys::PASSWORD);
     let by_file = reader.has(table, &keys::PASSWORD_FILE);
     if inline && by_file {
@@ -262,36 +273,89 @@ fn password<'t>(reader: &mut Reader<'t>, table: &Table<'t>, mode: u32, read_othe
         let said = format!("others can read it (mode {mode:04o}): chmod 600, or use password_file");
         reader.warn(*line, path(&keys::PASSWORD), said);
     }
-    let place = reader.text(table, &keys::PASSWORD_FILE, absolute);
-    let from_file = place.and_then(|place| match password_in(&place.value, read_other) {
-        Ok(password) => Some(Placed { value: password, line: place.line }),
-        Err(said) => {
-            let written = format!("{:?}", place.value.display().to_string());
-            reader.fault(place.line, path(&keys::PASSWORD_FILE), Some(&written), said);
-            None
-        }
-    });
-    let password = from_text.or(from_file)?;
-    if password.value.len() < rules::PASSWORD_ADVISED {
+    let from_text = from_text.map(|text| Placed { value: vec![text.value], line: text.line });
+    let password = from_text.or_else(|| kept_in_file(reader, table, &keys::PASSWORD_FILE, read_other))?;
+    let key = if inline { &keys::PASSWORD } else { &keys::PASSWORD_FILE };
+    // Of two, the shorter one is the weaker one.
+    let length = password.value.iter().map(String::len).min().unwrap_or(0);
+    if length < rules::PASSWORD_ADVISED {
         let said = format!(
-            "{} characters; whoever records a frame of the peer link can try short passwords until one fits: \
-             {} or more are advised",
-            password.value.len(),
+            "{length} characters; with recorded traffic, short passwords can be tried until one fits: {} or more are \
+             advised",
             rules::PASSWORD_ADVISED
         );
-        reader.warn(password.line, if inline { path(&keys::PASSWORD) } else { path(&keys::PASSWORD_FILE) }, said);
+        reader.warn(password.line, path(key), said);
     }
-    Some(Secret::new(password.value))
+    secrets(password.value)
 }
 
-fn password_in(file: &Path, read_other: Read<'_>) -> Result<String, String> {
+/// The cluster's own secret. The outer none: there is no such key, and it is to be derived from the password.
+fn secret<'t>(
+    reader: &mut Reader<'t>,
+    table: &Table<'t>,
+    password: Option<&Secrets>,
+    read_other: Read<'_>,
+) -> Option<Option<Secrets>> {
+    if !reader.has(table, &keys::SECRET_FILE) {
+        let said = "missing: the cluster's own secret is derived from the password, so that every application that knows \
+                    the password could command the cluster; write 32 random characters or more into a file that only \
+                    root can read, the same on every node, and its path here";
+        reader.warn(table.line, path(&keys::SECRET_FILE), said);
+        return None;
+    }
+    let Some(secret) = kept_in_file(reader, table, &keys::SECRET_FILE, read_other) else { return Some(None) };
+    if secret.value.iter().any(|secret| password.is_some_and(|password| password.accept(secret.as_bytes()))) {
+        let said = "it holds the password, which applications know; the secret must be another one";
+        reader.fault(secret.line, path(&keys::SECRET_FILE), None, said);
+    }
+    let length = secret.value.iter().map(String::len).min().unwrap_or(0);
+    if length < rules::SECRET_LEAST {
+        let said = format!("{length} characters; allowed: {} or more, random", rules::SECRET_LEAST);
+        reader.fault(secret.line, path(&keys::SECRET_FILE), None, said);
+    }
+    Some(secrets(secret.value))
+}
+
+fn secrets(lines: Vec<String>) -> Option<Secrets> {
+    let mut lines = lines.into_iter().map(Secret::new);
+    Some(Secrets::new(lines.next()?, lines.next()))
+}
+
+/// The one or two lines of a file that a key names.
+fn kept_in_file<'t>(
+    reader: &mut Reader<'t>,
+    table: &Table<'t>,
+    key: &keys::Key<&'static str>,
+    read_other: Read<'_>,
+) -> Option<Placed<Vec<String>>> {
+    let place = reader.text(table, key, absolute)?;
+    match lines_in(&place.value, read_other) {
+        Ok(value) => Some(Placed { value, line: place.line }),
+        Err(said) => {
+            let written = format!("{:?}", place.value.display().to_string());
+            reader.fault(place.line, path(key), Some(&written), said);
+            None
+        }
+    }
+}
+
+fn lines_in(file: &Path, read_other: Read<'_>) -> Result<Vec<String>, String> {
     let (text, mode) = read_other(file).map_err(|error| cannot_read(&error))?;
     if mode & OTHERS != 0 {
         return Err(format!("others can get at it (mode {mode:04o}); run: chmod 600 {}", file.display()));
     }
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    judged_password(line.strip_suffix('\r').unwrap_or(line))
-        .map_err(|said| format!("{said}; the file must hold {}", keys::PASSWORD.allowed))
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let lines: Vec<_> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+    if lines.len() > LINES_MAX {
+        let said =
+            "one line is expected, or two while one takes the other's place: the first is used, both are accepted";
+        return Err(format!("it has {} lines; {said}", lines.len()));
+    }
+    lines
+        .into_iter()
+        .map(judged_password)
+        .collect::<Result<_, _>>()
+        .map_err(|said| format!("{said}; each line of the file must hold {}", keys::PASSWORD.allowed))
 }
 
 fn judged_password(text: &str) -> Result<String, String> {

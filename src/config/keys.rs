@@ -80,6 +80,7 @@ keys! {
         QUORUM: u32 = "cluster", "quorum", Range(1, 32), None;
         PASSWORD: &str = "cluster", "password", Any("1 to 512 characters without spaces and control characters"), None;
         PASSWORD_FILE: &str = "cluster", "password_file", Any("an absolute path"), None;
+        SECRET_FILE: &str = "cluster", "secret_file", Any("an absolute path"), None;
         DOWN_AFTER: Duration = "cluster", "down_after", Range(ms(100), secs(HOUR)), Some(ms(500));
         BUSY_GRACE: Duration = "cluster", "busy_grace", Range(ms(0), secs(HOUR)), Some(secs(5));
         FENCING: &str = "cluster", "fencing", OneOf(&["off"], &["lease"]), Some("off");

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::{NodeName, Secret};
+use crate::base::{Credentials, NodeName};
 use crate::wire::frame::Roles;
 
 pub mod boot;
@@ -47,8 +47,8 @@ pub struct Cluster {
     pub name: String,
     /// Sentinels that must agree that the master is down.
     pub quorum: u32,
-    /// The one password: of redis, of sentinels, of the peer link.
-    pub password: Secret,
+    /// The applications' password and the cluster's own secret.
+    pub credentials: Credentials,
     /// Silence of a host before its master is suspected.
     pub down_after: Duration,
     /// A redis that its own supervisor sees alive and busy is not suspected for so long.

@@ -11,6 +11,8 @@ use crate::wire::frame::Roles;
 
 /// A shorter password is warned of, characters.
 pub(super) const PASSWORD_ADVISED: usize = 16;
+/// A shorter secret of the cluster is refused, characters: nobody has to remember it.
+pub(super) const SECRET_LEAST: usize = 16;
 /// A faster heartbeat is warned of: a starved host misses it.
 const ADVERT_ADVISED: Duration = Duration::from_millis(50);
 /// What the frame of the peer link has room for.

@@ -169,6 +169,9 @@ a-rather-long-name  192.168.0.4  redis sentinel  first master
 redis-2             192.168.0.5  redis sentinel  never a master
 
 legal, and unwise:
+  v.toml:2: cluster.secret_file: missing: the cluster's own secret is derived from the password, so that every \
+application that knows the password could command the cluster; write 32 random characters or more into a file that only \
+root can read, the same on every node, and its path here
   v.toml:3: cluster.quorum: two sentinels: nothing fails over once one of them is gone, because one is no majority of \
 two; three are advised
   v.toml:5: vip: one proxy: nobody takes the address over once its host is gone

@@ -223,7 +223,7 @@ fn link_config(spec: &Spec) -> cluster::Config {
     });
     cluster::Config {
         cluster: cluster.name.clone(),
-        key: Key::derive(&cluster.password, &cluster.name),
+        key: Key::derive(cluster.credentials.password().current(), &cluster.name),
         me: spec.me,
         roles: spec.roles,
         peers: peers.collect(),
@@ -306,7 +306,7 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
 fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {
     use cores::sentinel::{Config, DataNode, MasterConfig, Membership, Settings, Voter};
     let (config, cluster) = (&spec.config, &spec.config.cluster);
-    let password = Some(cluster.password.clone());
+    let password = Some(cluster.credentials.password().current().clone());
     let voters = config.nodes.iter().filter(|node| node.roles.sentinel);
     let voters = voters.map(|node| Voter { name: node.name.clone(), address: config.sentinel_address(node) });
     let nodes = config.nodes.iter().filter(|node| node.roles.redis).map(|node| DataNode {
@@ -340,7 +340,7 @@ async fn run_redis(spec: Spec, ends: Ends) {
             cluster: spec.config.cluster.name.clone(),
             address: own.address,
             node: own.name.clone(),
-            password: spec.config.cluster.password.clone(),
+            password: spec.config.cluster.credentials.password().current().clone(),
             state_dir: spec.state_dir.clone(),
             priority: own.replica_priority,
         };
@@ -359,7 +359,7 @@ async fn run_proxy(spec: Spec, ends: Ends, usable: watch::Sender<Result<(), Stri
             config: config.proxy.clone(),
             listen: listen.clone(),
             master_name: config.cluster.name.clone(),
-            password: Some(config.cluster.password.clone()),
+            password: Some(config.cluster.credentials.password().current().clone()),
             node: own.name.clone(),
             counters: Arc::default(),
         };
@@ -448,7 +448,12 @@ impl control::Node for ControlNode {
         if !self.spec.roles.sentinel {
             let sentinels = self.fresh_sentinels();
             let cluster = &self.spec.config.cluster;
-            let done = forward::switchover(sentinels.into_iter(), &cluster.password, &cluster.name, to.as_ref());
+            let done = forward::switchover(
+                sentinels.into_iter(),
+                cluster.credentials.password().current(),
+                &cluster.name,
+                to.as_ref(),
+            );
             return done.await.map(|report| self.switched(&report));
         }
         let report = self.order(|done| sentinel::Order::Switch { to, done }).await??;

@@ -8,11 +8,13 @@ use super::*;
 const BASE: &str = include_str!("base.toml");
 
 const PASSWORD: &str = "not-the-real-password-1\n";
+const SECRET: &str = "not-the-real-secret-22\n";
 
 fn judged_with(text: &str, password: &str, mode: u32) -> Result<(Config, Vec<Warning>), Faults> {
-    parse(text, Path::new("v.toml"), &|path| {
-        assert_eq!(path, Path::new("/secret"));
-        Ok((password.to_owned(), mode))
+    parse(text, Path::new("v.toml"), &|path| match path.to_str() {
+        Some("/secret") => Ok((password.to_owned(), mode)),
+        Some("/own-secret") => Ok((SECRET.to_owned(), 0o600)),
+        other => panic!("{other:?} is read"),
     })
 }
 
@@ -79,7 +81,7 @@ fn a_short_file_is_filled_with_the_defaults() {
     let Config { cluster, vips, proxy, redis, sentinel, nodes } = config;
     let ms = Duration::from_millis;
     assert_eq!(
-        (cluster.name.as_str(), cluster.quorum, cluster.password.reveal()),
+        (cluster.name.as_str(), cluster.quorum, cluster.credentials.password().current().reveal()),
         ("mymaster", 2, PASSWORD.trim_end())
     );
     assert_eq!((cluster.down_after, cluster.busy_grace, cluster.failover_timeout), (ms(500), ms(5_000), ms(10_000)));
@@ -238,7 +240,7 @@ fn the_password_is_judged_and_never_shown() {
     let long = judged(&edited(file, &format!("password = \"{}\"", "x".repeat(513)))).unwrap_err().to_string();
     assert!(long.contains("513 bytes; allowed: 1 to 512 characters"), "{long}");
     let (config, _) = judged(&edited(file, "password = \"hush-hush-hush-hush\"")).unwrap();
-    assert_eq!(config.cluster.password.reveal(), "hush-hush-hush-hush");
+    assert_eq!(config.cluster.credentials.password().current().reveal(), "hush-hush-hush-hush");
 }
 
 #[test]
@@ -250,8 +252,8 @@ fn a_password_file_must_be_private_and_hold_one_line() {
         ("", 0o600, "the password is empty"),
         ("\n", 0o600, "the password is empty"),
         ("hush hush\n", 0o600, "a space or a control character"),
-        ("hush\nhush\n", 0o600, "a space or a control character"),
-        ("hush\n\n", 0o600, "a space or a control character"),
+        ("hush\nhush\nhush\n", 0o600, "it has 3 lines; one line is expected, or two"),
+        ("hush\n\n", 0o600, "the password is empty"),
     ] {
         let said = judged_with(BASE, content, mode).unwrap_err().to_string();
         assert!(said.starts_with("v.toml:3: cluster.password_file = \"/secret\": ") && said.contains(part), "{said}");
@@ -260,8 +262,12 @@ fn a_password_file_must_be_private_and_hold_one_line() {
     for (content, mode) in [("sixteen-letters-", 0o600), ("sixteen-letters-\n", 0o400), ("sixteen-letters-\r\n", 0o600)]
     {
         let (config, warnings) = judged_with(BASE, content, mode).unwrap();
-        assert_eq!((config.cluster.password.reveal(), warnings.len()), ("sixteen-letters-", 0));
+        assert_eq!((config.cluster.credentials.password().current().reveal(), warnings.len()), ("sixteen-letters-", 0));
     }
+    let (config, _) = judged_with(BASE, "the-new-password-1\nthe-old-password-1\n", 0o600).unwrap();
+    let password = config.cluster.credentials.password();
+    assert_eq!(password.current().reveal(), "the-new-password-1");
+    assert!(password.accept(b"the-old-password-1"));
     for kind in [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied, io::ErrorKind::InvalidData] {
         let said = parse(BASE, Path::new("v.toml"), &|_| Err(kind.into())).unwrap_err().to_string();
         assert!(said.starts_with("v.toml:3: cluster.password_file = \"/secret\": it cannot be read: "), "{said}");
@@ -323,6 +329,36 @@ fn counts_of_nodes_are_warned_of() {
 }
 
 #[test]
+fn the_secret_is_another_one_than_the_password_and_long() {
+    let with = |secret: &str, mode: u32| {
+        parse(BASE, Path::new("v.toml"), &|path| match path.to_str() {
+            Some("/secret") => Ok((PASSWORD.to_owned(), 0o600)),
+            _ => Ok((secret.to_owned(), mode)),
+        })
+    };
+    for (secret, mode, part) in [
+        (PASSWORD, 0o600, "it holds the password, which applications know"),
+        ("another-secret-0\nnot-the-real-password-1\n", 0o600, "it holds the password"),
+        ("fifteen-letters", 0o600, "15 characters; allowed: 16 or more"),
+        ("sixteen-letters-", 0o604, "others can get at it (mode 0604)"),
+        ("", 0o600, "empty"),
+    ] {
+        let said = with(secret, mode).unwrap_err().to_string();
+        assert!(said.starts_with("v.toml:5: cluster.secret_file") && said.contains(part), "{said}");
+        assert!(secret.is_empty() || !said.contains(secret.trim()), "the secret is shown: {said}");
+    }
+    assert!(!with("sixteen-letters-\n", 0o600).unwrap().0.cluster.credentials.are_derived());
+    warns(
+        "secret_file = \"/own-secret\"",
+        "",
+        "v.toml:1: cluster.secret_file: missing",
+        &["derived from the password"],
+    );
+    let derived = judged(&edited("secret_file = \"/own-secret\"", "")).unwrap().0;
+    assert!(derived.cluster.credentials.are_derived());
+}
+
+#[test]
 fn a_file_is_loaded_with_its_password_and_its_includes() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
@@ -335,7 +371,9 @@ fn a_file_is_loaded_with_its_password_and_its_includes() {
     write("password", PASSWORD, 0o600);
     let folder = directory.path().display().to_string();
     let includes = format!("persistence = \"rdb\"\ninclude = [\"{folder}/*.conf\", \"{folder}/*.none\"]");
-    let text = edited("/secret", &format!("{folder}/password")).replace("persistence = \"aof\"", &includes);
+    write("own", SECRET, 0o600);
+    let text = edited("/secret", &format!("{folder}/password"));
+    let text = text.replace("/own-secret", &format!("{folder}/own")).replace("persistence = \"aof\"", &includes);
     write("vigie.toml", &text, 0o644);
     let (config, warnings) = load(&at("vigie.toml")).unwrap();
     assert_eq!(config.redis.include, [format!("{folder}/a.conf"), format!("{folder}/b.conf")]);
@@ -350,7 +388,8 @@ fn a_file_is_loaded_with_its_password_and_its_includes() {
     let said = load(&at("vigie.toml")).unwrap_err().to_string();
     assert!(said.contains("(mode 0644); run: chmod 600 "), "{said}");
 
-    write("inline.toml", &edited("password_file = \"/secret\"", "password = \"a-long-enough-password\""), 0o644);
+    let inline = edited("password_file = \"/secret\"", "password = \"a-long-enough-password\"");
+    write("inline.toml", &inline.replace("/own-secret", &format!("{folder}/own")), 0o644);
     let (_, warnings) = load(&at("inline.toml")).unwrap();
     assert!(warnings[0].to_string().contains("others can read it (mode 0644)"), "{warnings:?}");
     fs::set_permissions(at("inline.toml"), fs::Permissions::from_mode(0o600)).unwrap();

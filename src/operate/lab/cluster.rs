@@ -55,10 +55,12 @@ pub struct Layout {
     pub prefix: u8,
     /// Address of the client's host.
     pub client: IpAddr,
-    /// The password of everything.
+    /// What applications use.
     pub password: Secret,
-    /// Tables of the cluster file other than `[[vip]]` and `[[node]]`, as TOML; `password_file` is relative to nothing
-    /// but the scratch directory and added to `[cluster]`, which must come first.
+    /// The cluster's own; none: derived from the password.
+    pub secret: Option<Secret>,
+    /// Tables of the cluster file other than `[[vip]]` and `[[node]]`, as TOML; the files of the secrets are in the
+    /// scratch directory, and their keys are added to `[cluster]`, which must come first.
     pub settings: String,
     /// Keys of the `[[vip]]` table, as TOML, besides addresses and interface.
     pub vip_keys: String,
@@ -81,6 +83,7 @@ impl Layout {
             prefix: 24,
             client: IpAddr::from([192, 168, 0, 100]),
             password: Secret::new("only-the-lab-knows-this"),
+            secret: Some(Secret::new("only-the-nodes-know-this")),
             settings: "[cluster]\nname = \"mymaster\"\nquorum = 2\n".to_owned(),
             vip_keys: "virtual_router_id = 51\n".to_owned(),
         }
@@ -94,9 +97,10 @@ impl Layout {
     }
 
     /// The cluster file.
-    fn file(&self, password_file: &Path) -> String {
-        let secret = format!("[cluster]\npassword_file = {:?}\n", password_file.display().to_string());
-        let mut file = self.settings.replacen("[cluster]\n", &secret, 1);
+    fn file(&self, scratch: &Path) -> String {
+        let kept = |name: &str| format!("{name}_file = {:?}\n", scratch.join(name).display().to_string());
+        let secret = self.secret.as_ref().map_or_else(String::new, |_| kept("secret"));
+        let mut file = self.settings.replacen("[cluster]\n", &format!("[cluster]\n{}{secret}", kept("password")), 1);
         let (vip, prefix, keys) = (self.vip, self.prefix, &self.vip_keys);
         let _ = write!(file, "\n[[vip]]\naddresses = [\"{vip}/{prefix}\"]\ninterface = \"eth0\"\n{keys}");
         for NodeSpec { name, address, roles, keys } in &self.nodes {
@@ -180,9 +184,12 @@ impl Cluster {
     /// Builds the network, writes the cluster file and starts `vigie run`, which is `binary`, on every node.
     pub fn start(sandbox: &Sandbox, layout: Layout, binary: &Path) -> Result<Self, ClusterError> {
         let lab = Lab::new(&sandbox.scratch, &layout.hosts())?;
-        let password_file = sandbox.scratch.join("password");
-        write(&password_file, &format!("{}\n", layout.password.reveal()), 0o600)?;
-        write(&sandbox.scratch.join(FILE), &layout.file(&password_file), 0o644)?;
+        for (name, secret) in [("password", Some(&layout.password)), ("secret", layout.secret.as_ref())] {
+            if let Some(secret) = secret {
+                write(&sandbox.scratch.join(name), &format!("{}\n", secret.reveal()), 0o600)?;
+            }
+        }
+        write(&sandbox.scratch.join(FILE), &layout.file(&sandbox.scratch), 0o644)?;
         let guards = layout.nodes.iter().map(|node| (node.name, None)).collect();
         let cluster = Self { lab, layout, binary: binary.to_owned(), guards: Mutex::new(guards) };
         for node in cluster.names() {
@@ -455,7 +462,7 @@ mod tests {
 
     #[test]
     fn the_file_is_toml_with_every_node() {
-        let file = Layout::classic().file(Path::new("/run/lab/password"));
+        let file = Layout::classic().file(Path::new("/run/lab"));
         let table: toml::Table = file.parse().unwrap();
         assert_eq!(table["cluster"]["password_file"].as_str(), Some("/run/lab/password"));
         assert_eq!(table["cluster"]["quorum"].as_integer(), Some(2));
