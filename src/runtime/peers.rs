@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
-use crate::base::NodeName;
+use crate::base::{Credentials, NodeName, Purpose};
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
-use crate::wire::frame::Health;
+use crate::wire::frame::{Health, Keys};
 
 /// Datagrams and parts that may wait; what does not fit is dropped (datagrams) or waits (parts).
 const WAITING_MAX: usize = 256;
@@ -74,11 +74,17 @@ impl Peers {
     }
 
     /// Runs the link until `stop` says so; the caller still sends its last words through `post` before.
-    pub async fn run(self, journal: Journal, mut stop: watch::Receiver<bool>) {
+    pub async fn run(
+        self,
+        credentials: watch::Receiver<Arc<Credentials>>,
+        journal: Journal,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let Self { view: _, post, mut machine, socket, views, mut posted } = self;
         drop(post);
         let (inputs, receiver) = mpsc::channel(WAITING_MAX);
         let datagrams = receive(Arc::clone(&socket), inputs.clone());
+        let keys = follow(credentials, inputs.clone());
         let parts = async move {
             while let Some(part) = posted.recv().await {
                 if inputs.send(Input::Part(part)).await.is_err() {
@@ -90,6 +96,7 @@ impl Peers {
         tokio::select! {
             () = drive(&mut machine, receiver, &mut executor) => {}
             () = datagrams => {}
+            () = keys => {}
             () = async { tokio::join!(parts, std::future::pending::<()>()); } => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
@@ -110,6 +117,18 @@ async fn receive(socket: Arc<UdpSocket>, inputs: mpsc::Sender<Input>) {
         // Full: a flood. State is repeated, so what is dropped now comes again.
         let _ = inputs.try_send(Input::Datagram { from, bytes: data[..length].into() });
     }
+}
+
+/// Tells of each change of the secret.
+async fn follow(mut credentials: watch::Receiver<Arc<Credentials>>, inputs: mpsc::Sender<Input>) {
+    while credentials.changed().await.is_ok() {
+        let keys = Keys::new(&credentials.borrow_and_update().own(Purpose::Link));
+        if inputs.send(Input::Keys(keys)).await.is_err() {
+            return;
+        }
+    }
+    // Nobody can change it any more; the link goes on.
+    std::future::pending().await
 }
 
 #[derive(Debug)]

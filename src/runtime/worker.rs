@@ -26,13 +26,13 @@ use super::peers::Peers;
 use super::status::Status;
 use super::why::{Frames, Why};
 use super::{clock, forward, guard, notify, proxy, redis, sentinel, store, vip};
-use crate::base::{Instant, NodeName};
+use crate::base::{Credentials, Instant, NodeName, Purpose};
 use crate::config::{Config, Node, PEER_PORT};
 use crate::cores::{
     self,
     cluster::{self, Part, View},
 };
-use crate::wire::frame::{Key, RedisRole, Roles};
+use crate::wire::frame::{Keys, RedisRole, Roles};
 
 /// A master that stops hands over first; if nobody takes over within this time, it stops all the same.
 const HANDOVER_TIME: Duration = Duration::from_secs(5);
@@ -151,11 +151,19 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     // Before any role begins: whatever refuses the start has started nothing.
     let control = control::open(&spec.runtime_dir)?;
     let (view, post) = (peers.view.clone(), peers.post.clone());
-    let link = tokio::task::spawn_local(peers.run(journal.clone(), link_ends));
+    // Read again at SIGHUP, and followed by every role.
+    let (renew, credentials) = watch::channel(Arc::new(spec.config.cluster.credentials.clone()));
+    let link = tokio::task::spawn_local(peers.run(credentials.clone(), journal.clone(), link_ends));
     journal.record("worker", Level::Info, "started", format!("{} runs {}", own.name, spec.roles.joined(", ")));
 
     let (stop, stopping) = watch::channel(false);
-    let ends = Ends { view: view.clone(), post: post.clone(), journal: journal.clone(), stop: stopping.clone() };
+    let ends = Ends {
+        view: view.clone(),
+        post: post.clone(),
+        journal: journal.clone(),
+        stop: stopping.clone(),
+        credentials: credentials.clone(),
+    };
     let orders = Orders::default();
     let mut roles = Vec::new();
     if spec.roles.sentinel {
@@ -176,7 +184,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     let control = tokio::task::spawn_local(served);
     let pulse = virtual_ip.as_ref().map(vip::VipHandle::pulse);
     let notifier = tokio::task::spawn_local(keep_notified(node.clone(), view.clone(), pulse));
-    tokio::task::spawn_local(reload_on_hangup(spec.clone(), journal.clone()));
+    tokio::task::spawn_local(reload_on_hangup(spec.clone(), renew, journal.clone()));
 
     let why = tokio::select! {
         _ = terminate.recv() => "told to (SIGTERM)",
@@ -223,7 +231,7 @@ fn link_config(spec: &Spec) -> cluster::Config {
     });
     cluster::Config {
         cluster: cluster.name.clone(),
-        key: Key::derive(cluster.credentials.password().current(), &cluster.name),
+        keys: Keys::new(&cluster.credentials.own(Purpose::Link)),
         me: spec.me,
         roles: spec.roles,
         peers: peers.collect(),
@@ -246,6 +254,7 @@ struct Ends {
     post: mpsc::Sender<Part>,
     journal: Journal,
     stop: watch::Receiver<bool>,
+    credentials: watch::Receiver<Arc<Credentials>>,
 }
 
 impl Ends {
@@ -297,7 +306,7 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
         let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
         let (config, port) = (sentinel_config(&spec), spec.config.sentinel.port);
         let setup = sentinel::Setup { config, store, port, door: sentinel::Door::default() };
-        let Ends { view, post, journal, stop } = ends.clone();
+        let Ends { view, post, journal, stop, credentials: _ } = ends.clone();
         sentinel::run(setup, view, receiver, post, journal, stop)
     })
     .await;
@@ -344,7 +353,7 @@ async fn run_redis(spec: Spec, ends: Ends) {
             state_dir: spec.state_dir.clone(),
             priority: own.replica_priority,
         };
-        let Ends { view, post, journal, stop } = ends.clone();
+        let Ends { view, post, journal, stop, credentials: _ } = ends.clone();
         redis::run(setup, view, post, journal, stop)
     })
     .await;
@@ -363,7 +372,7 @@ async fn run_proxy(spec: Spec, ends: Ends, usable: watch::Sender<Result<(), Stri
             node: own.name.clone(),
             counters: Arc::default(),
         };
-        let Ends { view, post, journal, stop } = ends.clone();
+        let Ends { view, post, journal, stop, credentials: _ } = ends.clone();
         proxy::run(setup, view, usable.clone(), post, journal, stop)
     })
     .await;
@@ -558,18 +567,28 @@ fn status_line(status: &Status) -> String {
     if bad.is_empty() { format!("{master}; all nodes are well") } else { format!("{master}; not well: {bad}") }
 }
 
-/// SIGHUP: reads the file again and says what it finds. What the file says is applied at the next start only, as a whole.
-async fn reload_on_hangup(spec: Spec, journal: Journal) {
+/// SIGHUP: reads the file again and says what it finds. Password and secret are taken over at once, so that they can be
+/// changed while the cluster runs; anything else that has changed takes effect at the next start only, as a whole.
+async fn reload_on_hangup(spec: Spec, renew: watch::Sender<Arc<Credentials>>, journal: Journal) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
         notify::reloading();
         match crate::config::file::load(&spec.config_path) {
-            Ok((config, _)) if config == spec.config => {
-                journal.record("worker", Level::Info, "config-unchanged", "the file says what runs already");
-            }
-            Ok(_) => {
-                let text = "the file is valid and differs from what runs: it takes effect when vigie is restarted";
-                journal.record("worker", Level::Warn, "config-changed", text);
+            Ok((mut config, _)) => {
+                let credentials =
+                    std::mem::replace(&mut config.cluster.credentials, spec.config.cluster.credentials.clone());
+                let renewed = **renew.borrow() != credentials;
+                if renewed {
+                    renew.send_replace(Arc::new(credentials));
+                    let text = "password and secret were read again and are in use";
+                    journal.record("worker", Level::Info, "credentials-renewed", text);
+                }
+                if config != spec.config {
+                    let text = "the file is valid and differs from what runs: it takes effect when vigie is restarted";
+                    journal.record("worker", Level::Warn, "config-changed", text);
+                } else if !renewed {
+                    journal.record("worker", Level::Info, "config-unchanged", "the file says what runs already");
+                }
             }
             Err(faults) => journal.record("worker", Level::Error, "config-invalid", faults.to_string()),
         }

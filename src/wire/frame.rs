@@ -6,8 +6,11 @@
 //!  | version| Frame, postcard                 | HMAC-SHA256 of 0..n  |
 //!  +--------+---------------------------------+----------------------+
 //! ```
-//! A frame is whole state, never a delta, so that a lost one heals itself. The key is derived from the cluster password.
+//! A frame is whole state, never a delta, so that a lost one heals itself. The tag is of the bytes before it and of the name of
+//! the receiver, under a key derived from the cluster's own secret: what was sent to one node convinces no other, and nobody by
+//! being sent back. `heard` is what the age of a frame is known by: its sender had heard that stamp of the receiver.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use heapless::{String, Vec};
@@ -15,10 +18,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::base::{Epoch, NodeName, RunId, Secret};
+use crate::base::{Epoch, NodeName, RunId, Secrets};
 
-/// The only version so far.
-pub const VERSION: u8 = 1;
+/// The version that is spoken. Version 1 was signed with the applications' password, and is refused.
+pub const VERSION: u8 = 2;
 /// A frame never exceeds this many bytes, so that it fits any Ethernet path unfragmented.
 pub const FRAME_MAX: usize = 1_200;
 const TAG_LEN: usize = 32;
@@ -28,7 +31,7 @@ pub const REASON_MAX: usize = 240;
 /// One datagram of the peer link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// The cluster it speaks of: two clusters on one segment may share a password by mistake.
+    /// The cluster it speaks of.
     pub cluster: String<32>,
     /// Random at each start of the sender's worker.
     pub boot: u64,
@@ -38,6 +41,10 @@ pub struct Frame {
     pub nonce: u64,
     /// The receiver's own nonce as last heard; zero: none heard yet.
     pub echo: u64,
+    /// The sender's clock when it was sent, microseconds.
+    pub stamp: u64,
+    /// The newest stamp of the receiver that the sender has heard; zero: none yet.
+    pub heard: u64,
     /// What the sender is.
     pub state: NodeState,
 }
@@ -266,33 +273,35 @@ pub enum Malformed {
     #[error("{0} bytes are no frame: {min} to {FRAME_MAX} are expected", min = 1 + TAG_LEN)]
     Length(usize),
     /// Another version of the frame.
-    #[error("frame version {0} is not spoken here: {VERSION} is expected")]
+    #[error("frame version {0} is not spoken here: {VERSION} is expected; every node needs the same version of vigie")]
     Version(u8),
-    /// The tag does not match: another password, or a changed frame.
-    #[error("the frame is not authentic: its sender has another password, or it was changed on its way")]
+    /// The tag does not match: another secret, another receiver, or a changed frame.
+    #[error("the frame is not authentic: its sender has another secret, or it was changed or redirected on its way")]
     Tag,
     /// Authentic and yet not readable: a bug or a foreign build.
     #[error("the frame is authentic but not readable: {0}")]
     Body(postcard::Error),
 }
 
-/// The key of the link, derived from the cluster password and the cluster's name.
+/// The keys of the link: frames are signed with the current one, and believed with either.
 #[derive(Clone)]
-pub struct Key(Hmac<Sha256>);
+pub struct Keys {
+    current: Hmac<Sha256>,
+    other: Option<Hmac<Sha256>>,
+}
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(***)")
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys(***)")
     }
 }
 
-impl Key {
-    /// Derives the key: HMAC-SHA256 of a fixed label and the cluster's name under the password.
-    pub fn derive(password: &Secret, cluster: &str) -> Self {
-        let mut derivation = mac(password.reveal().as_bytes());
-        derivation.update(b"vigie peer link 1\0");
-        derivation.update(cluster.as_bytes());
-        Self(mac(&derivation.finalize().into_bytes()))
+impl Keys {
+    /// From what the cluster's credentials have for [`Purpose::Link`](crate::base::Purpose::Link).
+    pub fn new(secrets: &Secrets) -> Self {
+        let mut keys = secrets.accepted().map(|secret| mac(secret.reveal().as_bytes()));
+        let current = keys.next().unwrap_or_else(|| mac(secrets.current().reveal().as_bytes()));
+        Self { current, other: keys.next() }
     }
 }
 
@@ -300,32 +309,40 @@ fn mac(key: &[u8]) -> Hmac<Sha256> {
     <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of every length")
 }
 
-/// Encodes and signs a frame. None if it does not fit, which the bounded fields exclude.
-pub fn emit(frame: &Frame, key: &Key) -> Option<Vec<u8, FRAME_MAX>> {
+/// Encodes a frame and signs it for the node of that name. None if it does not fit, which the bounded fields exclude.
+pub fn emit(frame: &Frame, keys: &Keys, to: &NodeName) -> Option<Vec<u8, FRAME_MAX>> {
     let mut body = [0; FRAME_MAX];
     let body = postcard::to_slice(frame, &mut body).ok()?;
     let mut bytes = Vec::new();
     bytes.push(VERSION).ok()?;
     bytes.extend_from_slice(body).ok()?;
-    let mut tag = key.0.clone();
-    tag.update(&bytes);
-    bytes.extend_from_slice(&tag.finalize().into_bytes()).ok()?;
+    let tag = signed(&keys.current, &bytes, to).finalize().into_bytes();
+    bytes.extend_from_slice(&tag).ok()?;
     Some(bytes)
 }
 
-/// Checks and decodes a datagram.
-pub fn parse(bytes: &[u8], key: &Key) -> Result<Frame, Malformed> {
+/// The name stands behind the frame, which says itself where it ends.
+fn signed(key: &Hmac<Sha256>, bytes: &[u8], to: &NodeName) -> Hmac<Sha256> {
+    let mut tag = key.clone();
+    tag.update(bytes);
+    tag.update(to.as_str().as_bytes());
+    tag
+}
+
+/// Checks and decodes a datagram that came to the node of that name.
+pub fn parse(bytes: &[u8], keys: &Keys, me: &NodeName) -> Result<Frame, Malformed> {
     if bytes.len() <= TAG_LEN || bytes.len() > FRAME_MAX {
         return Err(Malformed::Length(bytes.len()));
     }
     if bytes[0] != VERSION {
         return Err(Malformed::Version(bytes[0]));
     }
-    let (signed, tag) = bytes.split_at(bytes.len() - TAG_LEN);
-    let mut expected = key.0.clone();
-    expected.update(signed);
-    expected.verify_slice(tag).map_err(|_| Malformed::Tag)?;
-    postcard::from_bytes(&signed[1..]).map_err(Malformed::Body)
+    let (body, tag) = bytes.split_at(bytes.len() - TAG_LEN);
+    let authentic = |key: &Hmac<Sha256>| signed(key, body, me).verify_slice(tag).is_ok();
+    if !authentic(&keys.current) && !keys.other.as_ref().is_some_and(authentic) {
+        return Err(Malformed::Tag);
+    }
+    postcard::from_bytes(&body[1..]).map_err(Malformed::Body)
 }
 
 #[cfg(test)]

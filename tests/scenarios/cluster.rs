@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use vigie::base::{Instant, Machine, Secret};
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer};
-use vigie::wire::frame::{Key, ProxyFacts, Roles};
+use vigie::wire::frame::{Keys, ProxyFacts, Roles};
 
 use crate::form::World;
 use crate::stage::{BEGIN, line};
@@ -48,8 +48,8 @@ impl World for Network {
             "advance" => Ok(self.pass(words.duration()?)),
             "start" => {
                 let place = self.place(words)?;
-                let password = words.value_or("password", "secret".to_owned())?;
-                self.start(place, &password)?;
+                let secret = words.value_or("secret", "hush".to_owned())?;
+                self.start(place, &secret)?;
                 Ok(self.give(place, Input::Tick))
             }
             "stop" => {
@@ -113,7 +113,7 @@ impl Network {
         IpAddr::from([10, 0, 0, u8::try_from(place + 1).expect("a scenario has a few nodes")])
     }
 
-    fn start(&mut self, place: usize, password: &str) -> Result<(), String> {
+    fn start(&mut self, place: usize, secret: &str) -> Result<(), String> {
         let roles = Roles { sentinel: true, ..Roles::default() };
         let mut peers = Vec::new();
         for (place, name) in self.names.iter().enumerate() {
@@ -123,7 +123,7 @@ impl Network {
         self.boots += 1;
         let config = Config {
             cluster: CLUSTER.to_owned(),
-            key: Key::derive(&Secret::new(password), CLUSTER),
+            keys: Keys::new(&Secret::new(secret).into()),
             me: place,
             roles,
             peers,

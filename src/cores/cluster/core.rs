@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{NodeView, Part, View};
 use crate::base::time::earliest;
 use crate::base::{Instant, Machine, NodeName, Rng};
-use crate::wire::frame::{self, FRAME_MAX, Frame, Health, Key, NodeState, Roles, clipped};
+use crate::wire::frame::{self, FRAME_MAX, Frame, Health, Keys, NodeState, Roles, clipped};
 
 /// Between two frames of a node while nothing changes.
 const FRAME_INTERVAL: Duration = Duration::from_millis(100);
@@ -20,14 +20,17 @@ const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// At most so many challenges are sent to one node per [`FRAME_INTERVAL`], so that replayed frames cannot make a storm.
 const CHALLENGES_MAX: u8 = 4;
+/// A frame whose sender has last heard this node longer ago than this is refused: it was held back on its way, or nothing of
+/// this node arrives there. Longer than a starved host may be silent without being lost.
+const AGE_MAX: Duration = Duration::from_secs(2);
 
 /// What the link must know of the cluster file.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Name of the cluster.
     pub cluster: String,
-    /// Key of the link.
-    pub key: Key,
+    /// Keys of the link.
+    pub keys: Keys,
     /// This node's place in `peers`.
     pub me: usize,
     /// The roles this node really runs.
@@ -67,6 +70,8 @@ pub enum Input {
     },
     /// A role of this node speaks.
     Part(Part),
+    /// The secret was changed: these keys from now on.
+    Keys(Keys),
 }
 
 /// What the link asks for.
@@ -139,8 +144,9 @@ struct Link {
     /// What the peer must echo before another start of it is believed. Renewed each time one is, so that frames recorded
     /// from an earlier start can never be played back.
     nonce: u64,
-    /// The peer's nonce, as last heard from a believed start.
+    /// The peer's nonce and stamp, as last heard from a believed start.
     echo: u64,
+    heard: u64,
     /// Challenges sent since the last regular frame.
     challenges: u8,
     /// When its frames were last complained about.
@@ -192,6 +198,7 @@ impl Cluster {
             believed: None,
             nonce: rng.next_u64(),
             echo: 0,
+            heard: 0,
             challenges: 0,
             complained_at: None,
         });
@@ -225,7 +232,7 @@ impl Cluster {
         out.push(Output::View(Box::new(self.view.clone())));
     }
 
-    fn send(&mut self, place: usize, out: &mut Vec<Output>) {
+    fn send(&mut self, place: usize, now: Instant, out: &mut Vec<Output>) {
         self.sequence += 1;
         let link = &self.links[place];
         let frame = Frame {
@@ -234,10 +241,13 @@ impl Cluster {
             sequence: self.sequence,
             nonce: link.nonce,
             echo: link.echo,
+            stamp: now.as_micros(),
+            heard: link.heard,
             state: self.view.own().state.clone().expect("a node always knows itself"),
         };
-        if let Some(bytes) = frame::emit(&frame, &self.config.key) {
-            out.push(Output::Send { to: SocketAddr::new(self.view.nodes[place].address, self.config.port), bytes });
+        let receiver = &self.view.nodes[place];
+        if let Some(bytes) = frame::emit(&frame, &self.config.keys, &receiver.name) {
+            out.push(Output::Send { to: SocketAddr::new(receiver.address, self.config.port), bytes });
         }
     }
 
@@ -245,7 +255,7 @@ impl Cluster {
         let me = self.config.me;
         for place in (0..self.links.len()).filter(|place| *place != me) {
             self.links[place].challenges = 0;
-            self.send(place, out);
+            self.send(place, now, out);
         }
         // Up to a tenth of jitter, so that nodes started together do not stay in step.
         self.next_frame_at = now + FRAME_INTERVAL - self.rng.below(FRAME_INTERVAL / 10);
@@ -283,31 +293,50 @@ impl Cluster {
     }
 
     fn datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
-        let place = self.view.nodes.iter().position(|node| node.address == from.ip().to_canonical());
+        let source = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let is_node = |node: &NodeView| SocketAddr::new(node.address, self.config.port) == source;
+        let Some(place) = self.view.nodes.iter().position(is_node) else {
+            return self.stranger(now, from, bytes, out);
+        };
         let frame = match self.checked(place, bytes) {
             Ok(frame) => frame,
-            Err(reason) => return self.refuse(now, from, place, reason, out),
+            Err(reason) => return self.refuse(now, from, Some(place), reason, out),
         };
-        let Some(place) = place else { return };
         let link = &mut self.links[place];
         match link.believed {
             Some((boot, sequence)) if boot == frame.boot => {
                 if frame.sequence > sequence {
-                    self.accept(now, place, frame, false, out);
+                    self.accept_if_young(now, (place, from), frame, false, out);
                 }
             }
             Some(_) | None if frame.echo == link.nonce => {
                 let again = link.believed.is_some();
                 link.nonce = self.rng.next_u64();
-                self.accept(now, place, frame, again, out);
+                self.accept_if_young(now, (place, from), frame, again, out);
             }
-            Some(_) | None => self.challenge(place, &frame, out),
+            Some(_) | None => self.challenge(now, place, &frame, out),
         }
     }
 
+    /// A datagram from where no node is: never acted upon. Only the one that is complained about is looked into, so that a
+    /// flood costs nothing.
+    fn stranger(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
+        if self.stranger_at.is_some_and(|at| now.since(at) < COMPLAINT_INTERVAL) {
+            return;
+        }
+        let reason = match frame::parse(bytes, &self.config.keys, &self.config.peers[self.config.me].name) {
+            Ok(frame) => {
+                format!("it says that it is {}, which has another address in the cluster file", frame.state.name)
+            }
+            Err(error) => error.to_string(),
+        };
+        self.refuse(now, from, None, reason, out);
+    }
+
     /// A frame of this cluster by the node of that place; otherwise what is wrong.
-    fn checked(&self, place: Option<usize>, bytes: &[u8]) -> Result<Frame, String> {
-        let frame = frame::parse(bytes, &self.config.key).map_err(|error| error.to_string())?;
+    fn checked(&self, place: usize, bytes: &[u8]) -> Result<Frame, String> {
+        let me = &self.config.peers[self.config.me].name;
+        let frame = frame::parse(bytes, &self.config.keys, me).map_err(|error| error.to_string())?;
         if frame.cluster.as_str() != self.config.cluster {
             return Err(format!(
                 "its frames are of cluster {:?}, not {:?}",
@@ -315,30 +344,62 @@ impl Cluster {
                 self.config.cluster
             ));
         }
-        let name = &frame.state.name;
-        let Some(place) = place else {
-            return Err(format!("its frames say that it is {name}, which has another address in the cluster file"));
-        };
-        let expected = &self.config.peers[place].name;
+        let (name, expected) = (&frame.state.name, &self.config.peers[place].name);
         if place == self.config.me || name != expected {
             return Err(format!(
                 "its frames say that it is {name}, but this address is {expected}'s in the cluster file"
+            ));
+        }
+        let own = self.view.nodes[place].address;
+        if let Some(redis) = frame.state.redis.as_ref().filter(|redis| redis.address.ip() != own) {
+            return Err(format!(
+                "its frames say that its redis is at {}, where it is not by the cluster file",
+                redis.address
             ));
         }
         Ok(frame)
     }
 
     /// Another start of a peer is not believed before it has shown that it hears us now.
-    fn challenge(&mut self, place: usize, frame: &Frame, out: &mut Vec<Output>) {
+    fn challenge(&mut self, now: Instant, place: usize, frame: &Frame, out: &mut Vec<Output>) {
         let link = &mut self.links[place];
         if link.challenges < CHALLENGES_MAX {
             link.challenges += 1;
-            let echo = std::mem::replace(&mut link.echo, frame.nonce);
+            let before = (link.echo, link.heard);
+            (link.echo, link.heard) = (frame.nonce, frame.stamp);
             let believed = link.believed.is_some();
-            self.send(place, out);
+            self.send(place, now, out);
             if believed {
                 // The frame may be a recorded one: what the believed start expects stays.
-                self.links[place].echo = echo;
+                (self.links[place].echo, self.links[place].heard) = before;
+            }
+        }
+    }
+
+    fn accept_if_young(
+        &mut self,
+        now: Instant,
+        (place, from): (usize, SocketAddr),
+        frame: Frame,
+        again: bool,
+        out: &mut Vec<Output>,
+    ) {
+        match age(now, frame.heard) {
+            Some(age) if age <= AGE_MAX => self.accept(now, place, frame, again, out),
+            age => {
+                // It is of this start and newer than what was heard: its stamp is worth an echo, so that a peer that has
+                // only just begun to hear this node again is heard again, too.
+                let link = &mut self.links[place];
+                link.believed = Some((frame.boot, frame.sequence));
+                (link.echo, link.heard) = (frame.nonce, frame.stamp);
+                let reason = match age {
+                    Some(age) => format!(
+                        "its frames are {:.1} s old: they are held back on their way, or it does not hear this node",
+                        age.as_secs_f64()
+                    ),
+                    None => "it does not hear this node".to_owned(),
+                };
+                self.refuse(now, from, Some(place), reason, out);
             }
         }
     }
@@ -348,10 +409,10 @@ impl Cluster {
         link.believed = Some((frame.boot, frame.sequence));
         // A nonce not yet echoed: the peer may be waiting for it.
         let answer = link.echo != frame.nonce && link.challenges < CHALLENGES_MAX;
-        link.echo = frame.nonce;
+        (link.echo, link.heard) = (frame.nonce, frame.stamp);
         if answer {
             link.challenges += 1;
-            self.send(place, out);
+            self.send(place, now, out);
         }
         let node = &mut self.view.nodes[place];
         if !node.fresh {
@@ -418,6 +479,12 @@ impl Cluster {
     }
 }
 
+/// How long ago this node sent what a peer had heard when it sent a frame; none: it has heard nothing of this start.
+fn age(now: Instant, heard: u64) -> Option<Duration> {
+    let sent = (heard > 0 && heard <= now.as_micros()).then(|| Instant::from_micros(heard))?;
+    Some(now.since(sent))
+}
+
 impl Machine for Cluster {
     type Input = Input;
     type Output = Output;
@@ -428,6 +495,7 @@ impl Machine for Cluster {
             Input::Tick => self.tick(now, out),
             Input::Datagram { from, bytes } => self.datagram(now, from, &bytes, out),
             Input::Part(part) => self.part(now, part, out),
+            Input::Keys(keys) => self.config.keys = keys,
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::{Credentials, Purpose, Secret};
 
 /// The largest state there can be: every text full, every list full, every number at its longest.
 fn largest() -> Frame {
@@ -19,6 +20,8 @@ fn largest() -> Frame {
         sequence: u64::MAX,
         nonce: u64::MAX,
         echo: u64::MAX,
+        stamp: u64::MAX,
+        heard: u64::MAX,
         state: NodeState {
             name: "n".repeat(32).parse().unwrap(),
             version: clipped(&"v".repeat(16)),
@@ -47,41 +50,64 @@ fn largest() -> Frame {
     }
 }
 
-fn key() -> Key {
-    Key::derive(&Secret::new("correct horse"), "mymaster")
+fn keys(secret: &str, cluster: &str) -> Keys {
+    let credentials = Credentials::new(cluster, Secret::new("password").into(), Some(Secret::new(secret).into()));
+    Keys::new(&credentials.own(Purpose::Link))
+}
+
+fn key() -> Keys {
+    keys("correct horse", "mymaster")
+}
+
+fn me() -> NodeName {
+    "receiver".parse().unwrap()
 }
 
 #[test]
 fn the_largest_frame_fits_and_round_trips() {
-    let bytes = emit(&largest(), &key()).expect("fits");
-    assert_eq!(parse(&bytes, &key()), Ok(largest()));
+    let bytes = emit(&largest(), &key(), &me()).expect("fits");
+    assert_eq!(parse(&bytes, &key(), &me()), Ok(largest()));
 }
 
 #[test]
 fn every_flipped_bit_is_noticed() {
-    let bytes = emit(&largest(), &key()).expect("fits");
+    let bytes = emit(&largest(), &key(), &me()).expect("fits");
     for at in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[at] ^= 1;
-        assert!(parse(&changed, &key()).is_err(), "byte {at}");
+        assert!(parse(&changed, &key(), &me()).is_err(), "byte {at}");
     }
 }
 
 #[test]
-fn foreign_keys_and_lengths_are_refused() {
-    let bytes = emit(&largest(), &key()).expect("fits");
-    let other = Key::derive(&Secret::new("wrong horse"), "mymaster");
-    assert_eq!(parse(&bytes, &other), Err(Malformed::Tag));
-    let other = Key::derive(&Secret::new("correct horse"), "other");
-    assert_eq!(parse(&bytes, &other), Err(Malformed::Tag));
-    assert_eq!(parse(&[], &key()), Err(Malformed::Length(0)));
-    assert_eq!(parse(&[0; 1_500], &key()), Err(Malformed::Length(1_500)));
-    assert_eq!(parse(&[9; 100], &key()), Err(Malformed::Version(9)));
+fn foreign_keys_receivers_and_lengths_are_refused() {
+    let bytes = emit(&largest(), &key(), &me()).expect("fits");
+    for other in [keys("wrong horse", "mymaster"), keys("correct horse", "other")] {
+        assert_eq!(parse(&bytes, &other, &me()), Err(Malformed::Tag));
+    }
+    for other in ["n", "receive", "receiver-2"] {
+        assert_eq!(parse(&bytes, &key(), &other.parse().unwrap()), Err(Malformed::Tag), "{other}");
+    }
+    assert_eq!(parse(&[], &key(), &me()), Err(Malformed::Length(0)));
+    assert_eq!(parse(&[0; 1_500], &key(), &me()), Err(Malformed::Length(1_500)));
+    assert_eq!(parse(&[1; 100], &key(), &me()), Err(Malformed::Version(1)));
+}
+
+#[test]
+fn while_a_secret_is_changed_both_are_believed() {
+    let both = Keys::new(&Secrets::new(Secret::new("new"), Some(Secret::new("old"))));
+    let [old, new] = ["old", "new"].map(|secret| Keys::new(&Secret::new(secret).into()));
+    for sender in [&old, &new, &both] {
+        assert!(parse(&emit(&largest(), sender, &me()).unwrap(), &both, &me()).is_ok());
+    }
+    let by_both = emit(&largest(), &both, &me()).unwrap();
+    assert!(parse(&by_both, &new, &me()).is_ok());
+    assert_eq!(parse(&by_both, &old, &me()), Err(Malformed::Tag));
 }
 
 proptest::proptest! {
     #[test]
     fn garbage_never_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..1_500)) {
-        let _ = parse(&bytes, &key());
+        let _ = parse(&bytes, &key(), &me());
     }
 }

@@ -26,7 +26,7 @@ fn config(me: usize, count: usize, boot: u64, password: &str) -> Config {
     });
     Config {
         cluster: "mymaster".to_owned(),
-        key: Key::derive(&Secret::new(password), "mymaster"),
+        keys: Keys::new(&Secret::new(password).into()),
         me,
         roles: Roles { sentinel: true, ..Roles::default() },
         peers: peers.collect(),
