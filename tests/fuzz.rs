@@ -20,9 +20,9 @@ use std::sync::Mutex;
 use bytes::BytesMut;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use vigie::base::Secret;
+use vigie::base::{NodeName, Secret};
 use vigie::config::sentinel::{Additions, Document, Host};
-use vigie::wire::frame::{self, Frame, Key};
+use vigie::wire::frame::{self, Frame, Keys};
 use vigie::wire::hello::Hello;
 use vigie::wire::info::Info;
 use vigie::wire::resp::{Decoder, Protocol, Reply, emit, inline};
@@ -120,7 +120,7 @@ fn cluster_file() {
     ];
     fuzz("cluster-file", &bytes(&seeds), &dictionary, |input| {
         let text = String::from_utf8_lossy(input);
-        let password = |_: &Path| Ok(("a-password-that-is-long-enough\n".to_owned(), 0o600));
+        let password = |path: &Path| Ok((format!("{}-that-is-long-enough\n", path.display()), 0o600));
         if let Err(faults) = vigie::config::parse(&text, Path::new("vigie.toml"), &password) {
             assert!(!faults.to_string().is_empty(), "a refusal has a reason");
         }
@@ -176,32 +176,32 @@ fn resp() {
     });
 }
 
-/// The tag that makes a frame authentic, made here as the password allows it.
-fn signed(body: &[u8], password: &str, cluster: &str) -> Vec<u8> {
+/// The tag that makes a frame authentic for its receiver, made here as the secret allows it.
+fn signed(body: &[u8], secret: &str, to: &NodeName) -> Vec<u8> {
     let mac = |key: &[u8], parts: &[&[u8]]| {
         let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).unwrap();
         parts.iter().for_each(|part| mac.update(part));
         mac.finalize().into_bytes()
     };
-    let key = mac(password.as_bytes(), &[b"vigie peer link 1\0", cluster.as_bytes()]);
-    [body, &mac(&key, &[body])].concat()
+    [body, &mac(secret.as_bytes(), &[body, to.as_str().as_bytes()])].concat()
 }
 
 #[test]
 fn peer_link_frame() {
-    let (password, cluster) = ("a-password", "mymaster");
-    let key = Key::derive(&Secret::new(password), cluster);
-    let seeds: Vec<_> = core::frames().iter().map(|frame| frame::emit(frame, &key).unwrap().to_vec()).collect();
+    let secret = "a-secret";
+    let (keys, me) = (Keys::new(&Secret::new(secret).into()), "redis-02".parse().unwrap());
+    let seeds: Vec<_> = core::frames().iter().map(|frame| frame::emit(frame, &keys, &me).unwrap().to_vec()).collect();
     let bodies: Vec<_> = seeds.iter().map(|seed| seed[..seed.len() - 32].to_vec()).collect();
     for (seed, body) in seeds.iter().zip(&bodies) {
-        assert_eq!(*seed, signed(body, password, cluster), "the tag is not the one of the wire");
+        assert_eq!(*seed, signed(body, secret, &me), "the tag is not the one of the wire");
     }
-    let broken =
-        |frame: &Frame| frame::emit(frame, &key).is_some_and(|bytes| frame::parse(&bytes, &key).as_ref() != Ok(frame));
+    let broken = |frame: &Frame| {
+        frame::emit(frame, &keys, &me).is_some_and(|bytes| frame::parse(&bytes, &keys, &me).as_ref() != Ok(frame))
+    };
     fuzz("frame", &bodies, &["mymaster", "\u{1}", "\0", "redis-01"], |body| {
-        // Without the password nothing of it is believed; with it, whatever it is has to be judged.
-        assert!(frame::parse(body, &key).is_err(), "an unsigned frame is believed");
-        if let Ok(frame) = frame::parse(&signed(body, password, cluster), &key) {
+        // Without the secret nothing of it is believed; with it, whatever it is has to be judged.
+        assert!(frame::parse(body, &keys, &me).is_err(), "an unsigned frame is believed");
+        if let Ok(frame) = frame::parse(&signed(body, secret, &me), &keys, &me) {
             assert!(!broken(&frame), "{frame:?} is said otherwise again");
         }
     });

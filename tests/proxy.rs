@@ -11,12 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use vigie::base::{RunId, Secret};
+use vigie::base::{Credentials, Purpose, RunId, Secret};
 use vigie::config;
 use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::runtime::journal::Journal;
 use vigie::runtime::proxy::{Counters, ProxyError, Setup, run};
-use vigie::wire::frame::{Decision, Health, MasterFacts, NodeState, ProxyFacts, Roles, SentinelFacts, clipped};
+use vigie::wire::frame::{
+    Decision, Health, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
+};
 
 const PASSWORD: &str = "open sesame";
 const LONG: Duration = Duration::from_secs(20);
@@ -61,6 +63,9 @@ impl Redis {
             .expect("redis-server is installed");
         let redis = Self { child, address, _dir: dir };
         wait_for("redis-server answers", || TcpStream::connect(redis.address).ok());
+        let check = credentials().own(Purpose::Check);
+        let user = format!("ACL SETUSER vigie-check on >{} +ping +role", check.current().reveal());
+        assert_eq!(redis.client().ask(&user), "+OK");
         redis
     }
 
@@ -149,6 +154,10 @@ fn config(port: u16) -> config::Proxy {
     }
 }
 
+fn credentials() -> Credentials {
+    Credentials::new("mymaster", Secret::new(PASSWORD).into(), None)
+}
+
 fn view(decision: Option<Decision>) -> Arc<View> {
     let roles = |proxy| Roles { proxy, redis: false, sentinel: !proxy };
     let node = |name: &str, roles: Roles, sentinel| NodeView {
@@ -172,7 +181,22 @@ fn view(decision: Option<Decision>) -> Arc<View> {
     let master = MasterFacts { name: clipped("mymaster"), decision, sees_down: false, leads: None, vote: None };
     let current_epoch = decision.map_or(0, |decision| decision.epoch);
     let sentinel = SentinelFacts { id: RunId([1; 20]), current_epoch, masters: [master].into_iter().collect() };
-    let nodes = vec![node("proxy-01", roles(true), None), node("redis-01", roles(false), Some(sentinel))];
+    let mut nodes = vec![node("proxy-01", roles(true), None), node("redis-01", roles(false), Some(sentinel))];
+    // Its supervisor is heard, and has not asked it for its role yet.
+    if let (Some(decision), Some(state)) = (decision, &mut nodes[1].state) {
+        state.redis = Some(RedisFacts {
+            address: decision.master,
+            incarnation: 1,
+            process: Process::Alive,
+            role: RedisRole::Unknown,
+            run_id: None,
+            replication_id: None,
+            offset: 0,
+            priority: 100,
+            has_data: false,
+            history: None,
+        });
+    }
     Arc::new(View { at: vigie::base::Instant::START, me: 0, nodes })
 }
 
@@ -188,7 +212,9 @@ impl Proxy {
             config,
             listen: vec![address],
             master_name: "mymaster".into(),
-            password: Some(Secret::new(PASSWORD)),
+            // Whatever port a redis of these tests gets.
+            masters: (1..=u16::MAX).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect(),
+            credentials: watch::channel(Arc::new(credentials())).1,
             node: "proxy-01".parse().unwrap(),
             counters: Arc::default(),
         };

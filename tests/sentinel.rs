@@ -12,9 +12,9 @@ use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use vigie::base::{Instant, NodeName, Secret};
+use vigie::base::{Credentials, Instant, NodeName, Secret};
 use vigie::cores::cluster::{NodeView, Part, View};
-use vigie::cores::sentinel::{Config, DataNode, FailoverReport, MasterConfig, Membership, Settings, Voter};
+use vigie::cores::sentinel::{Config, DataNode, FailoverReport, Logins, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, Order, SentinelError, Setup, run};
@@ -186,7 +186,7 @@ impl World {
         Config {
             membership: Membership::Voters {
                 me: name("s", n),
-                all: voters.map(|(n, port)| Voter { name: name("s", n), address: at(*port) }).collect(),
+                all: voters.map(|(n, port)| Voter { name: name("s", n), address: at(*port), stock: false }).collect(),
             },
             masters: vec![MasterConfig {
                 down_after: DOWN_AFTER,
@@ -199,8 +199,7 @@ impl World {
                 ..MasterConfig::new("mymaster", 2)
             }],
             settings: Settings { sentinel_pass: password.clone(), ..Settings::default() },
-            password,
-            trusted: vec![at(1).ip()],
+            logins: password.map(|password| Logins { applications: password.clone().into(), cluster: password.into() }),
             seed: n as u64,
         }
     }
@@ -212,7 +211,10 @@ impl World {
         let (stop, stop_rx) = watch::channel(false);
         let journal = Journal::new();
         let store = Store::new(self.directory.path().join(format!("s-{n}")), KIND);
-        let setup = Setup { config: self.config(n), store, port: self.sentinels[n], door: Door::default() };
+        let (_, credentials) =
+            watch::channel(Arc::new(Credentials::new("mymaster", Secret::new(PASSWORD).into(), None)));
+        let (config, port) = (self.config(n), self.sentinels[n]);
+        let setup = Setup { config, store, port, nodes: vec![at(1).ip()], credentials, door: Door::default() };
         let task = tokio::spawn(run(setup, view_rx, orders_rx, post, journal.clone(), stop_rx));
         let (link, mut posted) = (self.link.clone(), posted);
         link.views.lock().unwrap().push(view);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, watch};
-use vigie::base::{Instant, Secret};
+use vigie::base::{Credentials, Instant, Secret};
 use vigie::cores::cluster::View;
 use vigie::cores::sentinel::{Acl, Config, DataNode, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::journal::Journal;
@@ -202,7 +202,7 @@ impl Ours {
         let config = Config {
             membership: Membership::Voters {
                 me: "s-0".parse().unwrap(),
-                all: vec![Voter { name: "s-0".parse().unwrap(), address: at(port) }],
+                all: vec![Voter { name: "s-0".parse().unwrap(), address: at(port), stock: false }],
             },
             settings: Settings::default(),
             masters: vec![MasterConfig {
@@ -216,12 +216,12 @@ impl Ours {
                     .collect(),
                 ..MasterConfig::new("mymaster", 1)
             }],
-            password: None,
-            trusted: Vec::new(),
+            logins: None,
             seed: 1,
         };
         let store = Store::new(directory.join("ours"), KIND);
-        let setup = Setup { config, store, port, door };
+        let (_, credentials) = watch::channel(Arc::new(Credentials::new("mymaster", Secret::new("hush").into(), None)));
+        let setup = Setup { config, store, port, nodes: Vec::new(), credentials, door };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

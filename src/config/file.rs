@@ -76,6 +76,7 @@ pub(super) struct Draft {
     pub(super) proxy: Proxy,
     pub(super) redis: Redis,
     pub(super) sentinel: Placed<u16>,
+    pub(super) stock: Vec<Placed<IpAddr>>,
     pub(super) nodes: Vec<DraftNode>,
 }
 
@@ -144,6 +145,10 @@ fn read(
         proxy: read_proxy(&mut reader, &proxy),
         redis: read_redis(&mut reader, &redis, expand),
         sentinel: number(&mut reader, &sentinel, &keys::SENTINEL_PORT),
+        stock: reader
+            .texts(&sentinel, &keys::SENTINEL_STOCK, rules::node_address)
+            .map(|stock| stock.value)
+            .unwrap_or_default(),
         nodes: reader.tables(root, "node").iter().map(|table| node(&mut reader, table)).collect(),
     };
     rules::judge(&mut reader, &draft);
@@ -181,7 +186,8 @@ impl Draft {
             busy_grace: self.busy_grace.value,
             failover_timeout: self.failover_timeout,
         };
-        let sentinel = Sentinel { port: self.sentinel.value };
+        let stock = self.stock.into_iter().map(|address| address.value).collect();
+        let sentinel = Sentinel { port: self.sentinel.value, stock };
         Some(Config { cluster, vips, proxy: self.proxy, redis: self.redis, sentinel, nodes })
     }
 }

@@ -109,6 +109,7 @@ keys! {
         TUNE_HOST: bool = "redis", "tune_host", Any("true or false"), Some(false);
 
         SENTINEL_PORT: u32 = "sentinel", "port", Range(1, 65_535), Some(26_379);
+        SENTINEL_STOCK: &str = "sentinel", "stock", Any("addresses of nodes of this file with the role \"sentinel\""), None;
 
         NODE_NAME: &str = "node", "name", Any(NAMES), None;
         ADDRESS: &str = "node", "address", Any("an IPv4 or IPv6 address without prefix length"), None;

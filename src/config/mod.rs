@@ -122,6 +122,8 @@ pub enum Persistence {
 pub struct Sentinel {
     /// Port on every address of the node.
     pub port: u16,
+    /// Addresses of voters that may be redis-sentinel or valkey-sentinel.
+    pub stock: Vec<IpAddr>,
 }
 
 /// `[[node]]`

@@ -27,7 +27,29 @@ pub(super) fn judge(reader: &mut Reader<'_>, draft: &Draft) {
     voters(reader, draft);
     vips(reader, draft);
     ports(reader, draft);
+    stock(reader, draft);
     advice(reader, draft);
+}
+
+/// A stock sentinel is a voter like any other: the file has to name its node.
+fn stock(reader: &mut Reader<'_>, draft: &Draft) {
+    let voters = || draft.nodes.iter().filter(|node| node.roles.as_ref().is_some_and(|roles| roles.value.sentinel));
+    for (n, address) in draft.stock.iter().enumerate() {
+        let written = format!("\"{}\"", address.value);
+        let is_voter = voters().any(|node| node.address.as_ref().is_some_and(|own| own.value == address.value));
+        if !is_voter && complete(&draft.nodes) {
+            let said = "no node of the file with the role \"sentinel\" has this address; add a [[node]] for it";
+            reader.fault(address.line, path(&keys::SENTINEL_STOCK), Some(&written), said);
+        }
+        if draft.stock[..n].iter().any(|other| other.value == address.value) {
+            reader.fault(
+                address.line,
+                path(&keys::SENTINEL_STOCK),
+                Some(&written),
+                "the same address twice; remove one",
+            );
+        }
+    }
 }
 
 /// The roles that are known, of all nodes.

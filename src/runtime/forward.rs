@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::connection::{Connection, ConnectionError};
+use crate::base::secret::CONTROL_USER;
 use crate::base::{NodeName, Secret};
 use crate::cores::sentinel::FailoverReport;
 use crate::wire::resp::Reply;
@@ -16,13 +17,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// the order is followed by another one.
 pub async fn switchover(
     sentinels: impl Iterator<Item = SocketAddr>,
-    password: &Secret,
+    secret: &Secret,
     master: &str,
     to: Option<&NodeName>,
 ) -> Result<FailoverReport, String> {
     let mut faults = Vec::new();
     for address in sentinels {
-        match greeted(address, password).await {
+        match greeted(address, secret).await {
             Ok(connection) => {
                 return ordered(connection, master, to).await.map_err(|fault| format!("{address}: {fault}"));
             }
@@ -32,12 +33,12 @@ pub async fn switchover(
     Err(if faults.is_empty() { "no sentinel is heard".to_owned() } else { faults.join("; ") })
 }
 
-async fn greeted(address: SocketAddr, password: &Secret) -> Result<Connection, String> {
+async fn greeted(address: SocketAddr, secret: &Secret) -> Result<Connection, String> {
     let said = |error: ConnectionError| error.to_string();
     let mut connection = Connection::open(address, CONNECT_LIMIT).await.map_err(said)?;
-    match connection.ask(&["AUTH", password.reveal()], CONNECT_LIMIT).await.map_err(said)? {
+    match connection.ask(&["AUTH", CONTROL_USER, secret.reveal()], CONNECT_LIMIT).await.map_err(said)? {
         reply if reply.is_ok() => Ok(connection),
-        other => Err(format!("{address} does not take the cluster's password: {other:?}")),
+        other => Err(format!("{address} does not take the cluster's secret: {other:?}")),
     }
 }
 

@@ -26,6 +26,7 @@ use super::peers::Peers;
 use super::status::Status;
 use super::why::{Frames, Why};
 use super::{clock, forward, guard, notify, proxy, redis, sentinel, store, vip};
+use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Instant, NodeName, Purpose};
 use crate::config::{Config, Node, PEER_PORT};
 use crate::cores::{
@@ -179,7 +180,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
         virtual_ip = start_vip(spec, usable_now, &ends).await;
     }
 
-    let node = ControlNode { spec: Rc::new(spec.clone()), started, view: view.clone(), orders };
+    let node = ControlNode { spec: Rc::new(spec.clone()), started, view: view.clone(), credentials, orders };
     let served = control::serve(control, node.clone(), journal.clone(), stopping.clone());
     let control = tokio::task::spawn_local(served);
     let pulse = virtual_ip.as_ref().map(vip::VipHandle::pulse);
@@ -305,8 +306,9 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
         orders.0.replace(Some(sender));
         let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
         let (config, port) = (sentinel_config(&spec), spec.config.sentinel.port);
-        let setup = sentinel::Setup { config, store, port, door: sentinel::Door::default() };
-        let Ends { view, post, journal, stop, credentials: _ } = ends.clone();
+        let Ends { view, post, journal, stop, credentials } = ends.clone();
+        let nodes = spec.config.nodes.iter().map(|node| node.address).collect();
+        let setup = sentinel::Setup { config, store, port, nodes, credentials, door: sentinel::Door::default() };
         sentinel::run(setup, view, receiver, post, journal, stop)
     })
     .await;
@@ -315,9 +317,13 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
 fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {
     use cores::sentinel::{Config, DataNode, MasterConfig, Membership, Settings, Voter};
     let (config, cluster) = (&spec.config, &spec.config.cluster);
-    let password = Some(cluster.credentials.password().current().clone());
+    let renewal = sentinel::renewal(&cluster.credentials);
     let voters = config.nodes.iter().filter(|node| node.roles.sentinel);
-    let voters = voters.map(|node| Voter { name: node.name.clone(), address: config.sentinel_address(node) });
+    let voters = voters.map(|node| Voter {
+        name: node.name.clone(),
+        address: config.sentinel_address(node),
+        stock: config.sentinel.stock.contains(&node.address),
+    });
     let nodes = config.nodes.iter().filter(|node| node.roles.redis).map(|node| DataNode {
         name: node.name.clone(),
         address: config.redis_address(node),
@@ -331,12 +337,16 @@ fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {
             failover_timeout: cluster.failover_timeout,
             parallel_syncs: PARALLEL_SYNCS,
             nodes: nodes.collect(),
-            auth_pass: password.clone(),
+            auth_user: Some(CONTROL_USER.to_owned()),
+            auth_pass: Some(renewal.auth_pass),
             ..MasterConfig::new(cluster.name.clone(), cluster.quorum)
         }],
-        settings: Settings { sentinel_pass: password.clone(), ..Settings::default() },
-        password,
-        trusted: config.nodes.iter().map(|node| node.address).collect(),
+        settings: Settings {
+            sentinel_user: Some(CONTROL_USER.to_owned()),
+            sentinel_pass: Some(renewal.logins.cluster.current().clone()),
+            ..Settings::default()
+        },
+        logins: Some(renewal.logins),
         seed: random(),
     }
 }
@@ -368,7 +378,13 @@ async fn run_proxy(spec: Spec, ends: Ends, usable: watch::Sender<Result<(), Stri
             config: config.proxy.clone(),
             listen: listen.clone(),
             master_name: config.cluster.name.clone(),
-            password: Some(config.cluster.credentials.password().current().clone()),
+            masters: config
+                .nodes
+                .iter()
+                .filter(|node| node.roles.redis)
+                .map(|node| config.redis_address(node))
+                .collect(),
+            credentials: ends.credentials.clone(),
             node: own.name.clone(),
             counters: Arc::default(),
         };
@@ -437,6 +453,7 @@ struct ControlNode {
     spec: Rc<Spec>,
     started: Instant,
     view: watch::Receiver<Arc<View>>,
+    credentials: watch::Receiver<Arc<Credentials>>,
     orders: Orders,
 }
 
@@ -457,12 +474,8 @@ impl control::Node for ControlNode {
         if !self.spec.roles.sentinel {
             let sentinels = self.fresh_sentinels();
             let cluster = &self.spec.config.cluster;
-            let done = forward::switchover(
-                sentinels.into_iter(),
-                cluster.credentials.password().current(),
-                &cluster.name,
-                to.as_ref(),
-            );
+            let own = self.credentials.borrow().own(Purpose::Sentinel);
+            let done = forward::switchover(sentinels.into_iter(), own.current(), &cluster.name, to.as_ref());
             return done.await.map(|report| self.switched(&report));
         }
         let report = self.order(|done| sentinel::Order::Switch { to, done }).await??;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use vigie::base::{Instant, Machine, RunId, Secret};
 use vigie::cores::sentinel::{
-    Access, Acl, ClientId, Config, DataNode, Durable, Fact, Input, LinkId, MasterConfig, MasterState, Membership,
-    NodeFacts, Output, Place, Question, Record, Sentinel, Settings, Sockets, State, Tag, Voter, names,
+    Access, Acl, ClientId, Config, DataNode, Durable, Fact, Input, LinkId, Logins, MasterConfig, MasterState,
+    Membership, NodeFacts, Output, Place, Question, Record, Sentinel, Settings, Sockets, State, Tag, Voter, names,
 };
 use vigie::wire::frame::{
     Decision, Frame, Health, History, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
@@ -33,7 +33,8 @@ fn name(n: usize) -> vigie::base::NodeName {
 /// A sentinel with two peers and three redis.
 fn sentinel(now: Instant) -> Sentinel {
     let nodes = (0..3).map(|n| DataNode { name: name(n), address: address(n, 6379), bootstrap: n == 0 });
-    let (password, voter) = (Some(Secret::new("a-password")), |n| Voter { name: name(n), address: address(n, 26379) });
+    let (password, voter) =
+        (Some(Secret::new("a-password")), |n| Voter { name: name(n), address: address(n, 26379), stock: n == 2 });
     let config = Config {
         membership: Membership::Voters { me: name(0), all: (0..3).map(voter).collect() },
         masters: vec![MasterConfig {
@@ -44,8 +45,7 @@ fn sentinel(now: Instant) -> Sentinel {
             ..MasterConfig::new("mymaster", 2)
         }],
         settings: Settings { sentinel_pass: password.clone(), ..Settings::default() },
-        password,
-        trusted: (0..3).map(|n| address(n, 0).ip()).collect(),
+        logins: password.map(|password| Logins { applications: password.clone().into(), cluster: password.into() }),
         seed: 1,
     };
     Sentinel::new(config, Durable::new(RunId([7; 20])), now)
@@ -57,8 +57,7 @@ fn alone(now: Instant) -> Sentinel {
         membership: Membership::Discovered { port: 26379 },
         masters: Vec::new(),
         settings: Settings::default(),
-        password: None,
-        trusted: Vec::new(),
+        logins: None,
         seed: 1,
     };
     let place = Place::new("10.0.0.1", 6379).expect("an address and a port");
@@ -300,7 +299,8 @@ pub(crate) fn frames() -> [Frame; 2] {
         proxy: Some(ProxyFacts { listening: true, route: Some(decision), clients: 17 }),
         vips: [VipFacts { virtual_router_id: 51, state: VipState::Master, priority: 101 }].into_iter().collect(),
     };
-    let full = Frame { cluster: clipped("mymaster"), boot: 1, sequence: 2, nonce: 3, echo: 4, state };
+    let full =
+        Frame { cluster: clipped("mymaster"), boot: 1, sequence: 2, nonce: 3, echo: 4, stamp: 5, heard: 4, state };
     let mut bare = full.clone();
     bare.state.health = Health::Good;
     bare.state.roles = Roles::default();

@@ -30,7 +30,10 @@ impl Surroundings for Servers {
 
     fn render(&self, output: &Output) -> Option<String> {
         Some(match output {
-            Output::Check { decision, .. } => format!("check {} (epoch {})", decision.master, decision.epoch),
+            Output::Check { decision, login, .. } => {
+                let how = if *login { "" } else { " without a login" };
+                format!("check {} (epoch {}){how}", decision.master, decision.epoch)
+            }
             Output::Switch(Some(to)) => format!("switch to {} (epoch {})", to.master, to.epoch),
             Output::Switch(None) => "switch to nobody".to_owned(),
             Output::Usable(Ok(())) => "usable for the VIP: yes".to_owned(),
@@ -49,7 +52,7 @@ impl Surroundings for Servers {
 
     fn answer(&mut self, output: Output) -> Option<Input> {
         match output {
-            Output::Check { serial, decision } => {
+            Output::Check { serial, decision, login: _ } => {
                 self.0.get(&decision.master).map(|result| Input::Checked { serial, result: result.clone() })
             }
             Output::Switch(_) | Output::Usable(_) | Output::Post(_) | Output::Fault(_) | Output::Publish(_) => None,
@@ -64,7 +67,8 @@ impl World for Proxy {
     fn open(words: &mut Words) -> Result<Self, String> {
         words.keyword("proxy")?;
         words.keyword("sentinels")?;
-        let route = Route::new(&Config { check_interval: Duration::from_secs(1) });
+        let masters = (1..=254).map(|last| SocketAddr::from(([192, 168, 0, last], 6379))).collect();
+        let route = Route::new(&Config { check_interval: Duration::from_secs(1), masters });
         let mut proxy = Self {
             stage: Stage::new(route, Servers(BTreeMap::new())),
             voters: words.value("a number")?,

@@ -150,8 +150,7 @@ impl World {
             membership: Membership::Discovered { port: SENTINEL_PORT },
             masters: Vec::new(),
             settings: Settings::default(),
-            password: None,
-            trusted: Vec::new(),
+            logins: None,
             seed: self.plan.seed ^ (self.sentinels[host].boot << 32) ^ host as u64,
         };
         let (id, now) = (self.dice.id(), self.local(host));

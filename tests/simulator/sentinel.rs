@@ -69,7 +69,8 @@ pub fn sockets(from: usize, to: usize) -> Sockets {
 impl World {
     /// What a sentinel is configured with: the one place where one is made.
     fn sentinel_config(&self, host: usize) -> Config {
-        let voters = (0..self.plan.sentinels).map(|s| Voter { name: node_name(s), address: sentinel_at(s) });
+        let voters =
+            (0..self.plan.sentinels).map(|s| Voter { name: node_name(s), address: sentinel_at(s), stock: false });
         let masters = self.groups.iter().enumerate().map(|(g, group)| MasterConfig {
             down_after: self.plan.down_after,
             busy_grace: ms(5_000).max(self.plan.down_after),
@@ -85,8 +86,7 @@ impl World {
             membership: Membership::Voters { me: node_name(host), all: voters.collect() },
             settings: Settings::default(),
             masters: masters.collect(),
-            password: None,
-            trusted: Vec::new(),
+            logins: None,
             seed: self.plan.seed ^ (self.sentinels[host].boot << 32) ^ host as u64,
         }
     }
@@ -244,6 +244,7 @@ impl World {
             | Input::Told(..)
             | Input::Order(..)
             | Input::Why(_)
+            | Input::Renew(_)
             | Input::Stop => None,
         };
         self.checks.hears(host, about, &input, turn.now);

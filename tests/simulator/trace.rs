@@ -44,6 +44,7 @@ pub fn input(input: &Input) -> Option<String> {
         | Input::Resolved(_)
         | Input::Told(..)
         | Input::Why(_)
+        | Input::Renew(_)
         | Input::Message(..)
         | Input::ClientCame(..)
         | Input::ClientGone(_)

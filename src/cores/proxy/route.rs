@@ -41,6 +41,8 @@ const BEHIND_GRACE: Duration = Duration::from_millis(500);
 pub struct Config {
     /// Time between two checks of an established route; at least 20 ms is used.
     pub check_interval: Duration,
+    /// The redis of the cluster file: no other one is ever routed to, or connected to.
+    pub masters: Vec<SocketAddr>,
 }
 
 /// What is known of the cluster now: fresh words only, this node's own included.
@@ -147,6 +149,8 @@ pub enum Output {
         serial: u64,
         /// Whom to ask.
         decision: Decision,
+        /// Whether to log in and ask for the role; if not, only whether it accepts connections.
+        login: bool,
     },
     /// The write target from now on. Sessions with any other are to be cut in this event.
     Switch(Option<Decision>),
@@ -183,6 +187,8 @@ pub enum Event {
     },
     /// Sentinels name different masters in one epoch, which must not happen: none of them is believed.
     Conflict(Epoch),
+    /// Sentinels name a master that is no data node of the cluster file.
+    Foreign(Decision),
     /// A majority of the sentinels has no memory of the epoch of the decision known here: they were reset.
     HistoryReset(Epoch),
     /// Whether this node may hold the VIP has changed.
@@ -232,6 +238,11 @@ impl fmt::Display for Event {
                 write!(f, "{} is master by epoch {} and does not prove it: {fault}", decision.master, decision.epoch)
             }
             Self::Conflict(epoch) => write!(f, "sentinels name different masters in epoch {epoch}: none is believed"),
+            Self::Foreign(decision) => write!(
+                f,
+                "sentinels name {} as the master of epoch {}: refused, it is no data node of the cluster file",
+                decision.master, decision.epoch
+            ),
             Self::HistoryReset(epoch) => write!(f, "the sentinels have forgotten epoch {epoch}: they were reset"),
             Self::Usable(Ok(())) => f.write_str("fit to hold the virtual addresses"),
             Self::Usable(Err(why)) => write!(f, "not fit to hold the virtual addresses: {why}"),
@@ -243,6 +254,7 @@ impl fmt::Display for Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     check_interval: Duration,
+    masters: Vec<SocketAddr>,
     facts: Facts,
     state: State,
     /// Serial of the latest check.
@@ -254,6 +266,8 @@ pub struct Route {
     behind_since: Option<Instant>,
     /// The epoch of the last conflict told.
     conflict: Option<Epoch>,
+    /// The last decision that named somebody outside of the file, as told.
+    foreign: Option<Decision>,
     said: Said,
 }
 
@@ -358,6 +372,7 @@ impl Route {
     pub fn new(config: &Config) -> Self {
         Self {
             check_interval: config.check_interval.max(RETRY),
+            masters: config.masters.clone(),
             facts: Facts::default(),
             state: State::Undecided,
             serial: 0,
@@ -365,6 +380,7 @@ impl Route {
             clients: 0,
             behind_since: None,
             conflict: None,
+            foreign: None,
             said: Said::default(),
         }
     }
@@ -399,7 +415,8 @@ impl Route {
         self.server(address).is_some_and(|server| server.process == Process::Dead)
     }
 
-    fn on_facts(&mut self, now: Instant, facts: Facts, out: &mut Vec<Output>) {
+    fn on_facts(&mut self, now: Instant, mut facts: Facts, out: &mut Vec<Output>) {
+        self.drop_foreign(&mut facts, out);
         let old = std::mem::replace(&mut self.facts, facts);
         if let Some(known) = self.known()
             && self.forgotten(known.epoch)
@@ -432,6 +449,19 @@ impl Route {
         {
             *since = now;
             probe.hurry(now);
+        }
+    }
+
+    /// Takes out what the sentinels cannot mean: a master that the file does not know.
+    fn drop_foreign(&mut self, facts: &mut Facts, out: &mut Vec<Output>) {
+        for voice in &mut facts.sentinels {
+            let foreign = voice.decision.filter(|decision| !self.masters.contains(&decision.master));
+            if let Some(decision) = foreign {
+                voice.decision = None;
+                if self.foreign.replace(decision) != Some(decision) {
+                    out.push(Output::Publish(Event::Foreign(decision)));
+                }
+            }
         }
     }
 
@@ -633,7 +663,14 @@ impl Route {
         }
         self.serial += 1;
         *probe = Probe::Asked { serial: self.serial, lost_at: now + CHECK_LOST };
-        out.push(Output::Check { serial: self.serial, decision });
+        // A redis lives only beside its vigie: where that is not heard, somebody else may have its address, and must neither be told
+        // a password nor prove anything. What was proved before stays, unless nobody is there at all.
+        let login = self.server(decision.master).is_some();
+        if !login && self.target().is_none() {
+            let fault = CheckFault::Unclear("its node is not heard on the peer link".to_owned());
+            return self.on_checked(now, self.serial, Err(fault), out);
+        }
+        out.push(Output::Check { serial: self.serial, decision, login });
     }
 
     /// Whether it has no route and hears no majority of the sentinels, who could name it one: because it is cut off, or has

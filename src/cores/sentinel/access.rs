@@ -1,18 +1,18 @@
 //! Who may do what: one decision for every command, before anything is done.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Instant, Secret};
+use crate::base::Instant;
+use crate::base::secret::CONTROL_USER;
 use crate::wire::resp::{Reply, Rich};
 
 use super::acl::{self, Acl, Channels, Denied};
 use super::session::{Client, bulk, words};
 use super::table::{self, Spec};
-use super::{ClientId, Sentinel};
+use super::{ClientId, Logins, Renewal, Sentinel};
 
 /// The same refusal within this time is counted, not kept again.
 const LOG_GROUP: Duration = Duration::from_secs(60);
@@ -24,13 +24,9 @@ const OBJECT_MAX: usize = 256;
 /// What decides whether a client may do something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody may read. What changes something needs the password, unless it comes from a trusted address.
-    Cluster {
-        /// The password; none: everybody may do everything.
-        password: Option<Secret>,
-        /// Addresses of the nodes of the cluster file.
-        trusted: Vec<IpAddr>,
-    },
+    /// Everybody may read. What changes something needs a login, wherever it comes from: an address is nobody's word. None:
+    /// everybody may do everything.
+    Cluster(Option<Logins>),
     /// As redis-sentinel: users and their rules.
     Acl(Acl),
 }
@@ -144,7 +140,7 @@ impl Desk {
     /// Whether a client is, at its start, who it says without saying anything.
     pub(super) fn is_open(&self) -> bool {
         match &self.access {
-            Access::Cluster { .. } => false,
+            Access::Cluster(_) => false,
             Access::Acl(acl) => acl.is_open(),
         }
     }
@@ -160,7 +156,7 @@ impl Desk {
         };
         self.log.push_front(Refusal { count: count + 1, ..entry });
         self.log.truncate(match &self.access {
-            Access::Cluster { .. } => 0,
+            Access::Cluster(_) => 0,
             Access::Acl(acl) => acl.log_max,
         });
     }
@@ -212,7 +208,7 @@ impl Sentinel {
     /// The users, if users decide: to be written to a file.
     pub fn acl(&self) -> Option<&Acl> {
         match &self.desk.access {
-            Access::Cluster { .. } => None,
+            Access::Cluster(_) => None,
             Access::Acl(acl) => Some(acl),
         }
     }
@@ -221,12 +217,31 @@ impl Sentinel {
     pub(super) fn trusted(&self, client: ClientId) -> bool {
         let Some(client) = self.clients.get(&client) else { return false };
         match &self.desk.access {
-            Access::Cluster { password, trusted } => {
-                password.is_none() || client.authenticated || trusted.contains(&client.sockets.peer.ip())
-            }
+            Access::Cluster(logins) => logins.is_none() || client.authenticated,
             // Its rules were looked at before the command began.
             Access::Acl(_) => true,
         }
+    }
+
+    /// Whether a client is the cluster itself: a node of it, or a stock sentinel that knows what the file lists it for.
+    pub(super) fn is_own(&self, client: ClientId) -> bool {
+        let Some(client) = self.clients.get(&client) else { return false };
+        match &self.desk.access {
+            Access::Cluster(None) => true,
+            Access::Cluster(Some(_)) => client.authenticated && client.user == CONTROL_USER,
+            // Its rules were looked at before the command began.
+            Access::Acl(_) => true,
+        }
+    }
+
+    /// Takes over a secret that was changed. Who has logged in stays so.
+    pub(super) fn renew(&mut self, renewal: Renewal) {
+        let Renewal { logins, auth_pass } = renewal;
+        self.settings.sentinel_pass = Some(logins.cluster.current().clone());
+        if let Access::Cluster(known) = &mut self.desk.access {
+            *known = Some(logins);
+        }
+        self.masters.iter_mut().for_each(|master| master.config.auth_pass = Some(auth_pass.clone()));
     }
 
     /// The command these words call, if the client may give it now; else the error.
@@ -237,9 +252,15 @@ impl Sentinel {
         let (confined, authenticated) = (session.is_confined(), session.authenticated);
         let session = &*session;
         match &self.desk.access {
-            Access::Cluster { .. } => {
+            Access::Cluster(_) => {
                 if spec.changes(args) && !self.trusted(client) {
                     return Err("NOAUTH Authentication required.".to_owned());
+                }
+                if spec.commands_the_cluster(args) && !self.is_own(client) {
+                    return Err(format!(
+                        "NOPERM only the user {CONTROL_USER} of the cluster itself may run the '{}' command",
+                        spec.name
+                    ));
                 }
             }
             Access::Acl(acl) => {
@@ -308,10 +329,12 @@ impl Sentinel {
     /// Whether that is who the client says it is.
     pub(super) fn is_right(&self, user: &str, password: &[u8]) -> bool {
         match &self.desk.access {
-            Access::Cluster { password: expected, .. } => {
-                let right = expected.as_ref().is_none_or(|expected| acl::same(password, expected.reveal().as_bytes()));
-                right && user == acl::DEFAULT
-            }
+            Access::Cluster(None) => user == acl::DEFAULT,
+            Access::Cluster(Some(logins)) => match user {
+                acl::DEFAULT => logins.applications.accept(password),
+                CONTROL_USER => logins.cluster.accept(password),
+                _ => false,
+            },
             Access::Acl(acl) => acl.authenticates(user, password),
         }
     }
@@ -319,7 +342,7 @@ impl Sentinel {
     /// Whether a connection from there is refused as a whole.
     pub(super) fn shuts_out(&self, client: &Client) -> bool {
         let unprotected = match &self.desk.access {
-            Access::Cluster { .. } => false,
+            Access::Cluster(_) => false,
             Access::Acl(acl) => acl.is_unprotected(),
         };
         self.desk.protected && unprotected && !client.sockets.peer.ip().is_loopback()

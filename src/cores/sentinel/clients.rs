@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::base::Instant;
+use crate::base::secret::CONTROL_USER;
 use crate::wire::resp::Reply;
 
 use super::access::Access;
@@ -190,7 +191,7 @@ impl Sentinel {
                 "type" => filter.kind = Some(Kind::parse(&pair[1])?),
                 "user" => {
                     let known = match &self.desk.access {
-                        Access::Cluster { .. } => value == super::acl::DEFAULT,
+                        Access::Cluster(_) => [super::acl::DEFAULT, CONTROL_USER].contains(&value),
                         Access::Acl(acl) => acl.user(value).is_some(),
                     };
                     if !known {

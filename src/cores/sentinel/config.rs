@@ -1,9 +1,9 @@
 //! What a sentinel has to know before it starts.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::{NodeName, Secret};
+use crate::base::{NodeName, Secret, Secrets};
 
 use super::{DOWN_AFTER, FAILOVER_TIMEOUT, Settings};
 
@@ -16,12 +16,28 @@ pub struct Config {
     pub masters: Vec<MasterConfig>,
     /// What belongs to no master.
     pub settings: Settings,
-    /// Password that clients and other sentinels give; none: they need none.
-    pub password: Option<Secret>,
-    /// From there commands that change state need no password.
-    pub trusted: Vec<IpAddr>,
+    /// What clients and other sentinels say to be who they are; none: everybody may do everything.
+    pub logins: Option<Logins>,
     /// Where jitter comes from.
     pub seed: u64,
+}
+
+/// Who may do what at the port of a sentinel of a cluster file. Reading needs no login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logins {
+    /// Of the user `default`, for applications and people: commands that change state.
+    pub applications: Secrets,
+    /// Of the user [`CONTROL_USER`](crate::base::secret::CONTROL_USER), for the cluster itself: votes and greetings, too.
+    pub cluster: Secrets,
+}
+
+/// Everything that a sentinel says to others, or wants to hear from them, to be believed: as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// At its own port.
+    pub logins: Logins,
+    /// Password of its user at every redis.
+    pub auth_pass: Secret,
 }
 
 /// Who votes.
@@ -49,6 +65,9 @@ pub struct Voter {
     pub name: NodeName,
     /// Where its port for clients and sentinels is.
     pub address: SocketAddr,
+    /// Whether it may be a redis-sentinel or valkey-sentinel, which is heard and asked at that port. All others are heard on
+    /// the peer link only.
+    pub stock: bool,
 }
 
 /// One watched master.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Epoch, NodeName, RunId};
+use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::frame::Decision;
-use crate::wire::hello::EPOCH_MAX;
 
 use super::sabotage::Rule;
+use super::trust::Refused;
 use super::{Membership, Record, Sentinel};
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
@@ -60,13 +60,20 @@ impl Sentinel {
         })
     }
 
-    /// Adopts a higher epoch; one beyond all reason is not believed.
-    pub(super) fn raise_epoch(&mut self, epoch: Epoch) {
-        if epoch > self.current_epoch && epoch <= EPOCH_MAX {
-            self.current_epoch = epoch;
-            self.dirty = true;
-            self.publish_new_epoch(epoch);
+    /// Adopts a higher epoch, unless it is out of reach.
+    pub(super) fn raise_epoch(&mut self, epoch: Epoch, now: Instant) {
+        if epoch <= self.current_epoch {
+            return;
         }
+        if !self.is_in_reach(epoch) {
+            let own = self.current_epoch;
+            let text =
+                || format!("epoch {epoch} is too far above {own}, and no majority of the sentinels has got there");
+            return self.refuse(Refused::Epoch, text, now);
+        }
+        self.current_epoch = epoch;
+        self.dirty = true;
+        self.publish_new_epoch(epoch);
     }
 
     /// Records the vote for `leader` in `epoch`, which must be higher than that of the last vote.
@@ -80,12 +87,12 @@ impl Sentinel {
     }
 
     /// Records a decision; its epoch must be higher than that of the last one.
-    pub(super) fn record_decision(&mut self, m: usize, decision: Decision) {
+    pub(super) fn record_decision(&mut self, m: usize, decision: Decision, now: Instant) {
         let higher = self.decision(m).is_none_or(|last| last.epoch < decision.epoch);
         assert!(higher || !self.rules.holds(Rule::HigherDecision), "decisions never go back");
         self.masters[m].decision = Some(decision);
         self.masters[m].unstored = true;
         self.dirty = true;
-        self.raise_epoch(decision.epoch);
+        self.raise_epoch(decision.epoch, now);
     }
 }

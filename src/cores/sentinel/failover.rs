@@ -373,7 +373,7 @@ impl Sentinel {
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
     pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
         let epoch = self.current_epoch + 1;
-        self.raise_epoch(epoch);
+        self.raise_epoch(epoch, now);
         if self.current_epoch != epoch {
             let reason = "epochs are used up";
             return self.abort(m, "-failover-abort-not-elected", reason, now);

@@ -86,7 +86,7 @@ impl Sentinel {
         } else if is_master && node.was_master {
             // It claims what is known to be over.
             LEADER_FIRST
-        } else if is_master && !self.peers.iter().all(|peer| peer.spoke) {
+        } else if is_master && self.peers.iter().any(|peer| peer.stock && !peer.spoke) {
             STABLE_STOCK
         } else {
             STABLE

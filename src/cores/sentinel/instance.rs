@@ -269,6 +269,8 @@ pub(super) struct Peer {
     pub(super) fresh: bool,
     /// Whether it has ever spoken over the peer link: a stock sentinel does not.
     pub(super) spoke: bool,
+    /// Whether it may be a stock sentinel: then it is connected to, asked and heard at its port, too.
+    pub(super) stock: bool,
 }
 
 impl Peer {
@@ -298,6 +300,7 @@ impl Peer {
             facts: None,
             fresh: false,
             spoke: false,
+            stock: true,
         }
     }
 
@@ -313,6 +316,18 @@ impl Peer {
     /// What it said of a master; nothing if it does not watch it.
     pub(super) fn opinion(&self, master: MasterId) -> Opinion {
         self.opinions.get(&master).copied().unwrap_or_default()
+    }
+
+    /// It was heard, or is not heard any more, on the peer link. Who has no other way to be heard lives by that.
+    pub(super) fn heard_on_link(&mut self, now: Instant) {
+        if self.stock {
+            return;
+        }
+        if self.fresh {
+            (self.last_ok, self.last_reply, self.silent_since) = (now, now, None);
+        } else {
+            self.silent_since.get_or_insert(now);
+        }
     }
 
     /// Whether it can be counted on to answer.

@@ -16,7 +16,9 @@
 //! What promises something to others (votes, questions for votes, decisions, posted facts) stands behind a
 //! [`Output::Store`] in the same batch whenever durable state has changed, and is lost with it if that fails.
 //!
-//! In a cluster only the sentinels of its file vote: who they are is configuration, their run ids are learned. A sentinel
+//! In a cluster only the sentinels of its file vote: who they are is configuration, their run ids are learned. They hear each
+//! other on the peer link and nowhere else: votes, epochs and decisions stand in its frames, and what is greeted or published
+//! changes nothing ([`trust`]). A stock sentinel among them has to be listed, and is heard and asked at its port. A sentinel
 //! [alone](Sentinel::alone) has its masters from its own file and from commands, and the voters on a master are all that were
 //! ever heard on its hello channel and not forgotten by order, as with redis-sentinel.
 
@@ -50,6 +52,7 @@ mod state;
 mod switchover;
 mod table;
 mod timers;
+mod trust;
 mod users;
 pub mod why;
 
@@ -57,7 +60,7 @@ pub use crate::base::Place;
 pub use access::Access;
 pub use acl::{Acl, AclError, Fault};
 pub use ask::{Fact, Question, Sockets, Usage};
-pub use config::{Config, DataNode, MasterConfig, Membership, Voter};
+pub use config::{Config, DataNode, Logins, MasterConfig, Membership, Renewal, Voter};
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
@@ -143,6 +146,7 @@ pub struct Sentinel {
     wake: Option<Instant>,
     deadline: Option<Instant>,
     rules: Rules,
+    reports: trust::Reports,
 }
 
 /// Where SENTINEL SIMULATE-FAILURE wants the process to end.
@@ -195,7 +199,7 @@ struct Master {
     claimed: Option<(SocketAddr, RunId)>,
     /// Why nobody can be promoted, as last published.
     no_candidate: Option<String>,
-    /// What is wrong with a password, as of its last turn.
+    /// What keeps it from being watched as it should be, as of its last turn.
     fault: Option<String>,
     /// When it next needs a turn; now, if something was heard of it.
     due: Option<Instant>,
@@ -211,7 +215,8 @@ impl Sentinel {
         if let Membership::Voters { me, all } = &config.membership {
             for voter in all.iter().filter(|voter| voter.name != *me) {
                 let known = sentinels.iter().find(|(name, _)| *name == voter.name);
-                sentinel.add_peer(Some(voter.name.clone()), voter.address, known.map(|(_, id)| *id), now);
+                let p = sentinel.add_peer(Some(voter.name.clone()), voter.address, known.map(|(_, id)| *id), now);
+                sentinel.peers[p].stock = voter.stock;
             }
         }
         for master in config.masters {
@@ -247,7 +252,7 @@ impl Sentinel {
             masters: Vec::new(),
             peers: Vec::new(),
             clients: BTreeMap::new(),
-            desk: Desk::new(Access::Cluster { password: config.password.clone(), trusted: config.trusted.clone() }),
+            desk: Desk::new(Access::Cluster(config.logins.clone())),
             links: BTreeMap::new(),
             links_made: 0,
             ids_made: 0,
@@ -260,6 +265,7 @@ impl Sentinel {
             wake: None,
             deadline: Some(now),
             rules: Rules::default(),
+            reports: trust::Reports::default(),
         }
     }
 
@@ -337,22 +343,22 @@ impl Sentinel {
         self.voters(m) / 2 + 1
     }
 
-    /// Whether the authentic frames of a majority, this one included, come in: then this node's password is the cluster's.
-    fn hears_majority(&self) -> bool {
-        match &self.membership {
-            Membership::Voters { all, .. } => {
-                self.peers.iter().filter(|peer| peer.fresh_facts().is_some()).count() + 1 > all.len() / 2
-            }
-            // There is no cluster's password: each master has one of its own.
-            Membership::Discovered { .. } => true,
-        }
+    /// Whether so many sentinels are there, this one included, as make a majority of the voters.
+    fn reaches_majority(&self, m: usize) -> bool {
+        1 + self.peers_of(m).filter(|p| self.peers[*p].looks_alive()).count() >= self.majority(m)
     }
 
-    /// Whether this node has another password than the cluster: most redis refuse it, and most sentinels are not heard. It
-    /// must not lead: it could promote nobody but its own redis.
-    fn shut_out(&self, m: usize) -> bool {
+    /// Whether most redis refuse this node's password, although they are those of the cluster.
+    fn is_refused(&self, m: usize) -> bool {
         let nodes = &self.masters[m].nodes;
-        !self.hears_majority() && nodes.iter().filter(|node| node.auth_failed).count() * 2 >= nodes.len()
+        let refusing = nodes.iter().filter(|node| node.auth_failed).count();
+        self.of_cluster() && refusing > 0 && refusing * 2 >= nodes.len()
+    }
+
+    /// Whether there is no use in standing for election: nobody would be left to vote, or to be promoted. Each attempt takes an
+    /// epoch, and a sentinel that is cut off must not run ahead of the others.
+    fn shut_out(&self, m: usize) -> bool {
+        self.of_cluster() && !self.reaches_majority(m) || self.is_refused(m)
     }
 
     fn me(&self) -> RunId {
@@ -417,7 +423,7 @@ impl Sentinel {
                     None => {}
                 }
             }
-            Input::Stored(Ok(())) | Input::ScriptChecked(..) | Input::Script(_) => {}
+            Input::Stored(Ok(())) | Input::ScriptChecked(..) | Input::Script(_) | Input::Renew(_) => {}
             Input::Command(..)
             | Input::Facts(_)
             | Input::Stored(Err(_))
@@ -450,6 +456,7 @@ impl Sentinel {
             Input::Resolved(answer) => self.resolved(answer, now),
             Input::Script(report) => self.scripts.report(report, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
+            Input::Renew(renewal) => self.renew(*renewal),
             Input::Why(order) => self.free.push(Output::Why(order, self.why(now))),
             Input::Stop => self.stop(now),
         }
@@ -489,7 +496,7 @@ impl Sentinel {
         self.failover(m, now);
         self.ask_peers(m, now);
         self.heal(m, now);
-        self.masters[m].fault = password_fault(&self.masters[m].nodes, self.hears_majority());
+        self.masters[m].fault = self.trouble(m);
         // What this turn has changed, another rule of it may have looked at before.
         if self.masters[m].touched {
             self.wake_at(now);
@@ -600,6 +607,21 @@ impl Sentinel {
         }
     }
 
+    /// What a person has to mend.
+    fn trouble(&self, m: usize) -> Option<String> {
+        let refusing = self.masters[m].nodes.iter().filter(|node| node.auth_failed);
+        let refusing: Vec<_> = refusing.map(Instance::label).collect();
+        if !refusing.is_empty() {
+            let who = refusing.join(", ");
+            return Some(match &self.masters[m].config.auth_user {
+                Some(user) => format!("redis does not let the user {user} of the cluster in: {who}"),
+                None => format!("redis does not take the cluster's password: {who}"),
+            });
+        }
+        (self.current_epoch >= crate::wire::hello::EPOCH_MAX)
+            .then(|| "the epochs are used up: nobody can be elected any more".to_owned())
+    }
+
     fn tell_fault(&mut self) {
         let fault = match self.store_retry_at {
             Some(_) => Some("the sentinel cannot store its state: it gives no votes".to_owned()),
@@ -610,20 +632,6 @@ impl Sentinel {
             self.free.push(Output::Fault(fault));
         }
     }
-}
-
-/// Whose password is the wrong one: this node's, unless most sentinels have the same (`agreed`). A node that the peer link
-/// shuts out for its password is shown to be at fault itself.
-fn password_fault(nodes: &[Instance], agreed: bool) -> Option<String> {
-    let refusing = || nodes.iter().filter(|node| node.auth_failed);
-    let names = |nodes: Vec<&Instance>| nodes.iter().map(|node| node.label()).collect::<Vec<_>>().join(", ");
-    if agreed {
-        let heard: Vec<_> = refusing().filter(|node| node.fresh || node.node.is_none()).collect();
-        return (!heard.is_empty()).then(|| format!("redis does not take the cluster's password: {}", names(heard)));
-    }
-    let all: Vec<_> = refusing().collect();
-    (!all.is_empty())
-        .then(|| format!("the password of this node is not that of others: refused by the redis of {}", names(all)))
 }
 
 /// How long a sentinel without a record listens to the others before it believes that there is none.

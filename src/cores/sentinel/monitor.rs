@@ -11,7 +11,9 @@ use crate::wire::hello::{self, Hello};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
-use super::instance::{Instance, Link, LinkId};
+use super::instance::{Instance, Link, LinkId, Peer};
+use super::sabotage::Rule;
+use super::trust::Refused;
 use super::{
     EXTRA_NODES_MAX, Event, MasterConfig, MasterId, Membership, NodeFacts, Output, Owner, Sentinel, Settings, Severity,
 };
@@ -177,11 +179,17 @@ impl Sentinel {
         let node = &self.masters[m].nodes[n];
         let (address, command, pubsub) = (node.address, node.command.clone(), node.pubsub.clone());
         let (master, instance) = (self.masters[m].id, node.id);
-        if let Some(link) = self.open(&command, Owner::Command(master, instance), address, down_after, now) {
+        // A redis of a cluster lives only beside its vigie: where that is not heard, somebody else may have its address, and must
+        // not be told a password.
+        let may_open = !self.of_cluster() || node.fresh || !self.rules.holds(Rule::FileOnly);
+        if may_open && let Some(link) = self.open(&command, Owner::Command(master, instance), address, down_after, now)
+        {
             self.masters[m].nodes[n].command = link;
         }
-        // The second link follows the first: what cannot be reached need not be tried twice.
+        // The second link follows the first: what cannot be reached need not be tried twice. In a cluster nothing that is
+        // greeted there counts.
         if command.up().is_some()
+            && !self.of_cluster()
             && let Some(link) = self.open(&pubsub, Owner::PubSub(master, instance), address, down_after, now)
         {
             self.masters[m].nodes[n].pubsub = link;
@@ -262,6 +270,9 @@ impl Sentinel {
     pub(super) fn tend_peer(&mut self, p: usize, now: Instant) {
         let first = self.watched_by(p).next();
         let down_after = first.map_or(CONNECT_MAX, |m| self.masters[m].config.down_after);
+        if !self.peers[p].stock {
+            return self.judge_peer(p, down_after, now);
+        }
         let (link, address) = (self.peers[p].link.clone(), self.peers[p].address);
         if let Some(link) = self.open(&link, Owner::Peer(self.peers[p].key), address, down_after, now) {
             self.peers[p].link = link;
@@ -400,12 +411,10 @@ impl Sentinel {
     }
 
     fn pong(&mut self, m: usize, n: usize, reply: &Reply, now: Instant) {
-        // Of a node that is shut out of the peer link too, the others can do without: it has another password, and its redis,
-        // started closed, serves nobody.
-        let file = matches!(self.membership, Membership::Voters { .. });
-        let agreed = self.hears_majority();
+        // Of a node that is not heard on the peer link the others can do without.
+        let file = self.of_cluster();
         let node = &mut self.masters[m].nodes[n];
-        let excused = file && (node.fresh || node.node.is_none() || !agreed);
+        let excused = file && (node.fresh || node.node.is_none());
         let sent = node.ping_sent.take();
         node.last_reply = now;
         node.refused = false;
@@ -514,6 +523,10 @@ impl Sentinel {
     /// A replica that the master knows of.
     fn found(&mut self, m: usize, place: &Place, now: Instant) {
         let Some(address) = self.look_up(place, now) else { return };
+        if !self.may_be_master(m, address) {
+            let text = || format!("{address} replicates from the master and is no data node of the cluster file");
+            return self.refuse(Refused::Replica, text, now);
+        }
         let master = &self.masters[m];
         let known = master.nodes.iter().any(|node| node.address == address);
         if !known && master.nodes.len() < master.config.nodes.len() + EXTRA_NODES_MAX {
@@ -654,7 +667,7 @@ impl Sentinel {
     }
 
     pub(super) fn hello_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {
-        if self.far(link).is_some() {
+        if self.far(link).is_some() && !self.of_cluster() {
             self.greeted(payload, now);
         }
     }
@@ -667,15 +680,21 @@ impl Sentinel {
         }
         let Some(m) = self.masters.iter().position(|master| master.config.name == hello.master_name) else { return };
         let peer = match self.membership {
-            // Only voters of the file are listened to.
-            Membership::Voters { .. } => self.peers.iter().position(|peer| Some(peer.address) == hello.place.address()),
+            // Only those that the file lists are listened to.
+            Membership::Voters { .. } => {
+                let greets = |peer: &Peer| peer.stock && Some(peer.address) == hello.place.address();
+                self.peers.iter().position(greets)
+            }
             Membership::Discovered { .. } => self.discover(m, &hello, now),
         };
-        let Some(p) = peer else { return };
+        let Some(p) = peer else {
+            let text = || format!("a greeting of {}, which is not in sentinel.stock of the cluster file", hello.place);
+            return self.refuse(Refused::Greeting, text, now);
+        };
         self.touch(m);
         self.peers[p].last_hello = now;
         self.know_peer(p, hello.id);
-        self.raise_epoch(hello.current_epoch);
+        self.raise_epoch(hello.current_epoch, now);
         if hello.config_epoch > 0
             && let Some(master) = self.look_up(&hello.master, now)
         {

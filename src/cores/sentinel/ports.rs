@@ -9,7 +9,7 @@ use crate::base::{Epoch, NodeName};
 use crate::wire::frame::{RedisFacts, SentinelFacts};
 use crate::wire::resp::{Protocol, Reply};
 
-use super::{Durable, Event, Fact, LinkId, Question, Sockets, State, Tag, names, scripts, why};
+use super::{Durable, Event, Fact, LinkId, Question, Renewal, Sockets, State, Tag, names, scripts, why};
 
 /// A connection of a client, named by the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +56,8 @@ pub enum Input {
     Order(OrderId, Option<NodeName>),
     /// The operator asks why there is, or is not, a failover.
     Why(OrderId),
+    /// The secrets of the cluster were changed.
+    Renew(Box<Renewal>),
     /// The process is about to leave: an ordered switchover is undone.
     Stop,
 }

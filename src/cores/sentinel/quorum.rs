@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::frame::{Decision, MasterFacts, SentinelFacts, clipped};
-use crate::wire::hello::EPOCH_MAX;
 use crate::wire::resp::Reply;
 
 use super::failover::Failover;
-use super::instance::Reconf;
+use super::instance::{Peer, Reconf};
 use super::monitor::{Tag, words};
 use super::sabotage::Rule;
+use super::trust::Refused;
 use super::{EXTRA_NODES_MAX, MasterId, Membership, NOBODY, Output, Sentinel, scripts};
 
 /// An answer of a peer counts for so long (as stock).
@@ -43,6 +43,9 @@ impl Sentinel {
     /// was started anew, closed, it finds for 20 s that it answers. Its vote, without which there is no majority, is its word.
     fn takes_our_word(&self, p: usize) -> bool {
         let peer = &self.peers[p];
+        if !peer.stock {
+            return false;
+        }
         // One of ours speaks as soon as it answers.
         let silent = peer.first_reply.is_some_and(|first| peer.last_reply.since(first) >= STOCK_IS_SILENT);
         !peer.spoke && silent && peer.down_since.is_none()
@@ -90,8 +93,10 @@ impl Sentinel {
         }
     }
 
-    /// Asks one sentinel. A question for a vote tells of this sentinel's own vote, so it stands behind the fence.
+    /// Asks a sentinel that may be a stock one; the others read the question in this one's frames. A question for a vote tells of
+    /// this sentinel's own vote, so it stands behind the fence.
     fn ask_peer(&mut self, p: usize, m: usize, now: Instant) {
+        // Only those have a link.
         let Some(link) = self.peers[p].link.up() else { return };
         let (candidate, epoch) = match &self.masters[m].failover {
             Failover::Electing { epoch, .. } => (self.me().to_string(), *epoch),
@@ -132,10 +137,14 @@ impl Sentinel {
             opinion.down = Some((now, down == 1));
         }
         let epoch = Epoch::try_from(epoch).unwrap_or(0);
+        if !self.is_in_reach(epoch) {
+            return;
+        }
+        let Some(opinion) = self.peers[p].opinions.get_mut(&master) else { return };
         if let Some(leader) = leader.text().and_then(|leader| leader.parse::<RunId>().ok()) {
             opinion.vote = Some((leader, epoch));
             // A refusal for the sake of a higher epoch: the next attempt has to be above it.
-            self.raise_epoch(epoch);
+            self.raise_epoch(epoch, now);
         }
     }
 
@@ -155,6 +164,7 @@ impl Sentinel {
             Some(m) => {
                 let n = self.master_at(m);
                 let down = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
+                let candidate = candidate.filter(|candidate| self.may_ask(*candidate, now));
                 (down, candidate.and_then(|candidate| self.vote(m, candidate, epoch, now)))
             }
         };
@@ -170,12 +180,36 @@ impl Sentinel {
         Reply::Array(vec![Reply::Integer(i64::from(down)), leader, Reply::Integer(leader_epoch)])
     }
 
+    /// Whether a vote may be asked for at this sentinel's port in that name: in a cluster only by a listed stock sentinel whose
+    /// greeting was heard.
+    fn may_ask(&mut self, candidate: RunId, now: Instant) -> bool {
+        let known = |peer: &Peer| peer.stock && peer.id == Some(candidate);
+        if !self.of_cluster() || self.peers.iter().any(known) || !self.rules.holds(Rule::FileOnly) {
+            return true;
+        }
+        let text =
+            || format!("a vote for {candidate}, which is no sentinel of this cluster, was asked for and not given");
+        self.refuse(Refused::Candidate, text, now);
+        false
+    }
+
+    /// Gives a peer the vote that it asks for in its frames: who stands for election has voted for itself.
+    fn vote_by_link(&mut self, p: usize, m: usize, now: Instant) {
+        let Some(facts) = self.peer_master(p, m) else { return };
+        let (vote, leads) = (facts.vote, facts.leads);
+        let (Some((id, epoch)), Some(own)) = (vote, self.peers[p].id) else { return };
+        let decided = self.decision(m).is_some_and(|decision| decision.epoch >= epoch);
+        if id == own && leads == Some(epoch) && !decided {
+            self.vote(m, id, epoch, now);
+        }
+    }
+
     fn vote(&mut self, m: usize, candidate: RunId, epoch: Epoch, now: Instant) -> Option<(RunId, Epoch)> {
-        if epoch > EPOCH_MAX {
+        if !self.is_in_reach(epoch) {
             return self.voted(m);
         }
         if self.rules.holds(Rule::RaiseEpoch) {
-            self.raise_epoch(epoch);
+            self.raise_epoch(epoch, now);
         }
         let last = self.voted(m).map_or(0, |(_, epoch)| epoch);
         if (last < epoch || !self.rules.holds(Rule::VoteOnce)) && self.current_epoch <= epoch {
@@ -263,13 +297,15 @@ impl Sentinel {
         self.peers[p].spoke |= facts.is_some() || fresh;
         self.peers[p].facts = facts;
         self.peers[p].fresh = fresh;
+        self.peers[p].heard_on_link(now);
         let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
         self.peers[p].last_hello = now;
-        self.raise_epoch(facts.current_epoch);
+        self.raise_epoch(facts.current_epoch, now);
         for m in 0..self.masters.len() {
             if let Some(decision) = self.peer_master(p, m).and_then(|facts| facts.decision) {
                 self.adopt(m, p, decision, now);
             }
+            self.vote_by_link(p, m, now);
         }
     }
 
@@ -277,9 +313,17 @@ impl Sentinel {
     pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, now: Instant) {
         let known = self.decision(m);
         let higher = known.is_none_or(|known| known.epoch < decision.epoch);
-        if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) || decision.epoch > EPOCH_MAX
-        {
+        if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) {
             return;
+        }
+        if !self.is_in_reach(decision.epoch) {
+            let text = format!("{} names a master of epoch {}, out of reach", self.peers[p].label(), decision.epoch);
+            return self.refuse(Refused::Epoch, || text, now);
+        }
+        if !self.may_be_master(m, decision.master) {
+            let (who, master) = (self.peers[p].label(), decision.master);
+            let text = format!("{who} names {master} as the master, which is no data node of the cluster file");
+            return self.refuse(Refused::Master, || text, now);
         }
         // A master that nobody here has heard of: the stock sentinels may know replicas that are not in the file.
         let full = self.masters[m].nodes.len() >= self.masters[m].config.nodes.len() + EXTRA_NODES_MAX;
@@ -305,7 +349,7 @@ impl Sentinel {
         let from = self.monitored(m);
         let old = self.master_at(m);
         let first = self.decision(m).is_none();
-        self.record_decision(m, decision);
+        self.record_decision(m, decision, now);
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
         master.odown_since = None;

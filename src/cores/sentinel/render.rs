@@ -163,7 +163,7 @@ impl Sentinel {
             flags.push("s_down");
         }
         flags.push("sentinel");
-        if peer.link.up().is_none() {
+        if if peer.stock { peer.link.up().is_none() } else { !peer.fresh } {
             flags.push("disconnected");
         }
         if opinion.down.is_some_and(|(_, down)| down) {

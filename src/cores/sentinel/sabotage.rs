@@ -35,6 +35,10 @@ pub enum Rule {
     NotPriorityZero,
     /// The others are made to follow.
     Heal,
+    /// Masters, replicas and candidates are those of the file, and nobody else is connected to.
+    FileOnly,
+    /// An epoch far above the own one is only taken over from a majority.
+    EpochStep,
 }
 
 /// Which rules hold.
@@ -62,7 +66,7 @@ impl Rules {
 #[cfg(feature = "sabotage")]
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::VoteOnce,
         Self::KeepVote,
         Self::StoreFirst,
@@ -78,6 +82,8 @@ impl Rule {
         Self::NotSyncing,
         Self::NotPriorityZero,
         Self::Heal,
+        Self::FileOnly,
+        Self::EpochStep,
     ];
 }
 

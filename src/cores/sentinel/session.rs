@@ -239,7 +239,7 @@ impl Sentinel {
             _ => return error("ERR syntax error"),
         };
         let no_password = match &self.desk.access {
-            Access::Cluster { password, .. } => password.is_none(),
+            Access::Cluster(logins) => logins.is_none(),
             Access::Acl(acl) => user.is_none() && acl.is_unprotected(),
         };
         if no_password {
@@ -340,6 +340,7 @@ impl Sentinel {
         Answer::Many(replies)
     }
 
+    /// The greeting of another sentinel. In a cluster only the listed stock sentinels greet, at this port and logged in.
     pub(super) fn publish_command(&mut self, args: &[Bytes], now: Instant) -> Answer {
         let [channel, payload] = args else { return arity("publish") };
         if channel.as_ref() != hello::CHANNEL.as_bytes() {
@@ -358,9 +359,7 @@ impl Sentinel {
             return error("ERR syntax error");
         }
         match self.desk.access {
-            Access::Cluster { .. } => {
-                error("ERR SHUTDOWN is not supported: vigie itself starts and stops its sentinel")
-            }
+            Access::Cluster(_) => error("ERR SHUTDOWN is not supported: vigie itself starts and stops its sentinel"),
             Access::Acl(_) if has("abort") => error("ERR No shutdown in progress."),
             Access::Acl(_) => {
                 self.stop(now);

@@ -159,6 +159,13 @@ impl Spec {
         }
     }
 
+    /// Whether this call of it asks for what a cluster believes from nobody but itself: a vote, a greeting; or ends the
+    /// process, or changes its clocks.
+    pub(super) fn commands_the_cluster(&self, words: &[Bytes]) -> bool {
+        let itself = ["publish", "sentinel|is-master-down-by-addr", "sentinel|debug", "sentinel|simulate-failure"];
+        itself.contains(&self.meaning()) && self.changes(words)
+    }
+
     /// What the call of it is: of an alias that of the name it stands for.
     pub(super) fn meaning(&self) -> &'static str {
         self.alias_of.unwrap_or(self.name)

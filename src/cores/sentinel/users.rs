@@ -33,7 +33,7 @@ impl Sentinel {
             "genpass" => self.gen_pass(client, args),
             "log" => self.acl_log(args, now),
             _ => match &self.desk.access {
-                Access::Cluster { .. } => error(
+                Access::Cluster(_) => error(
                     "ERR there are no users here: the password of the cluster file is the only one, of the user default",
                 ),
                 Access::Acl(_) => self.acl_users(client, name, args),

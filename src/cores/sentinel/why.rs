@@ -373,7 +373,7 @@ impl Sentinel {
     fn password_gate(&self, m: usize) -> Checked {
         let nodes = &self.masters[m].nodes;
         let refused_by = nodes.iter().filter(|node| node.auth_failed).count();
-        Checked { verdict: open_if(!self.shut_out(m)), gate: Gate::Password { refused_by, of: nodes.len() } }
+        Checked { verdict: open_if(!self.is_refused(m)), gate: Gate::Password { refused_by, of: nodes.len() } }
     }
 
     /// Votes that an election takes.

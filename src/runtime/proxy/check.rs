@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::base::Secret;
+use crate::base::secret::CHECK_USER;
 use crate::cores::proxy::route::CheckFault;
 use crate::runtime::connection::{Connection, ConnectionError};
 use crate::wire::resp::Reply;
 
-/// Proves, within `limit`, that the redis at `address` calls itself a master.
+/// Proves, within `limit`, that the redis at `address` calls itself a master; without a password only that somebody is there.
 pub(super) async fn check(address: SocketAddr, password: Option<&Secret>, limit: Duration) -> Result<(), CheckFault> {
     let asked = timeout(limit, ask(address, password, limit)).await;
     asked.unwrap_or_else(|_| Err(CheckFault::Unclear(format!("no answer from {address} within {limit:?}"))))
@@ -19,11 +20,10 @@ pub(super) async fn check(address: SocketAddr, password: Option<&Secret>, limit:
 
 async fn ask(address: SocketAddr, password: Option<&Secret>, limit: Duration) -> Result<(), CheckFault> {
     let mut connection = Connection::open(address, limit).await.map_err(fault)?;
-    if let Some(password) = password {
-        let reply = connection.ask(&["AUTH", password.reveal()], limit).await.map_err(fault)?;
-        if !reply.is_ok() {
-            return Err(unfit("AUTH", &reply));
-        }
+    let Some(password) = password else { return Ok(()) };
+    let reply = connection.ask(&["AUTH", CHECK_USER, password.reveal()], limit).await.map_err(fault)?;
+    if !reply.is_ok() {
+        return Err(unfit("AUTH", &reply));
     }
     let reply = connection.ask(&["ROLE"], limit).await.map_err(fault)?;
     match reply.array().and_then(<[Reply]>::first).and_then(Reply::text) {

@@ -26,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
-use crate::base::{NodeName, Secret};
+use crate::base::{Credentials, NodeName, Purpose, Secrets};
 use crate::config;
 use crate::cores::cluster::{Part, View};
 use crate::cores::proxy::route::{self, Event, Facts, Input, Output, Peer, Route, Server, Voice};
@@ -49,8 +49,10 @@ pub struct Setup {
     pub listen: Vec<SocketAddr>,
     /// The name of the master among the sentinels' (`cluster.name`).
     pub master_name: String,
-    /// The password of redis, for the checks; clients bring their own.
-    pub password: Option<Secret>,
+    /// The redis of the cluster file.
+    pub masters: Vec<SocketAddr>,
+    /// What the checks log in with; clients bring their own password.
+    pub credentials: watch::Receiver<Arc<Credentials>>,
     /// This node, as errors to clients name it.
     pub node: NodeName,
     /// Counted while the proxy runs, for whoever wants to show it.
@@ -163,7 +165,8 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<(), ProxyError> {
     let limit = setup.config.connect_timeout.min(CHECK_LIMIT);
-    let mut route = Route::new(&route::Config { check_interval: setup.config.check_interval });
+    let (check_interval, masters) = (setup.config.check_interval, setup.masters.clone());
+    let mut route = Route::new(&route::Config { check_interval, masters });
     let shared = Arc::new(Shared::new(setup, journal.clone()));
     let (listeners, threads) = worker::start(&shared).map_err(ProxyError::Thread)?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
@@ -278,10 +281,12 @@ impl Drop for Executor {
 impl Execute<Route> for Executor {
     async fn execute(&mut self, output: Output) -> Flow<Input> {
         match output {
-            Output::Check { serial, decision } => {
+            Output::Check { serial, decision, login } => {
                 let (shared, inputs, limit) = (Arc::clone(&self.shared), self.inputs.clone(), self.limit);
                 let check = tokio::spawn(async move {
-                    let result = check::check(decision.master, shared.setup.password.as_ref(), limit).await;
+                    let own = login.then(|| shared.setup.credentials.borrow().own(Purpose::Check));
+                    let password = own.as_ref().map(Secrets::current);
+                    let result = check::check(decision.master, password, limit).await;
                     if let Some(inputs) = inputs.upgrade() {
                         let _ = inputs.send(Input::Checked { serial, result }).await;
                     }
@@ -319,6 +324,7 @@ fn label(event: &Event) -> (Level, &'static str) {
         Event::Lost { .. } => (Level::Warn, "route-down"),
         Event::Unproved { .. } => (Level::Warn, "route-unproved"),
         Event::Conflict(_) => (Level::Error, "decision-conflict"),
+        Event::Foreign(_) => (Level::Warn, "master-refused"),
         Event::HistoryReset(_) => (Level::Warn, "history-reset"),
         Event::Usable(Ok(())) => (Level::Info, "vip-fit"),
         Event::Usable(Err(_)) => (Level::Warn, "vip-unfit"),

@@ -80,8 +80,7 @@ pub async fn run_alone(
         membership: Membership::Discovered { port: process.port },
         masters: Vec::new(),
         settings: state.settings.clone(),
-        password: state.settings.require_pass.clone(),
-        trusted: Vec::new(),
+        logins: None,
         seed: u64::from_le_bytes(super::random()?),
     };
     let machine = Sentinel::alone(&config, state, id, clock::now());
@@ -97,7 +96,7 @@ pub async fn run_alone(
     let wanted = usize::try_from(process.max_clients).unwrap_or(usize::MAX);
     let admission = Admission::alone(wanted, seconds(process.keepalive), &journal);
     let port = Port { listeners, admission, teller };
-    super::operate(machine, port, Keep::File(document), (view, orders, post), journal, stop).await;
+    super::operate(machine, port, Keep::File(document), (view, orders, post), None, journal, stop).await;
     Ok(())
 }
 

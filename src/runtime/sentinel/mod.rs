@@ -11,6 +11,7 @@ mod teller;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +24,13 @@ use super::clock;
 use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::store::{Kind, Store, StoreError};
-use crate::base::{NodeName, RunId};
+use crate::base::{Credentials, NodeName, Purpose, RunId};
 use crate::config::sentinel::{Document, Host, ThisHost};
 use crate::cores::cluster::{Part, View};
 use crate::cores::sentinel::why::MasterWhy;
 use crate::cores::sentinel::{
-    Access, Acl, Config, Durable, FailoverReport, Input, NodeFacts, OrderId, Output, Record, Sentinel, Severity,
+    Access, Acl, Config, Durable, FailoverReport, Input, Logins, NodeFacts, OrderId, Output, Record, Renewal, Sentinel,
+    Severity,
 };
 use crate::wire::frame::RedisFacts;
 
@@ -54,6 +56,10 @@ pub struct Setup {
     pub store: Store,
     /// Port for clients and sentinels, on all addresses of the node.
     pub port: u16,
+    /// Nodes for which some connections there are reserved: a crowd of others must not keep them out.
+    pub nodes: Vec<IpAddr>,
+    /// The secrets of the cluster, whenever they change.
+    pub credentials: watch::Receiver<Arc<Credentials>>,
     /// Who is let in at that port.
     pub door: Door,
 }
@@ -125,19 +131,19 @@ pub async fn run(
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SentinelError> {
-    let Setup { config, store, port, door } = setup;
+    let Setup { config, store, port, nodes, credentials, door } = setup;
     let durable = match load(&store).await? {
         Some(durable) => durable,
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
     };
     let listener = server::listen(port)?;
-    let mut machine = Sentinel::new(config.clone(), durable, clock::now());
+    let mut machine = Sentinel::new(config, durable, clock::now());
     let teller = Teller::new(port, door.config_file.as_deref(), door.acl_file.clone());
     machine = let_in(machine, door);
     let keep = Keep::Store(store);
-    let admission = Admission::among_others(config.trusted, &journal);
+    let admission = Admission::among_others(nodes, &journal);
     let port = Port { listeners: vec![listener], admission, teller };
-    operate(machine, port, keep, (view, orders, post), journal, stop).await;
+    operate(machine, port, keep, (view, orders, post), Some(credentials), journal, stop).await;
     Ok(())
 }
 
@@ -163,6 +169,7 @@ async fn operate(
     port: Port,
     keep: Keep,
     (view, orders, post): Node,
+    credentials: Option<watch::Receiver<Arc<Credentials>>>,
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) {
@@ -182,6 +189,9 @@ async fn operate(
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
+    if let Some(credentials) = credentials {
+        tasks.spawn(follow(credentials, inputs.clone()));
+    }
     let scripts = scripts::Runner::new(inputs.clone());
     let names = names::Resolver::new(inputs.clone());
     let links = Links::new(inputs);
@@ -253,6 +263,22 @@ async fn tell_stop(mut stop: watch::Receiver<bool>, inputs: mpsc::Sender<Input>)
     // Whoever dropped the sending end wants the same.
     let _ = stop.wait_for(|stop| *stop).await;
     let _ = inputs.send(Input::Stop).await;
+}
+
+/// What the secrets of a cluster are to its sentinels.
+pub fn renewal(credentials: &Credentials) -> Renewal {
+    let logins = Logins { applications: credentials.password().clone(), cluster: credentials.own(Purpose::Sentinel) };
+    Renewal { logins, auth_pass: credentials.own(Purpose::Control).current().clone() }
+}
+
+/// Tells of each change of the secrets.
+async fn follow(mut credentials: watch::Receiver<Arc<Credentials>>, inputs: mpsc::Sender<Input>) {
+    while credentials.changed().await.is_ok() {
+        let renewed = Box::new(renewal(&credentials.borrow_and_update()));
+        if inputs.send(Input::Renew(renewed)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Tells of every node whose facts have changed.

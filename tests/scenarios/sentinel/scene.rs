@@ -121,14 +121,8 @@ impl Scene {
         let (redis, sentinels) = (self.all_redis(), self.all_sentinels());
         let (me, id, _) = Self::sentinel_at(self.me);
         let name = |name: &str| name.parse().expect("names of nodes are letters and numbers");
-        let config = |membership, masters| Config {
-            membership,
-            masters,
-            settings: Settings::default(),
-            password: None,
-            trusted: Vec::new(),
-            seed: 1,
-        };
+        let config =
+            |membership, masters| Config { membership, masters, settings: Settings::default(), logins: None, seed: 1 };
         let others = sentinels.iter().filter(|(other, _, _)| *other != me);
         if self.drop_in {
             let watched = MasterConfig {
@@ -154,7 +148,8 @@ impl Scene {
         let record = DurableMaster { name: MASTER.to_owned(), decision, vote: None };
         let durable = Durable { id, current_epoch: self.epoch, masters: vec![record], sentinels: known };
         let durable = if self.fresh { Durable::new(id) } else { durable };
-        let voters = sentinels.iter().map(|(node, _, address)| Voter { name: name(node), address: *address });
+        let voters =
+            sentinels.iter().map(|(node, _, address)| Voter { name: name(node), address: *address, stock: self.stock });
         let membership = Membership::Voters { me: name(&me), all: voters.collect() };
         Sentinel::new(config(membership, vec![self.config]), durable, BEGIN)
     }

@@ -176,12 +176,12 @@ fn replayed_and_reordered_frames_of_the_same_start_are_ignored() {
 }
 
 #[test]
-fn another_password_is_named_as_such() {
+fn another_secret_is_named_as_such() {
     let mut net = Net::new(2);
     net.nodes[0] = Some(Cluster::new(config(0, 2, 99, "wrong"), "0.1.0", net.now));
     net.run(300);
     assert!(!net.sees(1, 0).fresh);
-    assert!(net.sees(1, 0).fault.contains("another password"), "{}", net.sees(1, 0).fault);
+    assert!(net.sees(1, 0).fault.contains("another secret"), "{}", net.sees(1, 0).fault);
     let complaints = net.events.iter().filter(|(place, event)| *place == 1 && event.name() == "frame-refused");
     assert_eq!(complaints.count(), 1, "said once, not with each frame");
 }

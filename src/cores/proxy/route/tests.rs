@@ -14,6 +14,11 @@ fn server(node: u8, incarnation: u64, process: Process, master: Option<bool>) ->
     Server { address: address(node), incarnation, process, master }
 }
 
+/// The supervisors of nodes 4, 5 and 6 are heard, and have not asked for any role yet.
+fn supervised() -> Vec<Server> {
+    [4, 5, 6].map(|node| server(node, 1, Process::Alive, None)).into()
+}
+
 /// A route in virtual time, and all that it has put out.
 struct Bench {
     route: Route,
@@ -25,11 +30,11 @@ struct Bench {
 impl Bench {
     /// Three sentinels, a listener that works, nothing decided.
     fn new() -> Self {
-        let route = Route::new(&Config { check_interval: INTERVAL });
+        let route = Route::new(&Config { check_interval: INTERVAL, masters: (1..=9).map(address).collect() });
         let mut bench = Self {
             route,
             now: Instant::from_millis(1_000),
-            facts: Facts { voters: 3, ..Facts::default() },
+            facts: Facts { voters: 3, servers: supervised(), ..Facts::default() },
             out: vec![],
         };
         bench.feed(Input::Listener(Ok(())));
@@ -39,7 +44,7 @@ impl Bench {
     /// One with a route to node 4, decided in epoch 5, by the word of sentinels and a supervisor.
     fn routed() -> Self {
         let mut bench = Self::new();
-        bench.facts.servers = vec![server(4, 1, Process::Alive, Some(true))];
+        bench.facts.servers[0] = server(4, 1, Process::Alive, Some(true));
         bench.decide(4, 5);
         bench.checked(Ok(()));
         assert_eq!(bench.route.target(), Some(decision(4, 5)));
@@ -73,7 +78,8 @@ impl Bench {
     }
 
     fn set_server(&mut self, server: Server) {
-        self.facts.servers = vec![server];
+        self.facts.servers.retain(|other| other.address != server.address);
+        self.facts.servers.push(server);
         self.view();
     }
 
@@ -123,11 +129,11 @@ fn nothing_is_routed_before_the_first_proof() {
     let waiting = Output::Fault(Some("no sentinel has named a master yet".into()));
     assert_eq!(bench.acts(), [Output::Usable(Ok(())), post(None, true, 0), waiting]);
     bench.decide(4, 5);
-    assert_eq!(bench.acts(), [Output::Check { serial: 1, decision: decision(4, 5) }, Output::Fault(None)]);
+    assert_eq!(bench.acts(), [Output::Check { serial: 1, decision: decision(4, 5), login: true }, Output::Fault(None)]);
     bench.checked(Err(CheckFault::NotMaster("slave".into())));
     assert_eq!(bench.acts(), []);
     assert_eq!(bench.check(Ok(())), 20);
-    let check = Output::Check { serial: 2, decision: decision(4, 5) };
+    let check = Output::Check { serial: 2, decision: decision(4, 5), login: true };
     assert_eq!(bench.acts(), [check, Output::Switch(Some(decision(4, 5))), post(Some(decision(4, 5)), true, 0)]);
 }
 
@@ -143,7 +149,7 @@ fn a_role_text_alone_makes_no_route() {
 fn a_newer_decision_cuts_at_once_and_is_proved_at_once() {
     let mut bench = Bench::routed();
     bench.decide(6, 7);
-    let check = Output::Check { serial: 2, decision: decision(6, 7) };
+    let check = Output::Check { serial: 2, decision: decision(6, 7), login: true };
     assert_eq!(bench.acts(), [Output::Switch(None), check, post(None, true, 0)]);
     // The answer to a check of the old master proves nothing about the new one.
     bench.feed(Input::Checked { serial: 1, result: Ok(()) });
@@ -171,7 +177,7 @@ fn the_highest_epoch_wins_and_an_older_one_is_never_believed() {
 fn a_new_epoch_of_the_same_master_cuts_nobody() {
     let mut bench = Bench::routed();
     bench.decide(4, 8);
-    let check = Output::Check { serial: 2, decision: decision(4, 8) };
+    let check = Output::Check { serial: 2, decision: decision(4, 8), login: true };
     assert_eq!(bench.acts(), [check, post(Some(decision(4, 8)), true, 0)]);
 }
 
@@ -226,7 +232,36 @@ fn a_route_stays_while_neither_sentinels_nor_supervisor_are_heard() {
     for _ in 0..100 {
         bench.check(Ok(()));
     }
-    assert_eq!(bench.switches(), []);
+    let logins = bench.out.iter().filter(|output| matches!(output, Output::Check { login: true, .. })).count();
+    // Whoever has the address of a node that is not heard is told no password.
+    assert_eq!((logins, bench.switches()), (0, vec![]));
+}
+
+#[test]
+fn a_master_outside_of_the_file_is_refused_and_told_once() {
+    let mut bench = Bench::routed();
+    let foreign = Voice { current_epoch: 9, decision: Some(decision(66, 9)) };
+    for _ in 0..2 {
+        bench.facts.sentinels = vec![foreign; 3];
+        bench.view();
+        bench.check(Ok(()));
+    }
+    let told = bench.out.iter().filter(|output| **output == Output::Publish(Event::Foreign(decision(66, 9)))).count();
+    let asked = |output: &Output| matches!(output, Output::Check { decision, .. } if decision.master == address(66));
+    assert!(!bench.out.iter().any(asked));
+    assert_eq!((told, bench.route.target()), (1, Some(decision(4, 5))));
+}
+
+#[test]
+fn a_master_whose_node_is_not_heard_proves_nothing() {
+    let mut bench = Bench::new();
+    bench.facts.servers.clear();
+    bench.decide(4, 5);
+    bench.pass(10_000);
+    assert!(!bench.out.iter().any(|output| matches!(output, Output::Check { .. } | Output::Switch(Some(_)))));
+    bench.set_server(server(4, 1, Process::Alive, Some(true)));
+    bench.checked(Ok(()));
+    assert_eq!(bench.route.target(), Some(decision(4, 5)));
 }
 
 #[test]

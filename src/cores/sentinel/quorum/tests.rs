@@ -7,13 +7,12 @@ fn node(last: u8) -> SocketAddr {
 }
 
 fn sentinel(now: Instant) -> Sentinel {
-    let voter = |last: u8| Voter { name: format!("redis-{last}").parse().unwrap(), address: node(last) };
+    let voter = |last: u8| Voter { name: format!("redis-{last}").parse().unwrap(), address: node(last), stock: false };
     let config = Config {
         membership: Membership::Voters { me: "redis-4".parse().unwrap(), all: [4, 5, 6].map(voter).to_vec() },
         masters: vec![MasterConfig::new("mymaster", 2)],
         settings: Settings::default(),
-        password: None,
-        trusted: Vec::new(),
+        logins: None,
         seed: 1,
     };
     Sentinel::new(config, Durable::new(RunId([7; 20])), now)
@@ -83,6 +82,7 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
     ] {
         let case = format!("{process:?}, {sentinel_is_there}, {node_speaks}, {was_paused}");
         let mut sentinel = sentinel(now);
+        sentinel.peers[0].stock = true;
         sentinel.switch(0, Decision { master: node(4), epoch: 1 }, now);
         let n = sentinel.master_at(0);
         let master = &mut sentinel.masters[0].nodes[n];

@@ -20,11 +20,13 @@ fn sentinel(now: Instant, said: RedisRole) -> Sentinel {
         ..MasterConfig::new("mymaster", 1)
     };
     let config = Config {
-        membership: Membership::Voters { me: name(4), all: vec![Voter { name: name(4), address: node(4) }] },
+        membership: Membership::Voters {
+            me: name(4),
+            all: vec![Voter { name: name(4), address: node(4), stock: false }],
+        },
         masters: vec![master],
         settings: Settings::default(),
-        password: None,
-        trusted: Vec::new(),
+        logins: None,
         seed: 1,
     };
     let mut sentinel = Sentinel::new(config, Durable::new(RunId([7; 20])), now);

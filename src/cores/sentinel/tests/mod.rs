@@ -75,7 +75,7 @@ fn a_lost_host_is_replaced_after_down_after_and_not_before() {
 }
 
 #[test]
-fn silence_alone_is_enough_without_a_peer_link() {
+fn without_a_peer_link_nothing_is_connected_to_and_nothing_decided() {
     let mut world = World::new();
     world.supervised = false;
     world.redis[0].master = None;
@@ -83,11 +83,8 @@ fn silence_alone_is_enough_without_a_peer_link() {
     (0..3).for_each(|n| world.crash_sentinel(n));
     (0..3).for_each(|n| world.start(n));
     world.run(ms(3_000));
-    assert_eq!(world.master(), Some(0), "taken over as stock does; {:#?}", world.told_events());
-    world.kill_redis(0);
-    let took = world.run_until(ms(2_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
-    assert!(took >= DOWN_AFTER, "never before down_after without proof: {took:?}");
-    assert!(took < DOWN_AFTER + ms(300), "{took:?}");
+    assert!(world.wires.is_empty(), "no address is told a password whose node is not heard");
+    assert_eq!((world.master(), world.said("+try-failover")), (None, 0), "{:#?}", world.told_events());
 }
 
 #[test]
@@ -213,18 +210,14 @@ fn a_vote_asked_for_after_its_decision_was_heard_holds_nothing_up() {
     world.crash_sentinel(2);
     world.kill_redis(0);
     world.run_until(ms(3_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
-    let new = world.master().unwrap();
     world.start(2);
     world.run_until(ms(500), "it knows", |world| world.epoch(2) == world.epoch(1));
     world.restart_redis(0);
     world.run_until(ms(3_000), "the old one follows", |world| world.redis[0].link_up);
     world.run(ms(1_500));
-    let (epoch, candidate) = (world.epoch(2).to_string(), "11".repeat(20));
-    let [ip, port] = [redis_at(new).ip().to_string(), redis_at(new).port().to_string()];
-    let ask = ["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, &candidate];
-    let answers = world.ask(2, redis_at(1).ip(), &ask);
-    let [Answer::Reply(Reply::Array(reply))] = &answers[..] else { panic!("{answers:?}") };
-    assert_eq!(reply[1].text(), Some(&*candidate), "it had no vote in that epoch");
+    let (epoch, before) = (world.epoch(2), world.vote_of(2));
+    world.stands(1, epoch, 2);
+    assert_eq!(world.vote_of(2), before, "of an epoch that is decided there is nothing to vote on");
     world.feed(2, Input::Order(OrderId(1), Some(name(0))));
     world.run_until(ms(500), "done", |world| !world.done.is_empty());
     assert_eq!(world.done[0].as_ref().map(|report| report.to), Ok(redis_at(0)));
@@ -355,13 +348,9 @@ fn without_any_history_an_operator_has_to_decide() {
 fn a_vote_that_cannot_be_stored_is_refused() {
     let mut world = World::settled();
     world.broken = vec![true, true, true];
-    let candidate = "00112233445566778899aabbccddeeff00112233";
-    let ask = ["SENTINEL", "is-master-down-by-addr", "10.0.0.1", "6379", "7", candidate];
-    let answers = world.ask(2, redis_at(1).ip(), &ask);
-    assert!(
-        matches!(&answers[..], [Answer::Reply(Reply::Error(text))] if text.contains("cannot be stored")),
-        "{answers:?}"
-    );
+    let before = world.vote_of(2);
+    world.stands(1, 7, 2);
+    assert_eq!(world.vote_of(2), before);
     assert!(world.faults[2].is_some());
     // Nobody leads without a disk either.
     world.kill_redis(0);
@@ -375,21 +364,49 @@ fn a_vote_that_cannot_be_stored_is_refused() {
 #[test]
 fn a_vote_is_on_disk_before_it_is_given_and_never_given_twice() {
     let mut world = World::settled();
-    let ask = |world: &mut World, epoch: &str, candidate: &str| {
-        let args = ["SENTINEL", "is-master-down-by-addr", "10.0.0.1", "6379", epoch, candidate];
-        let answers = world.ask(2, redis_at(1).ip(), &args);
-        let [Answer::Reply(Reply::Array(reply))] = &answers[..] else { panic!("{answers:?}") };
-        (reply[1].text().unwrap().to_owned(), reply[2].integer().unwrap())
-    };
-    let (one, other) = ("11".repeat(20), "22".repeat(20));
-    assert_eq!(ask(&mut world, "7", &one), (one.clone(), 7));
-    assert_eq!(world.disks[2].as_ref().unwrap().masters[0].vote, Some((one.parse().unwrap(), 7)));
-    assert_eq!(ask(&mut world, "7", &other), (one.clone(), 7));
-    assert_eq!(ask(&mut world, "6", &other), (one.clone(), 7));
+    let [one, other] = [0, 1].map(|n| world.facts[n].1.as_ref().unwrap().id);
+    world.stands(0, 7, 2);
+    assert_eq!(world.vote_of(2), Some((one, 7)));
+    assert_eq!(world.disks[2].as_ref().unwrap().masters[0].vote, Some((one, 7)));
+    for epoch in [7, 6] {
+        world.stands(1, epoch, 2);
+        assert_eq!(world.vote_of(2), Some((one, 7)));
+    }
     world.crash_sentinel(2);
     world.start(2);
-    assert_eq!(ask(&mut world, "7", &other), (one, 7), "also after a crash");
-    assert_eq!(ask(&mut world, "8", &other), (other, 8));
+    world.stands(1, 7, 2);
+    assert_eq!(world.vote_of(2), Some((one, 7)), "also after a crash");
+    world.stands(1, 8, 2);
+    assert_eq!(world.vote_of(2), Some((other, 8)));
+}
+
+#[test]
+fn nobody_is_given_a_vote_but_the_sentinels_of_the_file() {
+    let mut world = World::settled();
+    let before = (world.vote_of(2), world.disks.clone());
+    let peer = world.facts[1].1.as_ref().unwrap().id.to_string();
+    // By an invented id, and in the name of a sentinel that speaks on the peer link, from its own address.
+    for candidate in ["00112233445566778899aabbccddeeff00112233", &peer] {
+        let ask = ["SENTINEL", "is-master-down-by-addr", "10.0.0.1", "6379", "7", candidate];
+        let answers = world.ask(2, redis_at(1).ip(), &ask);
+        let [Answer::Reply(Reply::Array(reply))] = &answers[..] else { panic!("{answers:?}") };
+        assert_eq!((reply[1].text(), reply[2].integer()), (Some("*"), Some(0)));
+    }
+    world.run(ms(3_000));
+    assert_eq!((world.vote_of(2), world.disks.clone()), before);
+    assert_eq!(world.said("candidate-refused"), 1, "{:#?}", world.told_events());
+}
+
+#[test]
+fn an_epoch_out_of_reach_is_taken_over_from_a_majority_only() {
+    let mut world = World::settled();
+    let far = 1 << 40;
+    world.stands(1, far, 2);
+    assert_eq!((world.epoch_seen(2), world.said("epoch-refused")), (1, 1), "{:#?}", world.told_events());
+    world.stands(0, far, 2);
+    assert_eq!(world.epoch_seen(2), far);
+    world.stands(0, far + 1_000, 2);
+    assert_eq!(world.epoch_seen(2), far + 1_000, "a step");
 }
 
 #[test]
@@ -416,6 +433,9 @@ fn hello_garbage_changes_nothing() {
         format!("10.0.0.2,26379,{evil},18446744073709551615,mymaster,10.0.0.3,6379,18446744073709551615"),
         format!("10.0.0.2,26379,{evil},9,other,10.0.0.3,6379,9"),
         format!("10.9.9.9,26379,{evil},9,mymaster,10.0.0.3,6379,9"),
+        // What would be a good one of a stock sentinel, if the file listed any.
+        format!("10.0.0.2,26379,{evil},9,mymaster,10.0.0.3,6379,9"),
+        format!("10.0.0.2,26379,{evil},9007199254740992,mymaster,10.0.0.3,6379,9007199254740992"),
         "x".repeat(10_000),
     ] {
         world.ask(0, redis_at(1).ip(), &["PUBLISH", "__sentinel__:hello", &payload]);
@@ -423,6 +443,22 @@ fn hello_garbage_changes_nothing() {
     world.run(ms(3_000));
     assert_eq!(world.disks, before);
     assert_eq!(world.master(), Some(0));
+    assert_eq!(world.said("greeting-refused"), 1, "{:#?}", world.told_events());
+}
+
+#[test]
+fn a_decision_outside_of_the_file_changes_nothing() {
+    let mut world = World::settled();
+    let before = world.disks.clone();
+    let (redis, sentinel) = world.facts[1].clone();
+    let mut facts = sentinel.unwrap();
+    facts.current_epoch = 2;
+    facts.masters[0].decision = Some(Decision { master: "10.6.6.6:6379".parse().unwrap(), epoch: 2 });
+    let facts = NodeFacts { node: name(1), redis: Some(redis), sentinel: Some(facts), fresh: true };
+    world.feed(2, Input::Facts(Box::new(facts)));
+    assert_eq!(world.said("master-refused"), 1, "{:#?}", world.told_events());
+    assert_eq!(world.disks[2].as_ref().unwrap().masters, before[2].as_ref().unwrap().masters);
+    assert!(world.wires.values().all(|wire| wire.address.ip() != "10.6.6.6".parse::<IpAddr>().unwrap()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn outside() -> IpAddr {
 /// One sentinel without any world.
 fn alone(access: Option<Access>, protected: bool) -> Sentinel {
     let mut config = World::new().config(0);
-    config.password = Some(Secret::new("hush"));
+    config.logins = Some(Logins { applications: Secret::new("hush").into(), cluster: Secret::new("own").into() });
     let sentinel = Sentinel::new(config, Durable::new(world::id(5, 0, 1)), Instant::from_millis(1_000));
     match access {
         Some(access) => sentinel.with_access(access, protected),
@@ -71,9 +71,37 @@ fn strangers_of_a_cluster_may_read_and_not_act() {
     assert!(matches!(say(&mut sentinel, CLIENT, 1_000, "AUTH default hush")[..], [Output::Respond(..)]));
     assert!(refusal(&say(&mut sentinel, CLIENT, 1_000, "SHUTDOWN")).contains("vigie itself"));
     assert!(refusal(&say(&mut sentinel, CLIENT, 1_000, "ACL SETUSER x on")).contains("there are no users here"));
-    // A node of the file needs no password.
+    // The address of a node of the file is nobody's word.
     come(&mut sentinel, 1, redis_at(1).ip());
-    assert_eq!(refusal(&say(&mut sentinel, ClientId(1), 1_000, "CLIENT KILL ID 99")), "");
+    let killing = say(&mut sentinel, ClientId(1), 1_000, "CLIENT KILL ID 99");
+    assert_eq!(refusal(&killing), "NOAUTH Authentication required.");
+}
+
+#[test]
+fn only_the_cluster_itself_is_given_votes_or_greets() {
+    let mut sentinel = alone(None, false);
+    let (vote, greeting) = (
+        format!("SENTINEL IS-MASTER-DOWN-BY-ADDR 10.0.0.2 6379 1 {}", world::id(5, 1, 1)),
+        format!("PUBLISH __sentinel__:hello 10.0.0.3,26379,{},9,mymaster,10.0.0.3,6379,9", world::id(5, 1, 1)),
+    );
+    let denied = "NOPERM only the user vigie of the cluster itself may run";
+    for (client, login, begin) in [(1, "PING", "NOAUTH"), (2, "AUTH hush", denied), (3, "AUTH vigie own", "")] {
+        come(&mut sentinel, client, redis_at(1).ip());
+        say(&mut sentinel, ClientId(client), 1_000, login);
+        let simulated = "SENTINEL SIMULATE-FAILURE crash-after-election".to_owned();
+        for line in [&vote, &greeting, &simulated].into_iter().take(if begin.is_empty() { 2 } else { 3 }) {
+            let said = say(&mut sentinel, ClientId(client), 1_000, line);
+            assert!(
+                refusal(&said).starts_with(begin) && refusal(&said).is_empty() == begin.is_empty(),
+                "{line}: {said:?}"
+            );
+        }
+    }
+    // What was asked for by its own user is still judged: no such sentinel is listed, so nothing came of it.
+    assert!(sentinel.voted(0).is_none() && sentinel.decision(0).is_none() && sentinel.current_epoch == 0);
+    for wrong in ["AUTH own", "AUTH vigie hush", "AUTH default own", "AUTH nobody own"] {
+        assert!(refusal(&say(&mut sentinel, ClientId(1), 1_000, wrong)).starts_with("WRONGPASS"), "{wrong}");
+    }
 }
 
 #[test]

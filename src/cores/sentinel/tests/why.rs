@@ -94,21 +94,23 @@ fn a_disk_that_fails_and_replicas_that_are_unfit_are_named() {
 }
 
 #[test]
-fn an_election_that_cannot_be_won_is_no_failover_under_way() {
+fn nobody_stands_for_an_election_that_cannot_be_won() {
     let mut world = World::settled();
-    // A quorum of one lets it stand without the others.
+    // A quorum of one finds the master down without the others.
     world.sentinels[0].as_mut().unwrap().masters[0].config.quorum = 1;
     world.crash_sentinel(1);
     world.crash_sentinel(2);
     world.run(ms(2_000));
     world.kill_redis(0);
-    world.run_until(ms(2_000), "it stands", |world| world.said("+try-failover") > 0);
+    world.run_until(ms(2_000), "it is down", |world| world.said("+odown") > 0);
     for _ in 0..200 {
         world.run(ms(7));
         let why = why(&world, 0);
         assert_eq!(why.outcome, Outcome::Blocked, "{why:#?}");
         assert_eq!(shut(&why).0, [&Gate::Majority { reachable: 1, needed: 2, of: 3 }]);
     }
+    // Each attempt would take an epoch.
+    assert_eq!((world.said("+try-failover"), world.epoch_seen(0)), (0, 1));
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl World {
         Config {
             membership: Membership::Voters {
                 me: name(n),
-                all: (0..3).map(|n| Voter { name: name(n), address: sentinel_at(n) }).collect(),
+                all: (0..3).map(|n| Voter { name: name(n), address: sentinel_at(n), stock: false }).collect(),
             },
             settings: Settings { sentinel_pass: self.password.clone().map(Secret::new), ..Settings::default() },
             masters: vec![MasterConfig {
@@ -245,8 +245,10 @@ impl World {
                 auth_pass: self.password.clone().map(Secret::new),
                 ..MasterConfig::new("mymaster", 2)
             }],
-            password: self.password.clone().map(Secret::new),
-            trusted: (0..3).map(|n| redis_at(n).ip()).collect(),
+            logins: self.password.clone().map(|password| {
+                let secrets = crate::base::Secrets::from(Secret::new(password));
+                Logins { applications: secrets.clone(), cluster: secrets }
+            }),
             seed: n as u64,
         }
     }
@@ -422,6 +424,26 @@ impl World {
                 self.announce(n);
             }
         }
+    }
+
+    /// Sentinel `to` hears on the peer link that the one of `from` stands for election in `epoch`.
+    pub(super) fn stands(&mut self, from: usize, epoch: Epoch, to: usize) {
+        let (redis, sentinel) = self.facts[from].clone();
+        let mut facts = sentinel.expect("it runs");
+        facts.current_epoch = epoch;
+        (facts.masters[0].vote, facts.masters[0].leads) = (Some((facts.id, epoch)), Some(epoch));
+        let facts = NodeFacts { node: name(from), redis: Some(redis), sentinel: Some(facts), fresh: true };
+        self.feed(to, Input::Facts(Box::new(facts)));
+    }
+
+    /// The highest epoch that a sentinel has seen.
+    pub(super) fn epoch_seen(&self, n: usize) -> Epoch {
+        self.sentinels[n].as_ref().map_or(0, |sentinel| sentinel.current_epoch)
+    }
+
+    /// The last vote that a sentinel has told of.
+    pub(super) fn vote_of(&self, n: usize) -> Option<(RunId, Epoch)> {
+        self.facts[n].1.as_ref().and_then(|facts| facts.masters[0].vote)
     }
 
     fn announce(&mut self, n: usize) {
