@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use vigie::cores::sentinel::Input;
+use vigie::base::RunId;
+use vigie::cores::sentinel::{Input, Record};
 
 use crate::plan::Fault;
-use crate::world::{Happening, Heal, World, group_name, ms};
+use crate::world::{Happening, Heal, World, group_name, ms, redis_at, sentinel_at};
 
 impl World {
     /// Sets the first of each kind of fault.
@@ -147,12 +148,58 @@ impl World {
                 let (s, group) = (self.fault_dice.below(self.plan.sentinels), self.any_group());
                 self.client_says(s, &["SENTINEL", "FAILOVER", &group_name(group)]);
             }
+            Fault::Stranger => self.stranger(),
+            Fault::Restored => self.restore_another_disk(),
             Fault::Remove | Fault::Change | Fault::Forget | Fault::HostMoves => self.operator_fault(fault),
             Fault::Meddling => {
                 let group = self.any_group();
                 let r = self.fault_dice.pick(&self.groups[group]);
                 self.meddle(r);
             }
+        }
+    }
+
+    /// In the name of a sentinel or of nobody, of a redis or of a host that is in no file, for an epoch close by or the last.
+    fn stranger(&mut self) {
+        let (s, group) = (self.any_sentinel(), self.any_group());
+        let (by, to) = (self.fault_dice.below(self.plan.sentinels), self.fault_dice.pick(&self.groups[group]));
+        let said = self.said(by).map(|facts| (facts.id, facts.current_epoch, facts.masters.get(group).cloned()));
+        let (id, epoch) = said.as_ref().map_or((RunId([0x66; 20]), 1), |(id, epoch, _)| (*id, *epoch));
+        let id = if self.fault_dice.chance(500) { id } else { RunId([0x66; 20]) };
+        let epoch = self.fault_dice.pick(&[epoch + 1, epoch + 2, 1 << 45, 1 << 53]);
+        let master = if self.fault_dice.chance(500) { redis_at(to) } else { redis_at(200) };
+        let voter = sentinel_at(by);
+        let hello = format!(
+            "{},{},{id},{epoch},{},{},{},{epoch}",
+            voter.ip(),
+            voter.port(),
+            group_name(group),
+            master.ip(),
+            master.port()
+        );
+        let about = said.and_then(|(_, _, facts)| facts?.decision).map_or(redis_at(to), |decision| decision.master);
+        let (ip, port, epoch, id) =
+            (about.ip().to_string(), about.port().to_string(), epoch.to_string(), id.to_string());
+        let vote = ["SENTINEL", "IS-MASTER-DOWN-BY-ADDR", &ip, &port, &epoch, &id];
+        self.client_says(s, &["PUBLISH", "__sentinel__:hello", &hello]);
+        self.client_says(s, &vote);
+        let links: Vec<_> = self.sentinels[s].links.keys().copied().collect();
+        if !links.is_empty() {
+            let link = self.fault_dice.pick(&links);
+            self.give(s, Input::Message(link, hello.into()));
+        }
+    }
+
+    fn restore_another_disk(&mut self) {
+        let s = self.fault_dice.below(self.plan.sentinels);
+        let once = (0..self.plan.sentinels).all(|s| !self.checks.is_restored(s));
+        if !once || self.sentinels[s].core.is_none() {
+            return;
+        }
+        self.crash_sentinel(s);
+        if let Some(Record::Votes(durable)) = &mut self.sentinels[s].disk {
+            durable.current_epoch += 1 << 45;
+            self.checks.restored(s);
         }
     }
 

@@ -56,6 +56,10 @@ pub enum Fault {
     Forget,
     /// A host whose name is known gets another address.
     HostMoves,
+    /// Somebody who knows the password of the applications says to a sentinel, and publishes, what could move it.
+    Stranger,
+    /// One sentinel, once, comes back with the disk of another life: its epoch is far above that of all others.
+    Restored,
 }
 
 /// All of them, with the mean time between two at the full rate.
@@ -153,7 +157,7 @@ impl Plan {
             let quorum = if dice.chance(600) { usual } else { 1 + dice.below(sentinels) };
             u32::try_from(quorum).expect("small")
         });
-        let quorums = quorums.collect();
+        let quorums: Vec<u32> = quorums.collect();
         let down_after = dice.pick(&[ms(250), ms(500), ms(500), ms(1_000), ms(2_000)]);
         // One world of 16 is calm: there nothing may happen at all.
         let calm = dice.chance(60);
@@ -173,13 +177,24 @@ impl Plan {
                 faults.push((fault, every * rate));
             }
         }
+        // A cluster cannot do without its link. It was drawn once: the worlds stay what they were.
+        dice.chance(800);
+        let linked = !drop_in;
+        let mut strangers = Dice::new(seed, 5);
+        if linked && strangers.chance(400) {
+            faults.push((Fault::Stranger, ms(300)));
+        }
+        let others = u32::try_from(sentinels - 1).expect("small");
+        let all_but_one_suffice = sentinels - 1 > sentinels / 2 && quorums.iter().all(|quorum| *quorum <= others);
+        if linked && !calm && all_but_one_suffice && strangers.chance(100) {
+            faults.push((Fault::Restored, ms(2_000)));
+        }
         Self {
             seed,
             sentinels,
             groups,
             quorums,
-            // Drawn for nothing since a cluster cannot do without its link: the worlds stay what they were.
-            linked: (dice.chance(800) || true) && !drop_in,
+            linked,
             drop_in,
             named,
             scripts: drop_in && other.chance(300),
@@ -207,8 +222,8 @@ impl Plan {
         if self.drop_in { ms(20_000) + (self.down_after + self.failover_timeout) * 3 } else { LIVENESS }
     }
 
-    /// Whether nothing at all goes wrong.
+    /// Whether nothing at all goes wrong. What strangers say is nothing.
     pub fn calm(&self) -> bool {
-        self.faults.is_empty() && self.loss == 0
+        self.faults.iter().all(|(fault, _)| *fault == Fault::Stranger) && self.loss == 0
     }
 }

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use vigie::base::{Instant, Machine};
+use vigie::base::{Instant, Machine, Secret};
 use vigie::cores::sentinel::names::Request;
 use vigie::cores::sentinel::{
-    Answer, ClientId, Config, DataNode, Durable, Input, LinkId, MasterConfig, Membership, OrderId, Output, Record,
-    Sentinel, Settings, Sockets, Voter,
+    Answer, ClientId, Config, DataNode, Durable, Input, LinkId, Logins, MasterConfig, Membership, OrderId, Output,
+    Record, Sentinel, Settings, Sockets, Voter,
 };
 
 use crate::net::{Packet, Way};
 use crate::world::{Happening, World, group_name, ms, node_name, redis_at, sentinel_at};
 
+/// What applications log in with.
+const PASSWORD: &str = "known-to-applications";
 /// As the runtime: so many inputs are taken in before deadlines are looked at again.
 const INPUTS_PER_TURN: usize = 64;
 
@@ -86,7 +88,10 @@ impl World {
             membership: Membership::Voters { me: node_name(host), all: voters.collect() },
             settings: Settings::default(),
             masters: masters.collect(),
-            logins: None,
+            logins: Some(Logins {
+                applications: Secret::new(PASSWORD).into(),
+                cluster: Secret::new("known-to-no-application").into(),
+            }),
             seed: self.plan.seed ^ (self.sentinels[host].boot << 32) ^ host as u64,
         }
     }
@@ -370,12 +375,15 @@ impl World {
         self.give(host, Input::Order(OrderId(count), to.map(node_name)));
     }
 
-    /// A client of that sentinel, that says one thing and leaves.
+    /// A client of that sentinel, that logs in as applications do, says one thing and leaves.
     pub fn client_says(&mut self, host: usize, words: &[&str]) {
         let client = ClientId(self.count());
         self.give(host, Input::ClientCame(client, sockets(host, host)));
-        let words = words.iter().map(|word| bytes::Bytes::copy_from_slice(word.as_bytes())).collect();
-        self.give(host, Input::Command(client, words));
+        let login: &[&str] = &["AUTH", PASSWORD];
+        for words in [login, words] {
+            let words = words.iter().map(|word| bytes::Bytes::copy_from_slice(word.as_bytes())).collect();
+            self.give(host, Input::Command(client, words));
+        }
         self.give(host, Input::ClientGone(client));
     }
 }

@@ -262,7 +262,7 @@ impl World {
             nodes: (0..nodes).map(|_| Node::new(nodes)).collect(),
             writers: (0..groups.len()).map(|group| Writer::new(group, nodes + group)).collect(),
             writes: Writes::default(),
-            checks: Checks::new(plan.sentinels, groups.len()),
+            checks: Checks::new(nodes, plan.sentinels, groups.len()),
             groups,
             trace: Trace::default(),
             stats: Stats { worlds: 1, drop_ins: u64::from(plan.drop_in), ..Stats::default() },

@@ -10,6 +10,7 @@ use crate::base::secret::CONTROL_USER;
 use crate::wire::resp::{Reply, Rich};
 
 use super::acl::{self, Acl, Channels, Denied};
+use super::sabotage::Rule;
 use super::session::{Client, bulk, words};
 use super::table::{self, Spec};
 use super::{ClientId, Logins, Renewal, Sentinel};
@@ -256,7 +257,7 @@ impl Sentinel {
                 if spec.changes(args) && !self.trusted(client) {
                     return Err("NOAUTH Authentication required.".to_owned());
                 }
-                if spec.commands_the_cluster(args) && !self.is_own(client) {
+                if spec.commands_the_cluster(args) && !self.is_own(client) && self.rules.holds(Rule::OwnVoices) {
                     return Err(format!(
                         "NOPERM only the user {CONTROL_USER} of the cluster itself may run the '{}' command",
                         spec.name

@@ -181,7 +181,7 @@ impl Sentinel {
         let (master, instance) = (self.masters[m].id, node.id);
         // A redis of a cluster lives only beside its vigie: where that is not heard, somebody else may have its address, and must
         // not be told a password.
-        let may_open = !self.of_cluster() || node.fresh || !self.rules.holds(Rule::FileOnly);
+        let may_open = !self.of_cluster() || node.fresh || !self.rules.holds(Rule::OwnVoices);
         if may_open && let Some(link) = self.open(&command, Owner::Command(master, instance), address, down_after, now)
         {
             self.masters[m].nodes[n].command = link;
@@ -667,7 +667,7 @@ impl Sentinel {
     }
 
     pub(super) fn hello_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {
-        if self.far(link).is_some() && !self.of_cluster() {
+        if self.far(link).is_some() && !(self.of_cluster() && self.rules.holds(Rule::OwnVoices)) {
             self.greeted(payload, now);
         }
     }
@@ -682,7 +682,8 @@ impl Sentinel {
         let peer = match self.membership {
             // Only those that the file lists are listened to.
             Membership::Voters { .. } => {
-                let greets = |peer: &Peer| peer.stock && Some(peer.address) == hello.place.address();
+                let listed = |peer: &Peer| peer.stock || !self.rules.holds(Rule::OwnVoices);
+                let greets = |peer: &Peer| listed(peer) && Some(peer.address) == hello.place.address();
                 self.peers.iter().position(greets)
             }
             Membership::Discovered { .. } => self.discover(m, &hello, now),

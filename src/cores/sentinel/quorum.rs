@@ -184,7 +184,7 @@ impl Sentinel {
     /// greeting was heard.
     fn may_ask(&mut self, candidate: RunId, now: Instant) -> bool {
         let known = |peer: &Peer| peer.stock && peer.id == Some(candidate);
-        if !self.of_cluster() || self.peers.iter().any(known) || !self.rules.holds(Rule::FileOnly) {
+        if !self.of_cluster() || self.peers.iter().any(known) || !self.rules.holds(Rule::OwnVoices) {
             return true;
         }
         let text =
@@ -267,10 +267,14 @@ impl Sentinel {
         self.masters[m].leads().is_some_and(|epoch| epoch > known) || self.other_leads(m)
     }
 
+    /// The epoch in which a peer leads. One out of reach leads nobody here.
+    pub(super) fn peer_leads(&self, p: usize, m: usize) -> Option<Epoch> {
+        self.peer_master(p, m)?.leads.filter(|epoch| self.is_in_reach(*epoch))
+    }
+
     pub(super) fn other_leads(&self, m: usize) -> bool {
         let known = self.decision(m).map_or(0, |decision| decision.epoch);
-        let leads = |p: usize| self.peer_master(p, m).and_then(|facts| facts.leads);
-        self.peers_of(m).any(|p| leads(p).is_some_and(|epoch| epoch > known))
+        self.peers_of(m).any(|p| self.peer_leads(p, m).is_some_and(|epoch| epoch > known))
     }
 
     /// Remembers who the sentinel at a voter's address is.

@@ -35,8 +35,8 @@ pub enum Rule {
     NotPriorityZero,
     /// The others are made to follow.
     Heal,
-    /// Masters, replicas and candidates are those of the file, and nobody else is connected to.
-    FileOnly,
+    /// Nobody is believed, voted for or connected to but who the file names, and by the way that it names.
+    OwnVoices,
     /// An epoch far above the own one is only taken over from a majority.
     EpochStep,
 }
@@ -82,7 +82,7 @@ impl Rule {
         Self::NotSyncing,
         Self::NotPriorityZero,
         Self::Heal,
-        Self::FileOnly,
+        Self::OwnVoices,
         Self::EpochStep,
     ];
 }

@@ -59,7 +59,7 @@ impl Sentinel {
     /// Whether that is a data node of the file; without a file, anybody may be one.
     pub(super) fn may_be_master(&self, m: usize, address: SocketAddr) -> bool {
         let nodes = &self.masters[m].config.nodes;
-        !self.of_cluster() || !self.rules.holds(Rule::FileOnly) || nodes.iter().any(|node| node.address == address)
+        !self.of_cluster() || !self.rules.holds(Rule::OwnVoices) || nodes.iter().any(|node| node.address == address)
     }
 
     /// Whether an epoch may be taken over: a step further than the own one, or what a majority of the voters has got to.

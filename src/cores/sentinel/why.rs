@@ -397,7 +397,7 @@ impl Sentinel {
         let known = self.decision(m).map_or(0, |decision| decision.epoch);
         let leading = self.peers_of(m).find_map(|p| {
             let peer = &self.peers[p];
-            let epoch = self.peer_master(p, m)?.leads.filter(|epoch| *epoch > known)?;
+            let epoch = self.peer_leads(p, m).filter(|epoch| *epoch > known)?;
             Some((Some(peer.label()), epoch, None))
         });
         let followed = if let Failover::Following { leader, epoch, until, .. } = self.masters[m].failover {

@@ -19,6 +19,8 @@ use memory::Memory;
 pub struct Checks {
     /// The first thing that was wrong.
     pub violation: Option<String>,
+    /// Hosts that there are.
+    hosts: usize,
     /// What each sentinel was told since its start.
     memories: Vec<Memory>,
     /// What each sentinel has told, over all its lives.
@@ -47,9 +49,16 @@ pub struct Checks {
     loose: BTreeSet<(usize, Epoch)>,
     /// Epochs of a group in which two were made masters by one of these.
     split: BTreeSet<(usize, Epoch)>,
+    /// Who stood for election: group, id, epoch. By its own vote on its disk.
+    stood: BTreeSet<(usize, RunId, Epoch)>,
+    /// Sentinels that came back with the disk of another life.
+    restored: BTreeSet<usize>,
     pub forced: u64,
     pub thin: u64,
 }
+
+/// Epochs that no world comes to by itself.
+const FAR: Epoch = 1 << 40;
 
 /// Writes that are held for an ordered switchover.
 #[derive(Clone, Copy, Debug)]
@@ -77,10 +86,11 @@ struct Told {
 }
 
 impl Checks {
-    pub fn new(sentinels: usize, groups: usize) -> Self {
+    pub fn new(hosts: usize, sentinels: usize, groups: usize) -> Self {
         let told = Told { current_epoch: 0, config_epochs: vec![0; groups], vote_epochs: vec![0; groups] };
         Self {
             violation: None,
+            hosts,
             memories: (0..sentinels).map(|_| Memory::new(groups)).collect(),
             told: vec![told.clone(); sentinels],
             stored: vec![told; sentinels],
@@ -95,6 +105,8 @@ impl Checks {
             elected: BTreeMap::new(),
             loose: BTreeSet::new(),
             split: BTreeSet::new(),
+            stood: BTreeSet::new(),
+            restored: BTreeSet::new(),
             forced: 0,
             thin: 0,
         }
@@ -119,6 +131,15 @@ impl Checks {
     /// Groups whose sentinels cannot agree, as two have the same epoch by orders without a majority.
     pub fn splits(&self) -> u64 {
         self.split.len() as u64
+    }
+
+    /// A sentinel comes back with an epoch far above that of all others.
+    pub fn restored(&mut self, host: usize) {
+        self.restored.insert(host);
+    }
+
+    pub fn is_restored(&self, host: usize) -> bool {
+        self.restored.contains(&host)
     }
 
     pub fn votes_seen(&self) -> u64 {

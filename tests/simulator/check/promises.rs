@@ -10,9 +10,9 @@ use vigie::wire::frame::{Decision, SentinelFacts};
 use vigie::wire::hello::Hello;
 use vigie::wire::resp::Reply;
 
-use super::{Checks, Hold};
+use super::{Checks, FAR, Hold};
 use crate::dropin::{about, epoch_on, first_address, is_for_somebody, known_on};
-use crate::world::World;
+use crate::world::{World, host_of};
 
 impl Checks {
     /// A vote has left a sentinel.
@@ -101,6 +101,8 @@ impl Checks {
     }
 
     fn votes_on_disk(&mut self, host: usize, durable: &Durable) {
+        let far = durable.current_epoch >= FAR && !self.is_restored(host);
+        self.must(!far, || format!("s{host} follows somebody to epoch {}", durable.current_epoch));
         for (group, master) in durable.masters.iter().enumerate() {
             if let Some(decision) = master.decision {
                 self.decided(host, group, decision);
@@ -108,7 +110,14 @@ impl Checks {
             self.memories[host].decisions[group] = master.decision;
             if let Some((leader, epoch)) = master.vote {
                 self.votes_kept.insert((host, group, epoch), Some(leader));
+                if leader == durable.id {
+                    self.stood.insert((group, leader, epoch));
+                }
+                let stood = self.stood.contains(&(group, leader, epoch));
+                self.must(stood, || format!("s{host} votes for {leader}, who does not stand in epoch {epoch}"));
             }
+            let known = master.decision.is_none_or(|decision| host_of(decision.master) < self.hosts);
+            self.must(known, || format!("s{host} takes a host of no file for the master: {master:?}"));
             let stored = &mut self.stored[host];
             let (decided, voted) = (master.decision.map_or(0, |it| it.epoch), master.vote.map_or(0, |(_, it)| it));
             let back = decided < stored.config_epochs[group] || voted < stored.vote_epochs[group];
