@@ -125,7 +125,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         vigie check                  the installed file\n  \
         vigie check cluster.toml     another one; exit 1 if it would be refused\n  \
-        vigie check --boot           whether this box can be what its kernel command line says")]
+        vigie check --boot           whether this box can be what its kernel command line says\n  \
+        vigie check --stock          what a redis-sentinel among the voters needs in its sentinel.conf")]
     Check(Check),
     /// Is a redis-sentinel: the same arguments, the same file.
     #[command(disable_help_flag = true)]
@@ -207,6 +208,9 @@ pub struct Check {
     /// Also judges what the kernel command line says of this box, and prints what the box is to be, for a shell.
     #[arg(long)]
     pub boot: bool,
+    /// Prints the lines by which the sentinel.conf of a stock sentinel among the voters logs in: they hold passwords.
+    #[arg(long, conflicts_with = "boot")]
+    pub stock: bool,
 }
 
 impl Check {
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(paths, ["/etc/vigie/vigie.toml", "/var/lib/vigie", "/run/vigie"]);
         let Command::Check(check) = command else { panic!("check is expected") };
         assert_eq!(check.path(&global), Path::new("/etc/vigie/vigie.toml"));
-        assert_eq!(Check { file: Some("/x".into()), boot: false }.path(&global), Path::new("/x"));
+        assert_eq!(Check { file: Some("/x".into()), boot: false, stock: false }.path(&global), Path::new("/x"));
     }
 
     #[test]

@@ -67,6 +67,8 @@ fn judged(arguments: &Check, global: &Global) -> u8 {
                 return exit::NO;
             }
         }
+    } else if arguments.stock {
+        check::check_stock(path, &mut stdout(), &mut stderr())
     } else {
         check::check(path, &mut stdout(), &mut stderr())
     };

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::base::secret::CONTROL_USER;
+use crate::base::{Credentials, Purpose};
 use crate::config::boot::Boot;
 use crate::config::{self, Config, Kernel, Node, Vip, Warning};
 
@@ -44,6 +46,37 @@ pub fn check_boot(path: &Path, kernel: &Kernel, out: &mut impl Write, err: &mut 
         }
     }
     Ok(true)
+}
+
+/// Prints what a stock sentinel among the voters of the file at `path` needs in its `sentinel.conf`. Returns whether there can
+/// be one. An error is one of the writers'.
+pub fn check_stock(path: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<bool> {
+    let config = match config::load(path) {
+        Ok((config, _)) => config,
+        Err(faults) => {
+            writeln!(err, "{faults}")?;
+            return Ok(false);
+        }
+    };
+    if config.sentinel.stock.is_empty() {
+        let said =
+            "sentinel.stock lists no voter: name the address of each redis-sentinel or valkey-sentinel there first";
+        writeln!(err, "{}: {said}", path.display())?;
+        return Ok(false);
+    }
+    write!(out, "{}", stock_logins(&config.cluster.credentials, &config.cluster.name))?;
+    Ok(true)
+}
+
+/// How a stock sentinel logs in at the redis of a cluster, and at its sentinels: lines of a `sentinel.conf`, to stand behind
+/// `sentinel monitor`.
+pub fn stock_logins(credentials: &Credentials, master: &str) -> String {
+    let (redis, sentinel) = (credentials.own(Purpose::Control), credentials.own(Purpose::Sentinel));
+    let (redis, sentinel) = (redis.current().reveal(), sentinel.current().reveal());
+    format!(
+        "sentinel auth-user {master} {CONTROL_USER}\nsentinel auth-pass {master} {redis}\n\
+         sentinel sentinel-user {CONTROL_USER}\nsentinel sentinel-pass {sentinel}\n"
+    )
 }
 
 fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {

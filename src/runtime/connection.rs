@@ -103,11 +103,16 @@ impl Connection {
             .map_err(|_| ConnectionError::Timeout { address, limit })?
             .map_err(|source| ConnectionError::Io { address, source })?;
         stream.set_nodelay(true).map_err(|source| ConnectionError::Io { address, source })?;
+        Ok(Self::over(stream, address))
+    }
+
+    /// Over a stream that is connected to `address`.
+    pub fn over(stream: TcpStream, address: SocketAddr) -> Self {
         let (read, write) = stream.into_split();
-        Ok(Self {
+        Self {
             commands: Commands { address, stream: write, data: BytesMut::new() },
             replies: Replies { address, stream: read, data: BytesMut::new(), decoder: Decoder::new(Limits::CONTROL) },
-        })
+        }
     }
 
     /// Sends one command and waits for its reply. After an error the connection is of no more use.

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use vigie::base::{Credentials, Secrets};
+use vigie::operate::check::stock_logins;
 use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout, NodeSpec};
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::connection::Connection;
@@ -110,7 +112,10 @@ fn layout(stock: usize, together: bool) -> Layout {
         OWN.iter().zip(11..).take(ours).for_each(|(name, last)| add(name, last));
     }
     STOCK.iter().zip(21..).take(stock).for_each(|(name, last)| add(name, last));
-    layout.settings.push_str(&format!("fencing = \"off\"\ndown_after = \"{DOWN_AFTER_MS}ms\"\n"));
+    let listed: Vec<_> = (21..).take(stock).map(|last| format!("192.168.0.{last}")).collect();
+    layout
+        .settings
+        .push_str(&format!("fencing = \"off\"\ndown_after = \"{DOWN_AFTER_MS}ms\"\n[sentinel]\nstock = {listed:?}\n"));
     layout
 }
 
@@ -151,10 +156,14 @@ impl Voters {
         let directory = self.directory(host);
         fs::create_dir_all(&directory).map_err(text)?;
         let master = self.address(MASTER).ip();
-        let password = self.cluster.layout().password.reveal();
+        // What `vigie check --stock` prints.
+        let Layout { password, secret, .. } = self.cluster.layout();
+        let secret = secret.clone().map(Secrets::from);
+        let credentials = Credentials::new("mymaster", password.clone().into(), secret);
+        let logins = stock_logins(&credentials, "mymaster");
         let conf = format!(
-            "port {SENTINEL_PORT}\nbind {ip}\ndir {directory}\nsentinel announce-ip {ip}\nsentinel sentinel-pass {password}\n\
-             sentinel monitor mymaster {master} {REDIS_PORT} 2\nsentinel auth-pass mymaster {password}\n\
+            "port {SENTINEL_PORT}\nbind {ip}\ndir {directory}\nsentinel announce-ip {ip}\n\
+             sentinel monitor mymaster {master} {REDIS_PORT} 2\n{logins}\
              sentinel down-after-milliseconds mymaster {DOWN_AFTER_MS}\nsentinel failover-timeout mymaster 10000\n",
             ip = address.ip(),
             directory = directory.display(),

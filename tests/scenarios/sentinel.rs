@@ -14,8 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use vigie::base::{Instant, Machine};
-use vigie::cores::sentinel::{Answer, ClientId, Input, LinkId, OrderId, Output, Sentinel, Sockets, Tag};
+use vigie::base::{Epoch, Instant, Machine, RunId};
+use vigie::cores::sentinel::{Answer, ClientId, Input, LinkId, NodeFacts, OrderId, Output, Sentinel, Sockets, Tag};
 
 use crate::form::World;
 use crate::stage::{BEGIN, line};
@@ -65,6 +65,8 @@ enum Far {
 /// A sentinel, its disk, and all that it talks to.
 pub(crate) struct Site {
     core: Sentinel,
+    /// Whether it has no cluster file.
+    drop_in: bool,
     now: Instant,
     /// Where the transcript counts from.
     zero: Instant,
@@ -86,6 +88,7 @@ impl World for Site {
         let scene = Scene::of(words)?;
         let (redis, others, names) = (scene.redis(), scene.others(), scene.names());
         let mut site = Self {
+            drop_in: scene.drop_in,
             others,
             core: scene.core(),
             now: BEGIN,
@@ -100,6 +103,14 @@ impl World for Site {
         };
         site.give(Input::ClientCame(ClientId(OBSERVER), sockets(BEGIN_IP)));
         site.speak();
+        if !site.drop_in {
+            // The nodes of all redis are heard on the peer link, where their supervisors have nothing to say yet.
+            for n in 0..site.redis.len() {
+                let node = site.redis[n].name.parse().map_err(|error| format!("{error}"))?;
+                let facts = NodeFacts { node, redis: None, sentinel: None, fresh: true };
+                site.give(Input::Facts(Box::new(facts)));
+            }
+        }
         site.pass(SETTLED);
         site.zero = site.now;
         Ok(site)
@@ -223,10 +234,18 @@ impl Site {
         lines.extend(self.speak());
         let greeting = self.others[p].greeting().filter(|_| act.greets);
         let heard_on = self.links.iter().find(|(_, far)| matches!(far, Far::Redis(_))).map(|(link, _)| *link);
-        if let Some((greeting, link)) = greeting.zip(heard_on) {
-            lines.extend(self.give(Input::Message(link, greeting.into())));
+        match (greeting, heard_on) {
+            (Some(greeting), Some(link)) if self.drop_in => {
+                lines.extend(self.give(Input::Message(link, greeting.into())));
+            }
+            // In a cluster it greets at the port of the sentinel.
+            (Some(greeting), _) if !self.drop_in => {
+                let words = ["PUBLISH".to_owned(), "__sentinel__:hello".to_owned(), greeting].map(Bytes::from);
+                lines.extend(self.give(Input::Command(ClientId(OBSERVER), words.to_vec())));
+            }
+            _ => {}
         }
-        if let Some(epoch) = act.asks {
+        if let Some(epoch) = act.asks.filter(|_| !self.others[p].speaks) {
             let other = &self.others[p];
             let about = other.decision.ok_or("it knows of no master to ask for")?.master;
             let (ip, port, id, from) = (about.ip(), about.port(), other.id, other.address.ip());
@@ -311,12 +330,24 @@ impl Site {
                         lines.push(line(self.now, self.zero, &format!("not stored: {reason}")));
                         break;
                     }
+                } else if let Output::Post(facts) = &output {
+                    let stands = facts.masters.first().and_then(|facts| facts.vote.filter(|_| facts.leads.is_some()));
+                    let stands = stands.filter(|(id, _)| *id == facts.id);
+                    waiting.extend(stands.into_iter().flat_map(|(id, epoch)| self.hear_candidate(id, epoch)));
                 } else {
                     waiting.extend(self.carry_out(output));
                 }
             }
         }
         lines
+    }
+
+    /// The others read in the frames of the sentinel under test that it asks for their votes, and say in theirs what they give.
+    fn hear_candidate(&mut self, id: RunId, epoch: Epoch) -> Vec<Input> {
+        for other in self.others.iter_mut().filter(|other| other.speaks && other.line == Line::Up) {
+            other.vote(id, epoch);
+        }
+        self.others.iter_mut().filter_map(Other::frame).map(|facts| Input::Facts(Box::new(facts))).collect()
     }
 
     fn is_observed(&self, output: &Output) -> bool {
@@ -382,6 +413,7 @@ impl Site {
     }
 
     fn state(&mut self) -> Result<Vec<String>, String> {
+        self.observed.clear();
         let words = ["SENTINEL", "MASTER", MASTER].map(|word| Bytes::from_static(word.as_bytes()));
         let mut lines = self.give(Input::Command(ClientId(OBSERVER), words.to_vec()));
         lines.extend(self.give(Input::Why(OrderId(OBSERVER))));

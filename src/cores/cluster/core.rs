@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{NodeView, Part, View};
 use crate::base::time::earliest;
 use crate::base::{Instant, Machine, NodeName, Rng};
-use crate::wire::frame::{self, FRAME_MAX, Frame, Health, Keys, NodeState, Roles, clipped};
+use crate::wire::frame::{self, FRAME_MAX, Frame, Health, Keys, Malformed, NodeState, Roles, clipped};
 
 /// Between two frames of a node while nothing changes.
 const FRAME_INTERVAL: Duration = Duration::from_millis(100);
@@ -23,6 +23,9 @@ const CHALLENGES_MAX: u8 = 4;
 /// A frame whose sender has last heard this node longer ago than this is refused: it was held back on its way, or nothing of
 /// this node arrives there. Longer than a starved host may be silent without being lost.
 const AGE_MAX: Duration = Duration::from_secs(2);
+
+/// What is wrong with this node's secret.
+const SECRET: &str = "secret";
 
 /// What the link must know of the cluster file.
 #[derive(Clone, Debug)]
@@ -149,6 +152,8 @@ struct Link {
     heard: u64,
     /// Challenges sent since the last regular frame.
     challenges: u8,
+    /// Whether what last came from its address was signed with another secret.
+    foreign: bool,
     /// When its frames were last complained about.
     complained_at: Option<Instant>,
 }
@@ -200,6 +205,7 @@ impl Cluster {
             echo: 0,
             heard: 0,
             challenges: 0,
+            foreign: false,
             complained_at: None,
         });
         let links = links.collect();
@@ -298,7 +304,11 @@ impl Cluster {
         let Some(place) = self.view.nodes.iter().position(is_node) else {
             return self.stranger(now, from, bytes, out);
         };
-        let frame = match self.checked(place, bytes) {
+        let me = &self.config.peers[self.config.me].name;
+        let parsed = frame::parse(bytes, &self.config.keys, me);
+        self.links[place].foreign = parsed == Err(Malformed::Tag);
+        let frame = parsed.map_err(|error| error.to_string()).and_then(|frame| self.checked(place, frame));
+        let frame = match frame {
             Ok(frame) => frame,
             Err(reason) => return self.refuse(now, from, Some(place), reason, out),
         };
@@ -333,10 +343,8 @@ impl Cluster {
         self.refuse(now, from, None, reason, out);
     }
 
-    /// A frame of this cluster by the node of that place; otherwise what is wrong.
-    fn checked(&self, place: usize, bytes: &[u8]) -> Result<Frame, String> {
-        let me = &self.config.peers[self.config.me].name;
-        let frame = frame::parse(bytes, &self.config.keys, me).map_err(|error| error.to_string())?;
+    /// An authentic frame, if it is of this cluster and by the node of that place; otherwise what is wrong.
+    fn checked(&self, place: usize, frame: Frame) -> Result<Frame, String> {
         if frame.cluster.as_str() != self.config.cluster {
             return Err(format!(
                 "its frames are of cluster {:?}, not {:?}",
@@ -438,6 +446,7 @@ impl Cluster {
         if changed {
             self.publish_view(now, out);
         }
+        self.judge_secret(now, out);
     }
 
     fn refuse(&mut self, now: Instant, from: SocketAddr, place: Option<usize>, reason: String, out: &mut Vec<Output>) {
@@ -457,6 +466,25 @@ impl Cluster {
         {
             node.fault = reason;
             self.publish_view(now, out);
+        }
+        self.judge_secret(now, out);
+    }
+
+    /// Whose secret is the wrong one: this node's, if it hears nobody and somebody's frames are signed with another one.
+    fn judge_secret(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let me = self.config.me;
+        let others = || self.view.nodes.iter().enumerate().filter(|(place, _)| *place != me);
+        let foreign: Vec<_> =
+            others().filter(|(place, _)| self.links[*place].foreign).map(|(_, node)| node.name.to_string()).collect();
+        let alone = others().all(|(_, node)| !node.fresh);
+        let reason = (alone && !foreign.is_empty()).then(|| {
+            let who = foreign.join(", ");
+            format!(
+                "the secret of this node is not that of {who}: the same secret_file, or password, must be on every node"
+            )
+        });
+        if self.own_faults.get(SECRET) != reason.as_ref() {
+            self.part(now, Part::Fault { source: SECRET, reason }, out);
         }
     }
 

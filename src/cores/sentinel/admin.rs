@@ -83,14 +83,9 @@ pub(super) fn is_master_name(name: &str) -> bool {
 }
 
 impl Sentinel {
-    /// Whether what is watched comes from a cluster file, and commands do not change it.
-    fn by_file(&self) -> bool {
-        matches!(self.membership, Membership::Voters { .. })
-    }
-
     fn refused_by_file(&self, what: &str) -> Option<Answer> {
         let text = format!("ERR SENTINEL {what} is not possible: what is watched, and how, is in the cluster file");
-        self.by_file().then(|| error(text))
+        self.of_cluster().then(|| error(text))
     }
 
     /// Takes up a change: its answer comes when it is on disk. None of the inputs of others come in between.
@@ -305,7 +300,7 @@ impl Sentinel {
             ("announce-port", settings.announce_port.unwrap_or(0).to_string()),
             ("sentinel-user", settings.sentinel_user.clone().unwrap_or_default()),
             // The password of a cluster file is nobody's business.
-            ("sentinel-pass", if self.by_file() { String::new() } else { pass }),
+            ("sentinel-pass", if self.of_cluster() { String::new() } else { pass }),
             ("loglevel", settings.log_level.clone().unwrap_or_else(|| "notice".to_owned())),
         ];
         let wanted =
@@ -419,9 +414,12 @@ impl Sentinel {
         let node = &mut self.masters[m].nodes[at];
         let (id, address) = (node.id, node.address);
         let (host, name) = (node.host.take(), node.node.clone());
-        *node = super::instance::Instance { host, ..super::instance::Instance::new(id, address, name, now) };
+        // What the peer link says of it is of this moment, and comes again only when it changes.
+        let (facts, fresh, served) = (node.facts.take(), node.fresh, node.served);
+        let new = super::instance::Instance::new(id, address, name, now);
+        *node = super::instance::Instance { host, facts, fresh, served, ..new };
         self.masters[m].odown_since = None;
-        if !self.by_file() {
+        if !self.of_cluster() {
             self.forget_peers(m);
         }
     }

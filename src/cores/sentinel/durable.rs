@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::frame::Decision;
+use crate::wire::hello::EPOCH_MAX;
 
 use super::sabotage::Rule;
 use super::trust::Refused;
@@ -67,8 +68,12 @@ impl Sentinel {
         }
         if !self.is_in_reach(epoch) {
             let own = self.current_epoch;
-            let text =
-                || format!("epoch {epoch} is too far above {own}, and no majority of the sentinels has got there");
+            let text = move || match epoch {
+                ..=EPOCH_MAX => {
+                    format!("epoch {epoch} is too far above {own}, and no majority of the sentinels has got there")
+                }
+                _ => format!("epoch {epoch} is beyond the last one there is: the epochs are used up"),
+            };
             return self.refuse(Refused::Epoch, text, now);
         }
         self.current_epoch = epoch;

@@ -102,7 +102,14 @@ impl Other {
                     (self.sees_down, act.greets) = (false, true);
                 }
                 "epoch" => (self.epoch, act.greets) = (words.value("an epoch")?, true),
-                "ask" => act.asks = Some(epoch(words)?),
+                "ask" => {
+                    let asked = epoch(words)?;
+                    act.asks = Some(asked);
+                    if self.speaks {
+                        // Over the peer link: who stands for election has voted for itself.
+                        (self.leads, self.vote) = (Some(asked), Some((self.id, asked)));
+                    }
+                }
                 _ => act.line = Some(Line::of(&word).ok_or_else(|| unexpected(&word, ACTS))?),
             }
             let known = [self.vote.map(|(_, epoch)| epoch), self.leads, self.decision.map(|decision| decision.epoch)];
@@ -130,7 +137,7 @@ impl Other {
         }
     }
 
-    fn vote(&mut self, candidate: RunId, epoch: Epoch) -> Option<(RunId, Epoch)> {
+    pub(super) fn vote(&mut self, candidate: RunId, epoch: Epoch) -> Option<(RunId, Epoch)> {
         let last = self.vote.map_or(0, |(_, epoch)| epoch);
         if self.grants && last < epoch && self.epoch <= epoch {
             (self.vote, self.epoch) = (Some((candidate, epoch)), epoch);

@@ -21,7 +21,7 @@ const DOWN_AFTER: Duration = Duration::from_millis(500);
 
 /// What the first command says.
 pub(super) struct Scene {
-    drop_in: bool,
+    pub(super) drop_in: bool,
     stock: bool,
     fresh: bool,
     /// The number of the one under test.

@@ -184,6 +184,70 @@ fn another_secret_is_named_as_such() {
     assert!(net.sees(1, 0).fault.contains("another secret"), "{}", net.sees(1, 0).fault);
     let complaints = net.events.iter().filter(|(place, event)| *place == 1 && event.name() == "frame-refused");
     assert_eq!(complaints.count(), 1, "said once, not with each frame");
+    let own = |net: &Net, place: usize| net.sees(place, place).fault.clone();
+    assert!(own(&net, 0).starts_with("the secret of this node is not that of node-1"), "{}", own(&net, 0));
+    // Of three, the one that hears nobody is the one at fault.
+    let mut net = Net::new(3);
+    net.nodes[0] = Some(Cluster::new(config(0, 3, 99, "wrong"), "0.1.0", net.now));
+    net.run(300);
+    assert!(own(&net, 0).contains("node-1, node-2"), "{}", own(&net, 0));
+    assert_eq!((own(&net, 1), own(&net, 2)), (String::new(), String::new()));
+    net.feed(0, Input::Keys(Keys::new(&Secret::new("secret").into())));
+    net.run(300);
+    assert_eq!(own(&net, 0), "");
+}
+
+#[test]
+fn a_secret_is_changed_without_a_frame_lost() {
+    let keys = |current: &str, other: Option<&str>| {
+        Input::Keys(Keys::new(&crate::base::Secrets::new(Secret::new(current), other.map(Secret::new))))
+    };
+    let mut net = Net::new(3);
+    net.run(300);
+    for (current, other) in [("secret", Some("new")), ("new", Some("secret")), ("new", None)] {
+        for place in 0..3 {
+            net.feed(place, keys(current, other));
+            net.run(700);
+            for (other, node) in (0..3).flat_map(|from| (0..3).map(move |to| (from, to))) {
+                assert!(net.sees(other, node).fresh, "{other} hears {node}");
+            }
+        }
+    }
+    assert!(
+        !net.events.iter().any(|(_, event)| matches!(event.name(), "peer-down" | "frame-refused")),
+        "{:?}",
+        net.events
+    );
+}
+
+#[test]
+fn what_was_sent_to_one_node_convinces_no_other_and_nobody_by_coming_back() {
+    let mut net = Net::new(3);
+    net.run(300);
+    let frame = net.sent.iter().rev().find(|(from, to, _)| (*from, *to) == (0, 1)).unwrap().2.clone();
+    for (receiver, source) in [(2, 0), (0, 1)] {
+        let from = SocketAddr::new(address(source), 26_380);
+        net.feed(receiver, Input::Datagram { from, bytes: frame.clone().into() });
+        let refused = |(place, event): &(usize, Event)| *place == receiver && event.name() == "frame-refused";
+        assert!(net.events.iter().any(refused), "{receiver}");
+    }
+}
+
+#[test]
+fn frames_that_are_held_back_are_refused_once_they_are_old() {
+    let mut net = Net::new(2);
+    net.run(300);
+    net.cut = vec![(0, 1)];
+    net.feed(0, Input::Part(proxy(7)));
+    let held = net.sent.iter().rev().find(|(from, ..)| *from == 0).unwrap().2.clone();
+    net.run(3_000);
+    let from = SocketAddr::new(address(0), 26_380);
+    net.feed(1, Input::Datagram { from, bytes: held.into() });
+    assert!(!net.sees(1, 0).fresh);
+    assert!(net.sees(1, 0).fault.contains("held back"), "{}", net.sees(1, 0).fault);
+    net.cut.clear();
+    net.run(300);
+    assert!(net.sees(1, 0).fresh && net.sees(0, 1).fresh);
 }
 
 #[test]

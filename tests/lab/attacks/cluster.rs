@@ -1,0 +1,589 @@
+//! Taking over a cluster: by greetings, votes and epochs, by the address of a node, by a local user, by frames.
+
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
+use vigie::operate::lab::hosts::Network;
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::connection::Connection;
+use vigie::wire::resp::Reply;
+
+use crate::whole::{DATA, START_TIME, text, wait_ok};
+use crate::{Case, Outcome, note};
+
+const NEEDS: &[&str] = &["redis-server", "ip", "setpriv", "redis-cli", "python3"];
+const VIGIE: &str = env!("CARGO_BIN_EXE_vigie");
+/// An address of the stranger that is in no file.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 66);
+const REDIS: u16 = 6379;
+const SENTINEL: u16 = 26379;
+const LINK: u16 = 26380;
+/// An application with an account of its own at redis, which may nothing that is dangerous.
+const APP: (&str, &str) = ("app", "the-password-of-one-application");
+/// Whoever is asked answers within this time.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// What an attack brings about, if anything, shows within this time: with greetings it took 0.1 s.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
+
+/// A gratuitous ARP request for an address.
+const ANNOUNCE: &str = "\
+import socket, sys
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(('eth0', 0))
+mac, ip = wire.getsockname()[4], socket.inet_aton(sys.argv[1])
+everybody = b'\\xff' * 6
+wire.send(everybody + mac + b'\\x08\\x06\\x00\\x01\\x08\\x00\\x06\\x04\\x00\\x01' + mac + ip + bytes(6) + ip)
+";
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "what_is_greeted_published_or_voted_by_others_changes_nothing", needs: NEEDS, run: greetings },
+    Case { name: "the_address_of_a_node_opens_nothing_and_is_told_no_password", needs: NEEDS, run: addresses },
+    Case { name: "frames_of_others_change_nothing", needs: NEEDS, run: frames },
+    Case { name: "both_secrets_are_changed_under_load_without_an_error", needs: NEEDS, run: rotation },
+];
+
+struct World {
+    cluster: Cluster,
+}
+
+/// What an attack wants to change: master and epoch as every node tells them, the epochs of the sentinels, their ids.
+type Standing = Vec<String>;
+
+impl World {
+    fn start(sandbox: &Sandbox) -> Result<Self, String> {
+        let app = sandbox.scratch.join("app.conf");
+        let (user, password) = APP;
+        fs::write(&app, format!("user {user} on >{password} ~* &* +@all -@dangerous -@admin\n")).map_err(text)?;
+        let mut layout = Layout::classic();
+        layout.settings.push_str(&format!("[redis]\ninclude = [{:?}]\n", app.display().to_string()));
+        let cluster = Cluster::start(sandbox, layout, Path::new(VIGIE)).map_err(text)?;
+        let world = Self { cluster };
+        world.healthy()?;
+        world.run(CLIENT, &format!("ip addr add {STRANGER}/24 dev eth0"))?;
+        Ok(world)
+    }
+
+    fn healthy(&self) -> Outcome {
+        self.cluster.wait_healthy(Duration::from_secs(60)).map(drop).map_err(|error| self.told(text(error)))
+    }
+
+    fn told(&self, failure: String) -> String {
+        let log = |node| {
+            let log = fs::read_to_string(self.cluster.lab().scratch().join(format!("{node}.log"))).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            format!("-- {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+        };
+        let logs: Vec<_> = self.cluster.names().map(log).collect();
+        format!("{failure}\n{}", logs.join("\n"))
+    }
+
+    fn run(&self, host: &str, line: &str) -> Outcome {
+        let mut words = line.split(' ');
+        let mut command = Command::new(words.next().unwrap_or_default());
+        let status = self.cluster.lab().spawn(host, command.args(words), "attack").map_err(text)?.wait();
+        if status.map_err(text)?.success() { Ok(()) } else { Err(format!("{host}: {line} failed")) }
+    }
+
+    /// Says to the whole segment that `address` is at the client's interface.
+    fn announce(&self, address: IpAddr) -> Outcome {
+        let mut python = Command::new("python3");
+        python.args(["-c", ANNOUNCE, &address.to_string()]);
+        let status = self.cluster.lab().spawn(CLIENT, &mut python, "attack").map_err(text)?.wait().map_err(text)?;
+        if status.success() { Ok(()) } else { Err("no ARP was sent".to_owned()) }
+    }
+
+    fn address(&self, node: &str) -> IpAddr {
+        let known = self.cluster.layout().nodes.iter().find(|spec| spec.name == node);
+        known.expect("a node of the layout").address
+    }
+
+    fn at(&self, node: &str, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address(node), port)
+    }
+
+    fn vip(&self) -> SocketAddr {
+        SocketAddr::new(self.cluster.layout().vip, REDIS)
+    }
+
+    /// Says this to `to`, from a host and, if given, an address of it; the replies, errors too.
+    fn say(
+        &self,
+        host: &str,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+        commands: &[Vec<&str>],
+    ) -> Result<Vec<Reply>, String> {
+        let said = self.cluster.lab().exec(host, || {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            if let Some(from) = from {
+                socket.bind(&SocketAddr::new(from, 0).into())?;
+            }
+            socket.set_read_timeout(Some(ANSWER_TIME))?;
+            socket.connect_timeout(&to.into(), ANSWER_TIME)?;
+            socket.set_nonblocking(true)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let stream = tokio::net::TcpStream::from_std(socket.into())?;
+                let mut connection = Connection::over(stream, to);
+                let mut replies = Vec::new();
+                for command in commands {
+                    replies.push(connection.ask(command, ANSWER_TIME).await.map_err(std::io::Error::other)?);
+                }
+                Ok::<_, std::io::Error>(replies)
+            })
+        });
+        said.map_err(text)?.map_err(|error| format!("{to}: {error}"))
+    }
+
+    fn standing(&self) -> Result<Standing, String> {
+        let mut standing = Vec::new();
+        for node in self.cluster.names() {
+            let master = self.cluster.status(node).map_err(text)?.master;
+            standing.push(format!("{node}: {:?}", master.map(|master| (master.address, master.epoch))));
+        }
+        for node in DATA {
+            let said = self.say(
+                node,
+                None,
+                self.at(node, SENTINEL),
+                &[
+                    vec!["SENTINEL", "MYID"],
+                    vec!["SENTINEL", "MASTER", "mymaster"],
+                    vec!["SENTINEL", "SENTINELS", "mymaster"],
+                ],
+            )?;
+            let words = |reply: &Reply| -> Vec<String> {
+                reply.array().unwrap_or_default().iter().filter_map(Reply::text).map(str::to_owned).collect()
+            };
+            let of = |words: &[String], name: &str| {
+                words.chunks(2).find(|pair| pair[0] == name).map_or(String::new(), |pair| pair[1].clone())
+            };
+            let master = words(&said[1]);
+            let ids: Vec<_> = said[2].array().unwrap_or_default().iter().map(|one| of(&words(one), "runid")).collect();
+            let epochs =
+                ["config-epoch", "ip", "port", "num-slaves", "num-other-sentinels"].map(|name| of(&master, name));
+            standing.push(format!("{node}: {:?} {epochs:?} {ids:?} {}", said[0].text(), self.epoch_seen(node)?));
+        }
+        Ok(standing)
+    }
+
+    /// The highest epoch that the sentinel of a node has seen.
+    fn epoch_seen(&self, node: &str) -> Result<String, String> {
+        let status = self.cluster.status(node).map_err(text)?;
+        let own = status.nodes.iter().find(|one| one.name == node).and_then(|one| one.sentinel.as_ref());
+        let own = own.ok_or("a sentinel is in its own status")?;
+        Ok(format!("{} at epoch {}, leads {:?}", own.id, own.current_epoch, own.leads))
+    }
+
+    /// Nothing has changed, all is well, and a failover is possible all the same.
+    fn unmoved(&self, before: &Standing, keys: usize) -> Outcome {
+        let until = Instant::now() + SETTLE_TIME;
+        while Instant::now() < until {
+            let after = self.standing()?;
+            if after != *before {
+                return Err(self.told(format!("moved: {after:#?}\nbefore: {before:#?}")));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.kept(keys)
+    }
+
+    fn kept(&self, keys: usize) -> Outcome {
+        let said = self.say(CLIENT, None, self.vip(), &[self.login(), vec!["DBSIZE"]])?;
+        match said[1].integer() {
+            Some(found) if usize::try_from(found).is_ok_and(|found| found >= keys) => Ok(()),
+            found => Err(self.told(format!("{found:?} keys, {keys} before"))),
+        }
+    }
+
+    fn login(&self) -> Vec<&str> {
+        vec!["AUTH", self.cluster.layout().password.reveal()]
+    }
+
+    /// A killed master is replaced.
+    fn fails_over(&self) -> Outcome {
+        let master = self.master()?;
+        self.cluster.kill_redis(&master).map_err(text)?;
+        let replaced = || match self.master() {
+            Ok(now) if now != master => Ok(()),
+            now => Err(format!("the master is {now:?}, {master} before")),
+        };
+        wait_ok("no failover", Instant::now(), START_TIME, replaced).map(drop).map_err(|why| self.told(why))?;
+        self.healthy()
+    }
+
+    fn master(&self) -> Result<String, String> {
+        let master = self.cluster.status("haproxy-01").map_err(text)?.master.and_then(|master| master.node);
+        master.ok_or_else(|| "no master".to_owned())
+    }
+
+    fn fill(&self) -> Result<usize, String> {
+        let keys: Vec<_> = (0..100).map(|n| format!("key:{n}")).collect();
+        let mut commands = vec![self.login()];
+        commands.extend(keys.iter().map(|key| vec!["SET", key.as_str(), "kept"]));
+        commands.push(vec!["WAIT", "2", "1500"]);
+        let said = self.say(CLIENT, None, self.vip(), &commands)?;
+        if said.last().and_then(Reply::integer) == Some(2) { Ok(keys.len()) } else { Err(format!("{:?}", said.last())) }
+    }
+
+    /// Whether a node has published that.
+    fn reported(&self, node: &str, words: &[&str]) -> Outcome {
+        let said = || {
+            let mut command = self.cluster.vigie(node);
+            let output = command.arg("events").output().map_err(text)?;
+            let events = String::from_utf8_lossy(&output.stdout).into_owned();
+            let found = events.lines().any(|line| words.iter().all(|word| line.contains(word)));
+            if found { Ok(()) } else { Err(format!("{words:?} is not among the events of {node}:\n{events}")) }
+        };
+        wait_ok("not reported", Instant::now(), START_TIME, said).map(drop)
+    }
+}
+
+/// Whatever comes in at an address, as long as it lives.
+struct Ear(Arc<Mutex<Vec<u8>>>);
+
+impl Ear {
+    /// Accepts everybody at `address`, says nothing, and notes what is said to it.
+    fn open(network: Network, address: SocketAddr) -> Result<Self, String> {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&heard);
+        let (ready, opened) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let listener = network.enter().map_err(text).and_then(|()| TcpListener::bind(address).map_err(text));
+            let listener = match listener {
+                Ok(listener) => listener,
+                Err(error) => return drop(ready.send(Err(format!("{address}: {error}")))),
+            };
+            let _ = ready.send(Ok(()));
+            for mut stream in listener.incoming().filter_map(Result::ok) {
+                let noted = Arc::clone(&noted);
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 4_096];
+                    while let Ok(1..) = stream.read(&mut bytes).inspect(|length| {
+                        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(&bytes[..*length]);
+                    }) {}
+                });
+            }
+        });
+        opened.recv().map_err(text)??;
+        Ok(Self(heard))
+    }
+
+    fn heard(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    fn heard_no_password(&self) -> Outcome {
+        let heard = self.heard();
+        if heard.to_ascii_uppercase().contains("AUTH") { Err(format!("was told {heard:?}")) } else { Ok(()) }
+    }
+}
+
+fn greetings(sandbox: &Sandbox) -> Outcome {
+    let world = World::start(sandbox)?;
+    let keys = world.fill()?;
+    let before = world.standing()?;
+    let network = || world.cluster.lab().network(CLIENT).map_err(text);
+    let ears = [REDIS, SENTINEL].map(|port| Ear::open(network()?, SocketAddr::new(STRANGER.into(), port)));
+    let [redis, sentinel] = ears;
+    let (redis, sentinel) = (redis?, sentinel?);
+    let ids: Vec<String> = DATA
+        .iter()
+        .map(|node| {
+            let said = world.say(node, None, world.at(node, SENTINEL), &[vec!["SENTINEL", "MYID"]])?;
+            said[0].text().map(str::to_owned).ok_or_else(|| format!("{said:?}"))
+        })
+        .collect::<Result<_, String>>()?;
+    let invented = "00112233445566778899aabbccddeeff00112233".to_owned();
+    // In the name of each sentinel, of an invented one at its address, and of the stranger; for the next epoch and the last.
+    let mut greetings = Vec::new();
+    for epoch in [2_u64, 3, 1_000, 1 << 53] {
+        for (node, id) in DATA.iter().zip(&ids) {
+            for id in [id, &invented] {
+                for master in [IpAddr::from(STRANGER), world.address("redis-02"), world.address("redis-01")] {
+                    let from = world.address(node);
+                    greetings.push(format!("{from},{SENTINEL},{id},{epoch},mymaster,{master},{REDIS},{epoch}"));
+                }
+            }
+        }
+        greetings.push(format!("{STRANGER},{SENTINEL},{invented},{epoch},mymaster,{STRANGER},{REDIS},{epoch}"));
+    }
+    let publish: Vec<Vec<&str>> =
+        greetings.iter().map(|hello| vec!["PUBLISH", "__sentinel__:hello", hello.as_str()]).collect();
+    let with = |login: Vec<&'static str>| [vec![login], publish.clone()].concat();
+    let password = world.cluster.layout().password.reveal().to_owned();
+    let password: &'static str = Box::leak(password.into_boxed_str());
+    // Through the virtual address and directly, by an application of few rights and by the password of all.
+    let mut places = vec![world.vip()];
+    places.extend(DATA.iter().map(|node| world.at(node, REDIS)));
+    for place in places {
+        for login in [vec!["AUTH", APP.0, APP.1], vec!["AUTH", password]] {
+            let said = world.say(CLIENT, Some(STRANGER.into()), place, &with(login))?;
+            assert!(said[0].is_ok(), "{place}: {:?}", said[0]);
+        }
+    }
+    world.unmoved(&before, keys)?;
+    // At the sentinels themselves: without any password, with that of the applications, and as a local user of a node.
+    for node in DATA {
+        let vote: Vec<&str> = vec!["SENTINEL", "IS-MASTER-DOWN-BY-ADDR", "192.168.0.4", "6379", "2", &invented];
+        let ours =
+            vec!["SENTINEL", "IS-MASTER-DOWN-BY-ADDR", "192.168.0.4", "6379", "9007199254740992", ids[0].as_str()];
+        for (login, refusal) in [(vec!["PING"], "NOAUTH"), (vec!["AUTH", password], "NOPERM")] {
+            let commands = [with(login), vec![vote.clone(), ours.clone()]].concat();
+            for (host, from) in [(CLIENT, Some(STRANGER.into())), (node, None)] {
+                let said = world.say(host, from, world.at(node, SENTINEL), &commands)?;
+                let refused = |reply: &Reply| matches!(reply, Reply::Error(text) if text.starts_with(refusal));
+                assert!(said[1..].iter().all(refused), "{node} answers {:?}", &said[1..]);
+            }
+        }
+        // redis-cli of a user without rights, on the node.
+        let mut cli = Command::new("setpriv");
+        cli.args(["--reuid=65534", "--regid=65534", "--clear-groups", "redis-cli", "-h"]);
+        cli.args([&world.address(node).to_string(), "-p", &SENTINEL.to_string()]).args(&vote).arg0("setpriv");
+        world.cluster.lab().spawn(node, &mut cli, &format!("{node}-local")).map_err(text)?.wait().map_err(text)?;
+        let log = world.cluster.lab().scratch().join(format!("{node}-local.log"));
+        let said = fs::read_to_string(log).map_err(text)?;
+        assert!(said.contains("NOAUTH"), "{node} answers a local user {said:?}");
+    }
+    world.unmoved(&before, keys)?;
+    for ear in [redis, sentinel] {
+        assert_eq!(ear.heard(), "", "nobody connects to a stranger");
+    }
+    world.healthy()?;
+    world.fails_over()?;
+    world.kept(keys)
+}
+
+fn addresses(sandbox: &Sandbox) -> Outcome {
+    let world = World::start(sandbox)?;
+    let keys = world.fill()?;
+    let vote = vec![
+        "SENTINEL",
+        "IS-MASTER-DOWN-BY-ADDR",
+        "192.168.0.4",
+        "6379",
+        "2",
+        "00112233445566778899aabbccddeeff00112233",
+    ];
+    // The standby proxy, living or not.
+    let proxy = world.address("haproxy-02");
+    let before = world.standing()?;
+    world.cluster.lab().cut("haproxy-02").map_err(text)?;
+    world.run(CLIENT, &format!("ip addr add {proxy}/24 dev eth0"))?;
+    for node in DATA {
+        let said = world.say(
+            CLIENT,
+            Some(proxy),
+            world.at(node, SENTINEL),
+            &[vote.clone(), vec!["SENTINEL", "FAILOVER", "mymaster"]],
+        )?;
+        let refused = |reply: &Reply| matches!(reply, Reply::Error(text) if text.starts_with("NOAUTH"));
+        assert!(said.iter().all(refused), "{node} answers {said:?}");
+    }
+    world.run(CLIENT, &format!("ip addr del {proxy}/24 dev eth0"))?;
+    world.cluster.lab().heal("haproxy-02").map_err(text)?;
+    world.healthy()?;
+    world.unmoved(&before, keys)?;
+
+    // A replica that is gone, and then the master: whoever has their address is told nothing that opens anything.
+    for (place, node) in [("replica", "redis-03"), ("master", "redis-01")] {
+        let address = world.address(node);
+        let network = || world.cluster.lab().network(CLIENT).map_err(text);
+        world.cluster.lab().cut(node).map_err(text)?;
+        world.run(CLIENT, &format!("ip addr add {address}/24 dev eth0"))?;
+        world.announce(address)?;
+        let redis = Ear::open(network()?, SocketAddr::new(address, REDIS))?;
+        let sentinel = Ear::open(network()?, SocketAddr::new(address, SENTINEL))?;
+        std::thread::sleep(SETTLE_TIME);
+        sentinel.heard_no_password()?;
+        // A replica of a master that is gone connects to its address by itself: what it says there only lets replicate.
+        let others: Vec<_> = redis.heard().lines().map(str::to_owned).collect();
+        let logins: Vec<_> =
+            others.iter().filter(|line| line.starts_with("vigie") || line.starts_with("default")).collect();
+        let harmless = |line: &&&String| line.as_str() == "vigie-replica" && place == "master";
+        assert!(logins.iter().all(|line| harmless(&line)), "{place}: was told {others:?}");
+        if logins.is_empty() {
+            redis.heard_no_password()?;
+        }
+        world.run(CLIENT, &format!("ip addr del {address}/24 dev eth0"))?;
+        drop((redis, sentinel));
+        world.cluster.lab().heal(node).map_err(text)?;
+        world.healthy()?;
+        world.kept(keys)?;
+    }
+    Ok(())
+}
+
+fn frames(sandbox: &Sandbox) -> Outcome {
+    let world = World::start(sandbox)?;
+    let keys = world.fill()?;
+    let before = world.standing()?;
+    let flood = Flood::start(&world)?;
+    world.unmoved(&before, keys)?;
+    let master = world.master()?;
+    let died = Instant::now();
+    world.cluster.kill_redis(&master).map_err(text)?;
+    let password = world.login();
+    let written = || {
+        let said = world.say(CLIENT, None, world.vip(), &[password.clone(), vec!["SET", "while", "1"]])?;
+        if said[1].is_ok() { Ok(()) } else { Err(format!("{said:?}")) }
+    };
+    let (took, ()) = wait_ok("no write", died, START_TIME, written)?;
+    let (sent, rate) = flood.stop();
+    note(format!(
+        "bad frames: {sent} at {rate:.0}/s; redis killed meanwhile: first write after {} ms",
+        took.as_millis()
+    ));
+    assert!(sent > 10_000, "{sent} frames are no flood");
+    world.healthy()?;
+    world.reported("redis-01", &["frame-refused"])?;
+    world.kept(keys)
+}
+
+/// Frames that nobody signed, in the name of every node and of the stranger, to every node.
+struct Flood {
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    thread: std::thread::JoinHandle<(u64, f64)>,
+}
+
+impl Flood {
+    fn start(world: &World) -> Result<Self, String> {
+        let network = world.cluster.lab().network(CLIENT).map_err(text)?;
+        let nodes: Vec<_> = world.cluster.layout().nodes.iter().map(|node| node.address).collect();
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let flooded = network.enter().map_err(text).and_then(|()| flood(&nodes, &stopped).map_err(text));
+            flooded.unwrap_or_else(|error| panic!("{error}"))
+        });
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) -> (u64, f64) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.join().unwrap_or((0, 0.0))
+    }
+}
+
+fn flood(nodes: &[IpAddr], stop: &std::sync::atomic::AtomicBool) -> std::io::Result<(u64, f64)> {
+    let plain = UdpSocket::bind((STRANGER, LINK))?;
+    // With a source of its own choice.
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+    raw.set_header_included_v4(true)?;
+    let (started, mut sent) = (Instant::now(), 0_u64);
+    let mut body = vec![0x5a; 400];
+    body[0] = 2;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        for from in nodes {
+            for to in nodes.iter().filter(|to| *to != from) {
+                let (IpAddr::V4(source), IpAddr::V4(target)) = (*from, *to) else { continue };
+                let packet = datagram(source, target, &body);
+                // A queue that is full is no matter: there is more.
+                sent += u64::from(raw.send_to(&packet, &SocketAddr::new(*to, 0).into()).is_ok());
+                sent += u64::from(plain.send_to(&body, (*to, LINK)).is_ok());
+            }
+        }
+        // About 50,000 in a second, and the sender leaves the machine to others.
+        let due = Duration::from_micros(sent * 20);
+        if let Some(early) = due.checked_sub(started.elapsed()) {
+            std::thread::sleep(early);
+        }
+    }
+    Ok((sent, sent as f64 / started.elapsed().as_secs_f64()))
+}
+
+/// An IPv4 packet with a UDP datagram of the peer link; the kernel fills the header's checksum in, and none is no error in UDP.
+fn datagram(from: Ipv4Addr, to: Ipv4Addr, body: &[u8]) -> Vec<u8> {
+    let udp = u16::try_from(8 + body.len()).unwrap_or(u16::MAX);
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + udp).to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(LINK.to_be_bytes());
+    packet.extend(LINK.to_be_bytes());
+    packet.extend(udp.to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(body);
+    packet
+}
+
+/// The sequence that the README gives, under load.
+fn rotation(sandbox: &Sandbox) -> Outcome {
+    let world = World::start(sandbox)?;
+    let keys = world.fill()?;
+    let before = world.standing()?;
+    let client = vigie::operate::lab::client::Client::start(world.cluster.lab(), CLIENT, world.cluster.plan("change"));
+    let client = client.map_err(text)?;
+    let started = vigie::runtime::clock::now();
+    if !client.wait_steady(started, Duration::from_millis(500), START_TIME) {
+        return Err("writes do not flow".to_owned());
+    }
+    let Layout { password, secret, .. } = world.cluster.layout();
+    let secret = secret.as_ref().ok_or("a layout with a secret")?;
+    let (old_password, old_secret) = (password.reveal().to_owned(), secret.reveal().to_owned());
+    let write = |name: &str, lines: &[&str]| {
+        fs::write(world.cluster.lab().scratch().join(name), lines.join("\n") + "\n").map_err(text)
+    };
+    let reload = || {
+        for node in world.cluster.names() {
+            let count = || {
+                let output = world.cluster.vigie(node).arg("events").output().map_err(text)?;
+                Ok::<_, String>(String::from_utf8_lossy(&output.stdout).matches("credentials-renewed").count())
+            };
+            let seen = count()?;
+            world.cluster.signal_guard(node, nix::sys::signal::Signal::SIGHUP).map_err(text)?;
+            let renewed = || match count()? {
+                now if now > seen => Ok(()),
+                now => Err(format!("{node} has renewed {now} times")),
+            };
+            wait_ok("not renewed", Instant::now(), START_TIME, renewed)?;
+        }
+        Ok::<(), String>(())
+    };
+    let new_secret = "another-secret-of-the-nodes";
+    let new_password = "another-password-of-applications";
+    let knows = |password: &str| {
+        let said = world.say(CLIENT, None, world.vip(), &[vec!["AUTH", password], vec!["PING"]])?;
+        Ok::<_, String>(said[0].is_ok())
+    };
+    for lines in [[old_secret.as_str(), new_secret].as_slice(), &[new_secret, &old_secret], &[new_secret]] {
+        write("secret", lines)?;
+        reload()?;
+    }
+    write("password", &[&old_password, new_password])?;
+    reload()?;
+    wait_ok("the new password is not accepted", Instant::now(), START_TIME, || {
+        if knows(new_password)? && knows(&old_password)? { Ok(()) } else { Err("not yet".to_owned()) }
+    })?;
+    write("password", &[new_password])?;
+    reload()?;
+    wait_ok("the old password is still accepted", Instant::now(), START_TIME, || {
+        if knows(new_password)? && !knows(&old_password)? { Ok(()) } else { Err("not yet".to_owned()) }
+    })?;
+    let after = world.standing()?;
+    assert_eq!(after, before);
+    let tally = client.stop();
+    let (errors, written) = (tally.errors + tally.connect_errors, tally.acks.len());
+    note(format!("secret and password changed under load: {written} writes, {errors} errors"));
+    assert_eq!(errors, 0, "{:?}", tally.kinds);
+    // And nothing has come loose: another master is found, and everybody follows it.
+    let master = world.master()?;
+    world.cluster.kill_redis(&master).map_err(text)?;
+    wait_ok("no failover", Instant::now(), START_TIME, || match world.master()? {
+        now if now != master => Ok(()),
+        now => Err(format!("the master is {now}")),
+    })?;
+    world.healthy()?;
+    let said = world.say(CLIENT, None, world.vip(), &[vec!["AUTH", new_password], vec!["DBSIZE"]])?;
+    assert!(said[1].integer().is_some_and(|found| usize::try_from(found).is_ok_and(|found| found >= keys)), "{said:?}");
+    Ok(())
+}
