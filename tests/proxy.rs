@@ -27,8 +27,12 @@ const LONG: Duration = Duration::from_secs(20);
 /// free a moment ago may be that.
 fn own_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
-    let ([_, _, high, low], next) = (std::process::id().to_be_bytes(), NEXT.fetch_add(1, Ordering::Relaxed));
-    SocketAddr::from(([127, high | 1, low, next], 7_000))
+    numbered(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn numbered(number: u8) -> SocketAddr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, high | 1, low, number], 7_000))
 }
 
 /// Asks until it is so, or fails with `what`.
@@ -212,8 +216,8 @@ impl Proxy {
             config,
             listen: vec![address],
             master_name: "mymaster".into(),
-            // Whatever port a redis of these tests gets.
-            masters: (1..=u16::MAX).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect(),
+            // Whatever address a redis of these tests gets.
+            masters: (0..=u8::MAX).map(numbered).collect(),
             credentials: watch::channel(Arc::new(credentials())).1,
             node: "proxy-01".parse().unwrap(),
             counters: Arc::default(),

@@ -177,7 +177,8 @@ impl World {
             master.ip(),
             master.port()
         );
-        let about = said.and_then(|(_, _, facts)| facts?.decision).map_or(redis_at(to), |decision| decision.master);
+        let about =
+            said.and_then(|(_, _, facts)| facts?.decision).map_or_else(|| redis_at(to), |decision| decision.master);
         let (ip, port, epoch, id) =
             (about.ip().to_string(), about.port().to_string(), epoch.to_string(), id.to_string());
         let vote = ["SENTINEL", "IS-MASTER-DOWN-BY-ADDR", &ip, &port, &epoch, &id];

@@ -10,7 +10,7 @@ use crate::wire::resp::Reply;
 
 use super::names::Lookup;
 use super::session::{arity, error, nothing, simple};
-use super::{Answer, ClientId, MasterConfig, MasterId, Membership, Output, Sentinel, Settings, Simulated, glob};
+use super::{Answer, ClientId, MasterConfig, MasterId, Output, Sentinel, Settings, Simulated, glob};
 
 /// Masters of one sentinel at most.
 pub(super) const MASTERS_MAX: usize = 1_024;
