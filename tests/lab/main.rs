@@ -1,6 +1,7 @@
 //! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases
 //! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
+mod attacks;
 mod basics;
 mod bench;
 mod boxes;
@@ -54,6 +55,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("why", why::CASES),
     ("dropin", dropin::CASES),
     ("boxes", boxes::CASES),
+    ("attacks", attacks::address::CASES),
     (LONG, dropin::LONG),
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),

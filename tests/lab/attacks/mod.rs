@@ -1,0 +1,3 @@
+//! What somebody near a cluster can try against it.
+
+pub(crate) mod address;
