@@ -3,7 +3,8 @@
 //! Three threads, so that nothing slow ever delays an advert:
 //!
 //! ```text
-//!  election  (SCHED_FIFO)  sockets, timers, the machines        never waits for disk, log or the kernel's network lock
+//!  election  (SCHED_FIFO)  sockets, timers, the machines        never waits for disk, log or the kernel's network lock;
+//!                          what the peer link says of the other proxies, and who else claims the addresses by ARP
 //!  addresses (SCHED_FIFO)  netlink: sets, renews, deletes; watches interfaces
 //!  clerk                   tells the journal and the rest of the node
 //! ```
