@@ -23,7 +23,6 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use vigie::base::Secret;
 use vigie::config::sentinel::{Additions, Document, Host};
-use vigie::wire::arp;
 use vigie::wire::frame::{self, Frame, Key};
 use vigie::wire::hello::Hello;
 use vigie::wire::info::Info;
@@ -76,6 +75,8 @@ fn hello() {
 
 #[test]
 fn segment() {
+    use vigie::wire::arp;
+
     let announced = arp::gratuitous([2, 0, 0, 0, 0, 1], [192, 168, 0, 1].into());
     let from = IpAddr::from([192, 168, 0, 2]);
     let addresses = vec![IpAddr::from([192, 168, 0, 1])];
