@@ -41,7 +41,8 @@
 //! The raw socket in [`runtime::vip`] → [`wire::vrrp`] makes an advertisement of it, or a reason why not →
 //! [`cores::vrrp`]'s router, which answers with outputs: advertise, hold or release the addresses, announce them →
 //! [`runtime::vip`] again, which sends, and makes the kernel agree through [`runtime::netlink`]; gratuitous ARP is made by
-//! [`wire::arp`]. The state of the router is posted to the peer link, for `vigie status` anywhere.
+//! [`wire::arp`], by which others' claims on the addresses are read too. The state of the router is posted to the peer link, for
+//! `vigie status` anywhere, and for the other routers: an advert in a proxy's name is held against that proxy's own word.
 //!
 //! # Where a `SET` command travels
 //!

@@ -13,6 +13,7 @@ mod core;
 mod engine;
 
 use std::io;
+use std::net::IpAddr;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Mutex;
@@ -27,6 +28,7 @@ use vigie::wire::hello::Hello;
 use vigie::wire::info::Info;
 use vigie::wire::resp::{Decoder, Protocol, Reply, emit, inline};
 use vigie::wire::scan::{Limits, Malformed};
+use vigie::wire::vrrp::{self, Advert, ChecksumForm, Interval};
 
 /// The counters count for everybody: one target at a time.
 static TURN: Mutex<()> = Mutex::new(());
@@ -67,6 +69,31 @@ fn hello() {
         let Ok(text) = std::str::from_utf8(input) else { return };
         if let Ok(hello) = text.parse::<Hello>() {
             assert_eq!(hello.to_string().parse::<Hello>().as_ref(), Ok(&hello), "{text:?} is said otherwise again");
+        }
+    });
+}
+
+#[test]
+fn segment() {
+    use vigie::wire::arp;
+
+    let announced = arp::gratuitous([2, 0, 0, 0, 0, 1], [192, 168, 0, 1].into());
+    let from = IpAddr::from([192, 168, 0, 2]);
+    let addresses = vec![IpAddr::from([192, 168, 0, 1])];
+    let advert = Advert::new(51, 100, Interval::Centiseconds(10), addresses).unwrap();
+    let message = vrrp::emit(&advert, from, vrrp::GROUP_V4.into(), ChecksumForm::PseudoHeader);
+    let header = [0x45, 0, 0, 32, 0, 0, 0, 0, 255, 112, 0, 0, 192, 168, 0, 2, 224, 0, 0, 18];
+    let packet = [&header[..], &message].concat();
+    fuzz("segment", &[announced, packet, message], &[], |input| {
+        if let Some((mac, address)) = arp::sender(input) {
+            assert_eq!(arp::sender(&arp::gratuitous(mac, address)), Some((mac, address)));
+        }
+        let _ = vrrp::parse_packet(input);
+        for from in [from, "fe80::1".parse().unwrap()] {
+            if let Ok((advert, form)) = vrrp::parse(input, from, from) {
+                let again = vrrp::parse(&vrrp::emit(&advert, from, from, form), from, from);
+                assert_eq!(again.map(|(advert, _)| advert).as_ref(), Ok(&advert));
+            }
         }
     });
 }

@@ -21,6 +21,8 @@ use vigie::wire::frame::VipState;
 use vigie::wire::vrrp::{Advert, ChecksumForm, GROUP_V4, Interval, PROTOCOL, emit};
 
 const VIP: &str = "10.99.0.1";
+/// The first two hosts of a segment are proxies of one file.
+const FIRST_HOSTS: [&str; 2] = ["10.99.0.11", "10.99.0.12"];
 const LONG: Duration = Duration::from_secs(20);
 
 fn ip(text: &str) -> IpAddr {
@@ -40,6 +42,8 @@ fn spec_of(own_address: IpAddr, priority: u8) -> VipSpec {
         preempt: true,
         priority,
         own_address,
+        proxies: FIRST_HOSTS.map(ip).into_iter().filter(|address| *address != own_address).collect(),
+        peers: vec![],
     }
 }
 
@@ -63,6 +67,11 @@ fn two_of_ours_elect_the_higher_and_stopping_it_moves_the_address_at_once() {
     assert!(!a.has(VIP));
 }
 
+/// With another router that is no proxy of the file.
+fn beside(other: &Host, spec: VipSpec) -> VipSpec {
+    VipSpec { proxies: vec![], peers: vec![other.address(), other.address_v6(), other.address_eui64()], ..spec }
+}
+
 /// Sees it through with keepalived in one version: silent death, return, farewell, and preemption in both directions.
 fn trades_places_with_keepalived(version: &str, ours_of: impl Fn(&Host, u8) -> VipSpec, address: &str) {
     let Some(mut segment) = Segment::new() else { return };
@@ -74,6 +83,7 @@ fn trades_places_with_keepalived(version: &str, ours_of: impl Fn(&Host, u8) -> V
     let Some(theirs) = Daemon::keepalived(&there, &body(150)) else { return };
     wait("keepalived is master", LONG, || there.has(address));
 
+    let ours_of = |host: &Host, priority| beside(&there, ours_of(host, priority));
     let mut ours = here.ours(ours_of(&here, 100));
     ours.becomes(VipState::Backup, LONG);
     drop(theirs);
@@ -134,7 +144,7 @@ fn router_of_another_process() {
     let spec = spec_of(ip(address), priority.parse().unwrap());
     let (_usable, usable) = watch::channel(Ok(()));
     let (post, _posted) = mpsc::channel(64);
-    let _running = spawn(vec![spec], usable, post, Journal::new()).unwrap();
+    let _running = spawn(vec![spec], usable, None, post, Journal::new()).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 }
 
@@ -313,8 +323,8 @@ fn refused(ours: &Ours, text: &str) -> bool {
 #[test]
 fn garbage_changes_nothing_and_is_told() {
     let Some(mut segment) = Segment::new() else { return };
-    let (a, client) = (segment.host(), segment.host());
-    let mut ours = a.ours(v3(&a, 100));
+    let (a, client, stranger) = (segment.host(), segment.host(), segment.host());
+    let mut ours = a.ours(beside(&client, v3(&a, 100)));
     ours.becomes(VipState::Master, LONG);
     let from = client.address();
     let to = SocketAddr::new(GROUP_V4.into(), 0).into();
@@ -340,11 +350,18 @@ fn garbage_changes_nothing_and_is_told() {
     for _ in 0..200 {
         near.send_to(&message(&advert(52, Interval::Centiseconds(10))), &to).unwrap();
     }
+    let good_of_stranger =
+        emit(&advert(51, Interval::Centiseconds(10)), stranger.address(), GROUP_V4.into(), ChecksumForm::PseudoHeader);
+    let far = sender(&stranger, 255);
+    wait("a stranger is told", LONG, || {
+        far.send_to(&good_of_stranger, &to).unwrap();
+        refused(&ours, "advert from 10.99.0.13 refused: not a proxy of the cluster file nor in vip.peers")
+    });
     assert_eq!(ours.state(), Some(VipState::Master));
     assert!(!ours.records().iter().any(|record| record.name == "became-backup" && record.text.contains("master with")));
-    // The same from the same place, but good: what came before was seen and not believed.
+    // The same from the same place, but good: what came before was seen and did not count.
     near.send_to(&good, &to).unwrap();
-    wait("a good advert is believed", LONG, || {
+    wait("a good advert counts", LONG, || {
         ours.records().iter().any(|record| record.text.contains("is master with priority 255"))
     });
 }
@@ -353,7 +370,7 @@ fn garbage_changes_nothing_and_is_told() {
 fn trades_places_with_frr() {
     let Some(mut segment) = Segment::new() else { return };
     let (here, there) = (segment.host(), segment.host());
-    let mut ours = here.ours(v3(&here, 100));
+    let mut ours = here.ours(beside(&there, v3(&here, 100)));
     ours.becomes(VipState::Master, LONG);
     let Some([theirs, zebra]) = Daemon::frr(&there, VIP) else { return };
     ours.becomes(VipState::Backup, LONG);

@@ -89,6 +89,7 @@ pub(super) struct DraftVip {
     pub(super) version: Option<Placed<u8>>,
     pub(super) advert_interval: Option<Placed<Duration>>,
     preempt: bool,
+    pub(super) peers: Vec<Placed<IpAddr>>,
 }
 
 #[derive(Debug)]
@@ -201,6 +202,7 @@ impl DraftVip {
             version: self.version?.value,
             advert_interval: self.advert_interval?.value,
             preempt: self.preempt,
+            peers: self.peers.into_iter().map(|peer| peer.value).collect(),
         })
     }
 }
@@ -387,6 +389,7 @@ fn vip<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> DraftVip {
     if !reader.has(table, &keys::VIP_ADDRESSES) {
         reader.missing(table, &keys::VIP_ADDRESSES);
     }
+    let peers = reader.texts(table, &keys::VIP_PEERS, rules::peer);
     DraftVip {
         line: table.line,
         addresses: addresses.map(|addresses| rules::address_list(reader, addresses)).unwrap_or_default(),
@@ -395,6 +398,7 @@ fn vip<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> DraftVip {
         version: reader.number(table, &keys::VRRP_VERSION),
         advert_interval: reader.time(table, &keys::ADVERT_INTERVAL),
         preempt: reader.flag(table, &keys::PREEMPT).value,
+        peers: peers.map(|peers| rules::peer_list(reader, peers)).unwrap_or_default(),
     }
 }
 

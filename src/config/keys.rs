@@ -54,6 +54,8 @@ const HOUR: u64 = 3_600;
 const NAMES: &str = "1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'";
 const PREFIXED: &str = "1 to 16 addresses with prefix length, like \"192.168.0.1/24\"";
 
+const PEER_ADDRESSES: &str = "up to 16 addresses without prefix length, like \"192.168.0.9\"";
+
 macro_rules! keys {
     (built { $($constant:ident: $type:ty = $section:literal, $name:literal, $allowed:expr, $default:expr;)* }
      later { $($section_later:literal, $name_later:literal;)* }) => {
@@ -93,6 +95,7 @@ keys! {
         VRRP_VERSION: u32 = "vip", "version", Range(2, 3), Some(3);
         ADVERT_INTERVAL: Duration = "vip", "advert_interval", Range(ms(10), secs(255)), Some(ms(100));
         PREEMPT: bool = "vip", "preempt", Any("true or false"), Some(false);
+        VIP_PEERS: &str = "vip", "peers", Any(PEER_ADDRESSES), None;
 
         PROXY_PORT: u32 = "proxy", "port", Range(1, 65_535), Some(6_379);
         CONNECT_TIMEOUT: Duration = "proxy", "connect_timeout", Range(ms(10), secs(300)), Some(secs(4));

@@ -72,6 +72,8 @@ pub struct Vip {
     pub advert_interval: Duration,
     /// Whether a router of higher priority takes over from a working one.
     pub preempt: bool,
+    /// Other routers whose adverts count besides those of the proxies.
+    pub peers: Vec<IpAddr>,
 }
 
 /// `[proxy]`

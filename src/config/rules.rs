@@ -19,6 +19,7 @@ const ADVERT_ADVISED: Duration = Duration::from_millis(50);
 const VIPS_MAX: usize = 4;
 const NODES_MAX: usize = 32;
 const ADDRESSES_MAX: usize = 16;
+const PEERS_MAX: usize = 16;
 
 /// Judges everything that takes more than one key.
 pub(super) fn judge(reader: &mut Reader<'_>, draft: &Draft) {
@@ -191,6 +192,9 @@ fn vips(reader: &mut Reader<'_>, draft: &Draft) {
             let earlier = before.iter().flat_map(|other| &other.addresses).chain(&vip.addresses[..m]);
             vip_address(reader, draft, address, earlier);
         }
+        for (m, peer) in vip.peers.iter().enumerate() {
+            vip_peer(reader, draft, vip, peer, &vip.peers[..m]);
+        }
     }
     let proxies = roles(&draft.nodes).filter(|roles| roles.proxy).count();
     if let Some(first) = draft.vips.first().filter(|_| complete(&draft.nodes)) {
@@ -265,6 +269,34 @@ fn vip_address<'d>(
     } else if !link_local(ip) && !known().any(|node| in_subnet(node.value, ip, prefix)) {
         let said = format!("{text}: no node has an address in this subnet; the clients' answers may take another way");
         reader.warn(address.line, path(&keys::VIP_ADDRESSES), said);
+    }
+}
+
+/// A router beside the proxies: nobody else of the file, and somebody from whom adverts of this virtual router can come.
+fn vip_peer(reader: &mut Reader<'_>, draft: &Draft, vip: &DraftVip, peer: &Placed<IpAddr>, earlier: &[Placed<IpAddr>]) {
+    let ip = peer.value;
+    let mut fault = |said: String| reader.fault(peer.line, path(&keys::VIP_PEERS), Some(&format!("\"{ip}\"")), said);
+    if earlier.iter().any(|other| other.value == ip) {
+        fault("the same peer twice".to_owned());
+    }
+    let mut virtuals = draft.vips.iter().flat_map(|vip| &vip.addresses);
+    if let Some(other) = virtuals.find(|other| other.value.0 == ip) {
+        let line = other.line.unwrap_or(0);
+        fault(format!("this is a virtual address (line {line}); a peer has one of its own"));
+    }
+    let mut nodes = draft.nodes.iter().filter_map(|node| node.address.as_ref());
+    if let Some(node) = nodes.find(|node| node.value == ip) {
+        let line = node.line.unwrap_or(0);
+        fault(format!("a node has this address (line {line}); the adverts of its proxies count anyway"));
+    }
+    match vip.addresses.first().map(|address| address.value.0.is_ipv6()) {
+        Some(true) if !link_local(ip) => {
+            fault("adverts over IPv6 come from link-local addresses; allowed: fe80::/10".to_owned());
+        }
+        Some(false) if ip.is_ipv6() => {
+            fault("the virtual addresses are IPv4, and so is where their adverts come from".to_owned());
+        }
+        Some(true | false) | None => {}
     }
 }
 
@@ -363,6 +395,27 @@ pub(super) fn address_list(
 
 fn with_prefix_text(address: &Placed<(IpAddr, u8)>) -> String {
     format!("\"{}/{}\"", address.value.0, address.value.1)
+}
+
+/// The `peers` of one `[[vip]]`: not too many.
+pub(super) fn peer_list(reader: &mut Reader<'_>, peers: Placed<Vec<Placed<IpAddr>>>) -> Vec<Placed<IpAddr>> {
+    let Placed { value: peers, line } = peers;
+    if peers.len() > PEERS_MAX {
+        let said = format!("{} addresses; allowed: {}", peers.len(), keys::VIP_PEERS.allowed);
+        reader.fault(line, path(&keys::VIP_PEERS), None, said);
+    }
+    peers
+}
+
+/// Reads the address of a router beside the proxies.
+pub(super) fn peer(text: &str) -> Result<IpAddr, String> {
+    if text.contains('/') {
+        return Err("a prefix length has no place here".to_owned());
+    }
+    match ip(text)? {
+        address if address.is_loopback() => Err("a loopback address is no other router's".to_owned()),
+        address => Ok(address),
+    }
 }
 
 /// Reads `192.168.0.1/24`.

@@ -107,8 +107,10 @@ fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {
 fn vip_line(vip: &Vip) -> String {
     let addresses: Vec<String> = vip.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
     let preempt = if vip.preempt { ", preempting" } else { "" };
+    let peers: String = vip.peers.iter().map(|peer| format!(" {peer}")).collect();
+    let beside = if peers.is_empty() { "" } else { ", beside" };
     format!(
-        "{} on {}, VRRP {} id {}, every {:?}{preempt}",
+        "{} on {}, VRRP {} id {}, every {:?}{preempt}{beside}{peers}",
         addresses.join(" "),
         vip.interface,
         vip.version,
@@ -159,6 +161,7 @@ addresses = ["192.168.0.1/24", "192.168.0.9/24"]
 interface = "eth0"
 virtual_router_id = 51
 preempt = true
+peers = ["192.168.0.8"]
 [[node]]
 name = "proxy-1"
 address = "192.168.0.2"
@@ -193,7 +196,7 @@ replica_priority = 0
 v.toml: valid
 
 cluster  mymaster, quorum 2 of 2 sentinels
-vip      192.168.0.1/24 192.168.0.9/24 on eth0, VRRP 3 id 51, every 100ms, preempting
+vip      192.168.0.1/24 192.168.0.9/24 on eth0, VRRP 3 id 51, every 100ms, preempting, beside 192.168.0.8
 ports    proxy 6379, redis 6379, sentinel 26379, peer link 26380/udp
 
 node                address      roles           notes

@@ -3,7 +3,8 @@
 //! Three threads, so that nothing slow ever delays an advert:
 //!
 //! ```text
-//!  election  (SCHED_FIFO)  sockets, timers, the machines        never waits for disk, log or the kernel's network lock
+//!  election  (SCHED_FIFO)  sockets, timers, the machines        never waits for disk, log or the kernel's network lock;
+//!                          what the peer link says of the other proxies, and who else claims the addresses by ARP
 //!  addresses (SCHED_FIFO)  netlink: sets, renews, deletes; watches interfaces
 //!  clerk                   tells the journal and the rest of the node
 //! ```
@@ -11,13 +12,15 @@
 //! takes the address away.
 
 mod addresses;
+mod claims;
 mod clerk;
 mod election;
 mod segment;
+mod words;
 
 use std::io;
-use std::net::IpAddr;
-use std::sync::mpsc as sync;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, mpsc as sync};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::journal::Journal;
 use crate::config;
-use crate::cores::cluster::Part;
+use crate::cores::cluster::{Part, View};
 use crate::cores::vrrp::{Config, Router};
 use crate::wire::vrrp::{ChecksumForm, Interval, Malformed};
 use segment::{Segment, primary};
@@ -51,6 +54,10 @@ pub struct VipSpec {
     pub priority: u8,
     /// This node's address in the cluster file: the source of adverts if the interface has it.
     pub own_address: IpAddr,
+    /// Those of the other proxies of the file.
+    pub proxies: Vec<IpAddr>,
+    /// Other routers whose adverts count.
+    pub peers: Vec<IpAddr>,
 }
 
 /// Why the virtual addresses cannot be served at all.
@@ -83,14 +90,15 @@ pub enum VipError {
 }
 
 impl VipSpec {
-    /// This node's part in `vip`, with its `priority` (1–254) and its `own_address`.
-    pub fn new(vip: &config::Vip, priority: u8, own_address: IpAddr) -> Result<Self, VipError> {
+    /// This node's part in `vip`, with its `priority` (1–254) and its `own_address`, beside the other `proxies` of the file.
+    pub fn new(vip: &config::Vip, priority: u8, own_address: IpAddr, proxies: Vec<IpAddr>) -> Result<Self, VipError> {
         let virtual_router_id = vip.virtual_router_id;
         let interface = vip.interface.clone();
         let invalid = |source| VipError::Invalid { virtual_router_id, interface: vip.interface.clone(), source };
         let interval = Interval::new(vip.version, vip.advert_interval).map_err(invalid)?;
-        let (addresses, preempt) = (vip.addresses.clone(), vip.preempt);
-        let spec = Self { addresses, interface, virtual_router_id, interval, preempt, priority, own_address };
+        let (addresses, preempt, peers) = (vip.addresses.clone(), vip.preempt, vip.peers.clone());
+        let spec =
+            Self { addresses, interface, virtual_router_id, interval, preempt, priority, own_address, proxies, peers };
         if let Some((address, _)) = spec.addresses.iter().find(|(address, _)| *address == own_address) {
             return Err(VipError::OwnAddress { virtual_router_id, address: *address });
         }
@@ -107,6 +115,9 @@ impl VipSpec {
             interval: self.interval,
             preempt: self.preempt,
             addresses,
+            own_address: self.own_address,
+            proxies: self.proxies.clone(),
+            peers: self.peers.clone(),
         };
         Router::new(config).map_err(|source| VipError::Invalid {
             virtual_router_id: self.virtual_router_id,
@@ -123,6 +134,13 @@ pub struct VipHandle {
     pulse: Pulse,
     done: sync::Receiver<()>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What the rest of the node tells the routers.
+#[derive(Clone, Debug)]
+struct Told {
+    usable: watch::Receiver<Result<(), String>>,
+    view: Option<watch::Receiver<Arc<View>>>,
 }
 
 /// Feels whether the thread of the election still turns.
@@ -157,11 +175,12 @@ impl VipHandle {
     }
 }
 
-/// Starts the virtual routers in the caller's network namespace. `usable`: whether clients can be served here; `post`
-/// gets [`Part::Vip`] and, with the source `vrrp`, [`Part::Fault`]. An interface that is missing is waited for.
+/// Starts the virtual routers in the caller's network namespace. `usable`: whether clients can be served here; `view`: what
+/// the peer link knows, none where there is no link; `post` gets [`Part::Vip`] and, with the source `vrrp`, [`Part::Fault`]. An interface that is missing is waited for.
 pub fn spawn(
     vips: Vec<VipSpec>,
     usable: watch::Receiver<Result<(), String>>,
+    view: Option<watch::Receiver<Arc<View>>>,
     post: mpsc::Sender<Part>,
     journal: Journal,
 ) -> Result<VipHandle, VipError> {
@@ -191,7 +210,9 @@ pub fn spawn(
     start("vigie-vip-addr", Box::new(move || addresses::run(ends, &told)))?;
     start(
         "vigie-vrrp",
-        Box::new(move || election::run(routers.into_iter().zip(wires), &usable, stopped, felt, &reports)),
+        Box::new(move || {
+            election::run(routers.into_iter().zip(wires), &Told { usable, view }, stopped, felt, &reports)
+        }),
     )?;
     // Not waited for at a stop: it may wait for somebody who waits for the stop.
     let clerk = move || clerk::run(reported, &post, &journal);
@@ -200,6 +221,29 @@ pub fn spawn(
 }
 
 impl VipSpec {
+    /// The virtual addresses that ARP tells about.
+    fn addresses_v4(&self) -> Vec<Ipv4Addr> {
+        let v4 = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => Some(*ip),
+            IpAddr::V6(_) => None,
+        };
+        self.addresses.iter().filter_map(|(ip, _)| v4(ip)).collect()
+    }
+
+    /// What people should know if adverts leave from an address by which the other proxies do not know this node. Over IPv6
+    /// that is always so.
+    fn unknown_source(&self, primary: IpAddr) -> Option<String> {
+        let known = primary == self.own_address || self.peers.contains(&primary);
+        let unknown = primary.is_ipv4() && !known && !self.proxies.is_empty();
+        unknown.then(|| {
+            format!(
+                "adverts leave {} from {primary}, which is neither this node's address in the cluster file ({}) nor in \
+                 vip.peers: proxies whose interface has their own address in the file refuse them",
+                self.interface, self.own_address
+            )
+        })
+    }
+
     fn own_address_family(&self) -> Domain {
         let v6 = self.addresses.first().is_some_and(|(address, _)| address.is_ipv6());
         if v6 { Domain::IPV6 } else { Domain::IPV4 }

@@ -79,8 +79,10 @@ impl Spec {
     /// The virtual routers of this node; none if it is no proxy.
     pub fn vips(&self) -> Result<Vec<vip::VipSpec>, vip::VipError> {
         let own = self.node();
+        let others = self.config.nodes.iter().filter(|node| node.roles.proxy && node.address != own.address);
+        let proxies: Vec<_> = others.map(|node| node.address).collect();
         let vips = self.config.vips.iter().filter(|_| self.roles.proxy);
-        vips.map(|vip| vip::VipSpec::new(vip, own.priority, own.address)).collect()
+        vips.map(|vip| vip::VipSpec::new(vip, own.priority, own.address, proxies.clone())).collect()
     }
 }
 
@@ -406,7 +408,7 @@ async fn start_vip(spec: &Spec, usable: watch::Receiver<Result<(), String>>, end
             Ok(count) => journal.record("vrrp", Level::Warn, "leftovers-removed", format!("{count} addresses")),
             Err(error) => journal.record("vrrp", Level::Warn, "leftovers-unknown", error.to_string()),
         }
-        vip::spawn(vips, usable, ends.post.clone(), journal.clone())
+        vip::spawn(vips, usable, Some(ends.view.clone()), ends.post.clone(), journal.clone())
     });
     match started {
         Ok(handle) => Some(handle),

@@ -1,7 +1,7 @@
 //! Ethernet frames that tell a segment where a virtual address lives now: gratuitous ARP and unsolicited neighbour
-//! advertisements.
+//! advertisements. Who listens updates caches and switch tables by them.
 //!
-//! They are only ever sent; whoever listens updates caches and switch tables by them.
+//! Of those that others send, only ARP is read: whose address they say is where.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,6 +19,35 @@ const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
 const HOP_LIMIT: u8 = 255;
 /// Option type 2, target link-layer address, of length 1 (in units of 8 bytes; RFC 4861 §4.6.1).
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+
+/// Ethernet type of ARP.
+const ETHERTYPE: [u8; 2] = [0x08, 0x06];
+/// Ethernet and IPv4, with addresses of 6 and 4 bytes (RFC 826).
+const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
+/// An Ethernet header and an ARP packet for IPv4; frames are padded behind it.
+pub const ARP_FRAME_LEN: usize = 42;
+/// Where in such a frame its type and the two addresses of its sender are.
+pub const ETHERTYPE_AT: usize = 12;
+/// The Ethernet address that the sender says it has.
+pub const SENDER_MAC_AT: usize = 22;
+/// The IPv4 address that the sender says it has.
+pub const SENDER_IP_AT: usize = 28;
+
+/// Who an ARP frame, request or answer, says has which address; none if it is no such frame, or says nothing: a host that
+/// asks whether an address is free has none yet.
+pub fn sender(frame: &[u8]) -> Option<(Mac, Ipv4Addr)> {
+    let frame = frame.first_chunk::<ARP_FRAME_LEN>()?;
+    let arp = frame[ETHERTYPE_AT..][..2] == ETHERTYPE && frame[14..20] == ETHERNET_IPV4;
+    let mac = <Mac>::try_from(&frame[SENDER_MAC_AT..SENDER_IP_AT]).ok()?;
+    let ip = Ipv4Addr::from(<[u8; 4]>::try_from(&frame[SENDER_IP_AT..SENDER_IP_AT + 4]).ok()?);
+    let says = matches!(frame[20..22], [0, 1 | 2]) && !ip.is_unspecified();
+    (arp && says).then_some((mac, ip))
+}
+
+/// As people write it.
+pub fn text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
 
 /// The frame that announces `address` at `mac`, whatever its family.
 pub fn announcement(mac: Mac, address: IpAddr) -> Vec<u8> {
@@ -74,6 +103,30 @@ mod tests {
         // keepalived 2.2.7, caught by tcpdump.
         let expected = "ffffffffffff02000000000108060001080006040001020000000001c0a80001ffffffffffffc0a80001";
         assert_eq!(hex(&announcement(MAC, IpAddr::from([192, 168, 0, 1]))), expected);
+    }
+
+    #[test]
+    fn who_says_what_is_read_and_nothing_else() {
+        let address = Ipv4Addr::new(192, 168, 0, 1);
+        let frame = gratuitous(MAC, address);
+        assert_eq!(frame.len(), ARP_FRAME_LEN);
+        assert_eq!(sender(&frame), Some((MAC, address)));
+        assert_eq!(sender(&[frame.clone(), vec![0; 18]].concat()), Some((MAC, address)), "padded");
+        for length in 0..frame.len() {
+            assert_eq!(sender(&frame[..length]), None, "{length} bytes");
+        }
+        let changed = |at: usize, byte: u8| {
+            let mut frame = frame.clone();
+            frame[at] = byte;
+            sender(&frame)
+        };
+        for at in (12..=20).chain([21]) {
+            assert_eq!(changed(at, 99), None, "byte {at}");
+        }
+        assert_eq!(changed(21, 2), Some((MAC, address)), "an answer");
+        // A probe (RFC 5227 §2.1.1).
+        assert_eq!(sender(&gratuitous(MAC, Ipv4Addr::UNSPECIFIED)), None);
+        assert_eq!(text(MAC), "02:00:00:00:00:01");
     }
 
     #[test]

@@ -56,6 +56,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("why", why::CASES),
     ("dropin", dropin::CASES),
     ("boxes", boxes::CASES),
+    ("attacks", attacks::address::CASES),
     (LONG, dropin::LONG),
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),

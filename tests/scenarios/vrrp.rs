@@ -1,8 +1,9 @@
 //! One virtual router on a segment: `cores::vrrp`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use vigie::cores::vrrp::{Config, Hold, Input, Output, Router};
+use vigie::cores::vrrp::{Config, Hold, Input, Output, Router, Word};
 use vigie::wire::vrrp::{Advert, Auth, ChecksumForm, Received};
 
 use crate::form::World;
@@ -12,9 +13,10 @@ use crate::words::{Words, unexpected};
 const VIRTUAL_ROUTER_ID: u8 = 51;
 const VIP: &str = "192.168.0.1";
 const OWN: &str = "192.168.0.2";
+const PROXIES: &str = "192.168.0.3,192.168.0.4";
 
 /// A router, its kernel and its segment.
-pub(crate) struct Segment(Stage<Kernel>);
+pub(crate) struct Segment(Stage<Kernel>, BTreeMap<IpAddr, Word>);
 
 /// Answers each wish for the addresses: done, refused, or nothing.
 struct Kernel(Option<Result<(), String>>);
@@ -46,8 +48,8 @@ impl Surroundings for Kernel {
 }
 
 impl World for Segment {
-    /// `router priority 100 interval 10cs [nopreempt] [as backup|master]`: as it is before interface and proxy have been
-    /// heard of, or as it has just become backup or master.
+    /// `router priority 100 interval 10cs [nopreempt] [file A] [proxies A,B] [peers A,B] [as backup|master]`: as it is
+    /// before interface and proxy have been heard of, or as it has just become backup or master.
     fn open(words: &mut Words) -> Result<Self, String> {
         words.keyword("router")?;
         words.keyword("priority")?;
@@ -57,6 +59,12 @@ impl World for Segment {
             interval: words.interval()?,
             preempt: !words.optional("nopreempt"),
             addresses: vec![VIP.parse().expect("an address")],
+            own_address: words.value_or("file", OWN.parse().expect("an address"))?,
+            proxies: addresses(&words.value_or("proxies", PROXIES.to_owned())?)?,
+            peers: words
+                .optional("peers")
+                .then(|| words.next("addresses"))
+                .map_or(Ok(vec![]), |list| addresses(&list?))?,
         };
         let router = Router::new(config).map_err(|error| error.to_string())?;
         let mut stage = Stage::new(router, Kernel(Some(Ok(()))));
@@ -70,7 +78,7 @@ impl World for Segment {
             }
             stage.begin();
         }
-        Ok(Self(stage))
+        Ok(Self(stage, BTreeMap::new()))
     }
 
     fn command(&mut self, words: &mut Words) -> Result<Vec<String>, String> {
@@ -92,11 +100,47 @@ impl World for Segment {
                 Ok(Vec::new())
             }
             "advert" => Ok(stage.give(Input::Advert(received(words)?))),
+            "proxy" => {
+                let proxy = words.value("the address of a proxy")?;
+                let word = match words.next("its word over the link")?.as_str() {
+                    "silent" => Word::Silent,
+                    "idle" => Word::Idle,
+                    "holds" => Word::Holds,
+                    other => return Err(unexpected(other, "silent, idle or holds")),
+                };
+                self.1.insert(proxy, word);
+                Ok(stage.give(Input::Proxies(self.1.iter().map(|(proxy, word)| (*proxy, *word)).collect())))
+            }
+            "claim" => {
+                let last = words.value("the last byte of an Ethernet address")?;
+                let address = VIP.parse().expect("an address");
+                Ok(stage.give(Input::Claim { address, mac: [2, 0, 0, 0, 0, last] }))
+            }
+            "adverts" => {
+                words.keyword("each")?;
+                let pause = words.duration()?;
+                words.keyword("for")?;
+                let mut rest = words.duration()?;
+                let received = received(words)?;
+                let mut lines = Vec::new();
+                while rest >= pause {
+                    lines.extend(stage.pass(pause));
+                    lines.extend(stage.give(Input::Advert(received.clone())));
+                    rest -= pause;
+                }
+                Ok(lines)
+            }
             "state" => Ok(vec![format!("{:?}, next deadline {}", stage.core.vip_state(), stage.deadline())]),
             "stop" => Ok(stage.give(Input::Stop)),
-            other => Err(unexpected(other, "advance, advert, kernel, link, state, stop or usable")),
+            other => {
+                Err(unexpected(other, "advance, advert, adverts, claim, kernel, link, proxy, state, stop or usable"))
+            }
         }
     }
+}
+
+fn addresses(list: &str) -> Result<Vec<IpAddr>, String> {
+    list.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|error| format!("addresses: {error}"))
 }
 
 /// `advert from IP priority N interval 10cs [ttl N] [router N] [addresses A,B] [password] [plain]`
@@ -108,9 +152,7 @@ fn received(words: &mut Words) -> Result<Received, String> {
     let interval = words.interval()?;
     let hop_limit = words.value_or("ttl", 255)?;
     let router = words.value_or("router", VIRTUAL_ROUTER_ID)?;
-    let addresses = words.value_or("addresses", VIP.to_owned())?;
-    let addresses: Result<Vec<IpAddr>, _> = addresses.split(',').map(str::parse).collect();
-    let addresses = addresses.map_err(|error| format!("addresses: {error}"))?;
+    let addresses = addresses(&words.value_or("addresses", VIP.to_owned())?)?;
     let auth = if words.optional("password") { Auth::Simple(*b"wordpass") } else { Auth::None };
     let checksum = if words.optional("plain") { ChecksumForm::Plain } else { ChecksumForm::PseudoHeader };
     let advert = Advert::new(router, priority, interval, addresses).and_then(|advert| advert.with_auth(auth));

@@ -104,6 +104,11 @@ impl Host {
         format!("fe80::99:{}", self.number).parse().unwrap()
     }
 
+    /// The link-local address that the kernel makes of the Ethernet address.
+    pub(crate) fn address_eui64(&self) -> IpAddr {
+        format!("fe80::99:ff:fe00:{}", self.number).parse().unwrap()
+    }
+
     pub(crate) fn mac(&self) -> String {
         format!("02:99:00:00:00:{:02x}", self.number)
     }
@@ -166,7 +171,7 @@ impl Host {
         let (post, posted) = mpsc::channel(64);
         let journal = Journal::new();
         let told = journal.clone();
-        let handle = self.enter(move || spawn(vec![spec], usable_rx, post, told)).unwrap();
+        let handle = self.enter(move || spawn(vec![spec], usable_rx, None, post, told)).unwrap();
         Ours { handle: Some(handle), usable, posted, facts: None, faults: BTreeMap::new(), journal }
     }
 }

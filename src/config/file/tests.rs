@@ -113,6 +113,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!((cluster.down_after, cluster.busy_grace, cluster.failover_timeout), (s(1) / 4, s(7), s(60)));
     let vip = &vips[0];
     assert_eq!((vip.virtual_router_id, vip.version, vip.advert_interval, vip.preempt), (7, 2, s(2), true));
+    assert_eq!(vip.peers, ["192.168.0.77", "192.168.0.78"].map(|peer| peer.parse::<IpAddr>().unwrap()));
     assert_eq!((proxy.port, proxy.connect_timeout, proxy.check_interval, proxy.hold_timeout), (1, s(1), s(2), s(0)));
     assert_eq!((redis.port, redis.server.as_str(), redis.data_dir), (2, "/opt/v", Some("/d".into())));
     assert_eq!((redis.persistence, redis.include), (Persistence::None, vec!["/i/*.conf".to_owned()]));
@@ -155,6 +156,29 @@ fn virtual_addresses_are_bounded_in_number() {
     );
     let five: String = (52..56).map(|n| second.replace(".9/", &format!(".{n}/")) + &n.to_string()).collect();
     refuses(id, &format!("{id}{five}"), "v.toml:22: vip: 5 of [[vip]]", &["at most 4"]);
+}
+
+#[test]
+fn a_peer_is_another_router_from_which_adverts_can_come() {
+    let id = "virtual_router_id = 51";
+    let list = |peers: &str| format!("{id}\npeers = [{peers}]");
+    let seventeen: Vec<String> = (20..37).map(|n| format!("\"192.168.0.{n}\"")).collect();
+    for (peers, begin, word) in [
+        (seventeen.join(","), "v.toml:10: vip.peers: 17 addresses", "up to 16"),
+        ("\"192.168.0.9/24\"".to_owned(), "v.toml:10: vip.peers = \"192.168.0.9/24\"", "prefix"),
+        ("\"127.0.0.1\"".to_owned(), "v.toml:10: vip.peers = \"127.0.0.1\"", "loopback"),
+        ("\"x\"".to_owned(), "v.toml:10: vip.peers = \"x\"", "not an IPv4 or IPv6 address"),
+        ("\"192.168.0.9\",\n\"192.168.0.9\"".to_owned(), "v.toml:11: vip.peers = \"192.168.0.9\"", "twice"),
+        ("\"192.168.0.1\"".to_owned(), "v.toml:10: vip.peers = \"192.168.0.1\"", "virtual address (line 7)"),
+        ("\"192.168.0.2\"".to_owned(), "v.toml:10: vip.peers = \"192.168.0.2\"", "a node has this address (line "),
+        ("\"fe80::9\"".to_owned(), "v.toml:10: vip.peers = \"fe80::9\"", "IPv4"),
+    ] {
+        refuses(id, &list(&peers), begin, &[word]);
+    }
+    let v6 = edited("addresses = [\"192.168.0.1/24\"]", "addresses = [\"fd00::1/64\"]");
+    let said = judged(&v6.replace(id, &list("\"fd00::9\""))).unwrap_err().to_string();
+    assert!(said.starts_with("v.toml:10: vip.peers = \"fd00::9\": adverts over IPv6 come from link-local"), "{said}");
+    assert!(judged(&v6.replace(id, &list("\"fe80::9\""))).is_ok());
 }
 
 #[test]

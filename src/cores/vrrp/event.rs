@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::wire::arp::{self, Mac};
 use crate::wire::frame::VipState;
 use crate::wire::vrrp::Interval;
 
@@ -24,7 +25,7 @@ pub enum Event {
         /// What it waits for.
         why: Why,
     },
-    /// A packet was not believed. Told at the 1st, 10th, 100th… of its reason.
+    /// A packet does not count. Told at the 1st, 10th, 100th… of its reason, and now and then while they come.
     Refused {
         /// Where it came from, if that is known.
         from: Option<IpAddr>,
@@ -48,6 +49,24 @@ pub enum Event {
         /// Its addresses.
         theirs: Vec<IpAddr>,
     },
+    /// A router in version 3 has another interval: a mistake in a configuration, for each counts its own.
+    IntervalDiffers {
+        /// The peer.
+        peer: IpAddr,
+        /// Its interval.
+        theirs: Interval,
+        /// This router's.
+        ours: Interval,
+    },
+    /// While master, somebody else was heard who tells the segment that a virtual address is his. Told like refusals.
+    Claimed {
+        /// The address.
+        address: IpAddr,
+        /// Where it is said to be.
+        mac: Mac,
+        /// How often that was said since this router became master.
+        count: u64,
+    },
 }
 
 /// Why a state was left.
@@ -61,6 +80,11 @@ pub enum Why {
     MasterSilent {
         /// Three intervals and the skew.
         for_: Duration,
+    },
+    /// Adverts come in the name of a proxy which does not hold the addresses by its own word.
+    NotHeld {
+        /// In whose name.
+        peer: IpAddr,
     },
     /// The master said that it gives up.
     MasterLeft {
@@ -84,7 +108,7 @@ pub enum Why {
     Stopped,
 }
 
-/// Why a packet is not believed.
+/// Why a packet does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It is no advert; in words.
@@ -101,6 +125,12 @@ pub enum Refusal {
     Authentication,
     /// It carries this node's own address.
     Own,
+    /// Its sender is nobody whose adverts count.
+    Stranger,
+    /// Its sender claims to own the addresses for good, which no proxy does.
+    Owner,
+    /// The proxy in whose name it came does not hold the addresses by its own word.
+    NotHolding,
 }
 
 impl Refusal {
@@ -114,6 +144,9 @@ impl Refusal {
             Self::Interval(_) => "other-interval",
             Self::Authentication => "authentication",
             Self::Own => "own",
+            Self::Stranger => "stranger",
+            Self::Owner => "owner",
+            Self::NotHolding => "not-holding",
         }
     }
 }
@@ -130,6 +163,11 @@ impl fmt::Display for Refusal {
             }
             Self::Authentication => f.write_str("it carries a password, and none is configured here"),
             Self::Own => f.write_str("it carries this node's own address as its source"),
+            Self::Stranger => f.write_str("not a proxy of the cluster file nor in vip.peers"),
+            Self::Owner => f.write_str("priority 255 is of a router that owns the address, which no proxy does"),
+            Self::NotHolding => f.write_str(
+                "that proxy says over the peer link that it does not hold the address; somebody sends in its name",
+            ),
         }
     }
 }
@@ -140,6 +178,9 @@ impl fmt::Display for Why {
             Self::Starting => f.write_str("starting"),
             Self::Ready => f.write_str("interface and proxy are good"),
             Self::MasterSilent { for_ } => write!(f, "no advert of a master for {for_:?}"),
+            Self::NotHeld { peer } => {
+                write!(f, "nobody holds the address: adverts come from {peer}, but no proxy says that it is master")
+            }
             Self::MasterLeft { peer } => write!(f, "{peer} gave up being master"),
             Self::Outranked { peer, priority } => write!(f, "{peer} is master with priority {priority}"),
             Self::Link(reason) => f.write_str(reason),
@@ -156,10 +197,10 @@ impl fmt::Display for Event {
             Self::Became { from, to, why } => write!(f, "{from:?} to {to:?}: {why}"),
             Self::Waiting { why } => write!(f, "takes no part: {why}"),
             Self::Refused { from: Some(from), reason, count } => {
-                write!(f, "a packet of {from} is not believed: {reason} ({count} so far)")
+                write!(f, "advert from {from} refused: {reason} ({count} so far)")
             }
             Self::Refused { from: None, reason, count } => {
-                write!(f, "a packet is not believed: {reason} ({count} so far)")
+                write!(f, "a packet is refused: {reason} ({count} so far)")
             }
             Self::Conflict { peer, priority } => {
                 write!(f, "{peer} is master too, with priority {priority}: the segment was split")
@@ -167,6 +208,15 @@ impl fmt::Display for Event {
             Self::AddressesDiffer { peer, theirs } => {
                 write!(f, "{peer} has other addresses for this virtual router: {theirs:?}")
             }
+            Self::IntervalDiffers { peer, theirs, ours } => write!(
+                f,
+                "{peer} sends an advert every {theirs}, and this node expects one every {ours}: give both the same"
+            ),
+            Self::Claimed { address, mac, count } => write!(
+                f,
+                "{} tells the segment that {address} is there; it was told again that it is here ({count} so far)",
+                arp::text(*mac)
+            ),
         }
     }
 }

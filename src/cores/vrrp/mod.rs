@@ -10,17 +10,36 @@
 //! ```
 //! Health is not priority: a router that cannot serve leaves the election at once, whatever `preempt` says. It never
 //! opens a socket and never trusts that an address is set before the kernel has said so.
+//!
+//! # Whose adverts count
+//!
+//! Those of the proxies of the cluster file and of the routers in `vip.peers`, and no other: anybody on the segment can send
+//! one, and one alone would take the addresses from whoever serves them. An advert in a proxy's name is held against what
+//! the proxy says over the peer link, which proves who speaks:
+//!
+//! | the link says of that proxy | its advert | its farewell |
+//! |---|---|---|
+//! | nothing of late ([`Word::Silent`]) | counts | counts; if another proxy says that it holds the addresses, it is asked first |
+//! | it does not hold the addresses ([`Word::Idle`]) | counts for 700 ms in a backup, not at all in a master | counts unless another holds them |
+//! | it holds them ([`Word::Holds`]) | counts | it is asked first |
+//!
+//! To ask is to send a farewell: a master answers it at once (RFC 9568 §6.4.3), and nobody else does. The link never makes a
+//! backup wait: it takes over from a silent master whatever is said. And it counts its own interval: one that is learnt from
+//! a packet could be 40.95 s, or too short for the master that lives.
 
 mod event;
 mod router;
+mod trust;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 pub use event::{Event, Refusal, Why};
 pub use router::Router;
+pub use trust::Word;
 
 use crate::base::Instant;
+use crate::wire::arp::Mac;
 use crate::wire::vrrp::{Advert, ChecksumForm, Interval, Malformed, Received};
 
 /// What a virtual router is told by the cluster file.
@@ -36,6 +55,12 @@ pub struct Config {
     pub preempt: bool,
     /// The virtual addresses, at least one, all of one family.
     pub addresses: Vec<IpAddr>,
+    /// This node's address in the file.
+    pub own_address: IpAddr,
+    /// Those of the other proxies of the file.
+    pub proxies: Vec<IpAddr>,
+    /// Other routers whose adverts count. The peer link knows nothing of them.
+    pub peers: Vec<IpAddr>,
 }
 
 /// Where a router stands. Each state owns its clocks, so no stray timer can exist.
@@ -50,8 +75,6 @@ pub enum State {
     Backup {
         /// When its silence has lasted too long.
         master_down_at: Instant,
-        /// The master's interval: in version 3 learnt from it.
-        interval: Duration,
         /// The master that said that it gives up, if it did.
         left: Option<IpAddr>,
     },
@@ -59,6 +82,8 @@ pub enum State {
     Master {
         /// When the next advert is due.
         advert_at: Instant,
+        /// When one last answered somebody.
+        answered_at: Option<Instant>,
         /// When the addresses must be renewed.
         renew_at: Instant,
         /// When the kernel last said that they are set; on entry, the entry.
@@ -94,6 +119,15 @@ pub enum Input {
     Advert(Received),
     /// Something came that is none.
     Malformed(Malformed),
+    /// What the peer link says of the other proxies now. Those left out are silent.
+    Proxies(Vec<(IpAddr, Word)>),
+    /// Somebody else has told the segment that this virtual address is at its Ethernet address.
+    Claim {
+        /// The virtual address.
+        address: IpAddr,
+        /// Where it is said to be.
+        mac: Mac,
+    },
     /// The interface is up and this is its primary address; or why it cannot be used.
     Link(Result<IpAddr, String>),
     /// Whether clients could be served here, and if not, why.

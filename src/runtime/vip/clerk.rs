@@ -64,7 +64,11 @@ impl Reports {
                 match event {
                     Event::Became { to, why, .. } => (facts.state, *fault) = (*to, fault_of(*to, why)),
                     Event::Waiting { why } => *fault = fault_of(facts.state, why),
-                    Event::Refused { .. } | Event::Conflict { .. } | Event::AddressesDiffer { .. } => {}
+                    Event::Refused { .. }
+                    | Event::Conflict { .. }
+                    | Event::AddressesDiffer { .. }
+                    | Event::IntervalDiffers { .. }
+                    | Event::Claimed { .. } => {}
                 }
                 before != (facts.state, fault.clone())
             })
@@ -84,6 +88,7 @@ fn fault_of(state: VipState, why: &Why) -> Option<String> {
 
 fn heading(event: &Event) -> (Level, &'static str) {
     match event {
+        Event::Became { to: VipState::Master, why: Why::NotHeld { .. }, .. } => (Level::Warn, "became-master"),
         Event::Became { to: VipState::Master, .. } => (Level::Info, "became-master"),
         Event::Became { to: VipState::Backup, .. } => (Level::Info, "became-backup"),
         Event::Became { to: VipState::Initialize, why: Why::Stopped, .. } => (Level::Info, "stopped"),
@@ -93,6 +98,8 @@ fn heading(event: &Event) -> (Level, &'static str) {
         Event::Refused { .. } => (Level::Warn, "packet-refused"),
         Event::Conflict { .. } => (Level::Warn, "second-master"),
         Event::AddressesDiffer { .. } => (Level::Error, "addresses-differ"),
+        Event::IntervalDiffers { .. } => (Level::Error, "interval-differs"),
+        Event::Claimed { .. } => (Level::Warn, "address-claimed"),
     }
 }
 
@@ -107,15 +114,16 @@ pub(super) fn run(mut reported: Reported, post: &mpsc::Sender<Part>, journal: &J
         loop {
             tokio::select! {
                 biased;
-                line = reported.lines.recv() => match line {
-                    Some(Line { level, name, text }) => journal.record("vrrp", level, name, text),
-                    None => return,
-                },
+                // First, since the other proxies hold adverts against it.
                 Ok(()) = reported.snapshot.changed() => {
                     let now = reported.snapshot.borrow_and_update().clone();
                     tell_news(&told, &now, post).await;
                     told = now;
                 }
+                line = reported.lines.recv() => match line {
+                    Some(Line { level, name, text }) => journal.record("vrrp", level, name, text),
+                    None => return,
+                },
             }
         }
     };

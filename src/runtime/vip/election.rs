@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use super::addresses::{Attachment, Wire};
 use super::clerk::Reports;
 use super::segment::Segment;
+use super::{Told, VipSpec, claims, words};
 use crate::base::{Instant, Machine};
 use crate::cores::vrrp::{Event, Hold, Input, Output, Router};
 use crate::runtime::drive::{Execute, Flow, drive};
@@ -33,7 +34,7 @@ type Seat = Rc<RefCell<Option<Rc<AsyncFd<Segment>>>>>;
 /// Runs the routers until told to stop.
 pub(super) fn run(
     routers: impl Iterator<Item = (Router, Wire)>,
-    usable: &watch::Receiver<Result<(), String>>,
+    told: &Told,
     stop: oneshot::Receiver<()>,
     mut pulse: mpsc::Receiver<oneshot::Sender<()>>,
     reports: &Reports,
@@ -53,13 +54,16 @@ pub(super) fn run(
             let virtual_router_id = spec.virtual_router_id;
             let mut hands = Hands { seat: seat.clone(), hold, spec, place, reports: reports.clone(), sending: Ok(()) };
             feeders.push(spawn_local(attach(
-                hands.spec.interface.clone(),
+                hands.spec.clone(),
                 seat.clone(),
                 attachment,
                 inputs_tx.clone(),
                 reports.clone(),
             )));
-            feeders.push(spawn_local(follow(usable.clone(), inputs_tx.clone())));
+            feeders.push(spawn_local(follow(told.usable.clone(), inputs_tx.clone())));
+            if let Some(view) = told.view.clone() {
+                feeders.push(spawn_local(words::follow(hands.spec.clone(), view, inputs_tx.clone())));
+            }
             stops.push(inputs_tx);
             let mut machine = Starved { router, seat };
             drivers.push(spawn_local(async move {
@@ -121,7 +125,7 @@ impl Machine for Starved {
 struct Hands {
     seat: Seat,
     hold: watch::Sender<Hold>,
-    spec: super::VipSpec,
+    spec: VipSpec,
     place: usize,
     reports: Reports,
     /// Whether the last packet left, and if not, why: told when it changes.
@@ -168,14 +172,15 @@ impl Hands {
 
 /// Follows the interface: opens sockets where it is, and tells the router.
 async fn attach(
-    interface: String,
+    spec: VipSpec,
     seat: Seat,
     mut place: watch::Receiver<Result<Attachment, String>>,
     inputs: mpsc::Sender<Input>,
     reports: Reports,
 ) {
+    let interface = &spec.interface;
     // Aborted when replaced or dropped.
-    let mut reader: Option<Reader> = None;
+    let mut readers: Vec<Reader> = Vec::new();
     if place.changed().await.is_err() {
         return;
     }
@@ -188,9 +193,18 @@ async fn attach(
                 let opened = if same {
                     Ok(())
                 } else {
-                    open(&interface, index, mac, primary).map(|segment| {
+                    open(interface, index, mac, primary).map(|segment| {
                         *seat.borrow_mut() = Some(segment.clone());
-                        reader = Some(Reader(spawn_local(read(segment, inputs.clone(), reports.clone()))));
+                        readers = vec![Reader(spawn_local(read(segment, inputs.clone(), reports.clone())))];
+                        let addresses = spec.addresses_v4();
+                        if let Some(mac) = mac.filter(|_| !addresses.is_empty()) {
+                            let place = (interface.clone(), index);
+                            let watch = claims::watch(place, mac, addresses, inputs.clone(), reports.clone());
+                            readers.push(Reader(spawn_local(watch)));
+                        }
+                        if let Some(said) = spec.unknown_source(primary) {
+                            reports.line(Level::Warn, "source-unknown", said);
+                        }
                     })
                 };
                 retry = opened.is_err();
@@ -205,7 +219,7 @@ async fn attach(
         if lost {
             // After the router was told, so that its last advert may still leave if the interface is only half gone.
             tokio::task::yield_now().await;
-            reader = None;
+            readers.clear();
             seat.borrow_mut().take();
         }
         let changed = place.changed();
@@ -215,7 +229,7 @@ async fn attach(
             changed.await.is_err()
         };
         if ended {
-            return drop(reader);
+            return drop(readers);
         }
     }
 }

@@ -136,7 +136,7 @@ impl Segment {
         // Without Ethernet there are no caches to update.
         let Some(mac) = self.mac else { return Ok(()) };
         let frame = arp::announcement(mac, address);
-        self.frames.send_to(&frame, &link_address(self.index)).map(drop)
+        self.frames.send_to(&frame, &link_address(self.index, 0)).map(drop)
     }
 }
 
@@ -174,13 +174,14 @@ pub(super) fn raw(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Where frames go that carry their own Ethernet header: out of this interface.
+/// Where frames go that carry their own Ethernet header: out of this interface. Or whence they come, of one `protocol`.
 #[expect(unsafe_code, reason = "no safe constructor of a packet socket's address exists")]
-fn link_address(index: u32) -> SockAddr {
+pub(super) fn link_address(index: u32, protocol: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is one of the platform's socket addresses, and all of its fields are plain numbers.
     let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     link.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    link.sll_protocol = protocol;
     link.sll_ifindex = libc::c_int::try_from(index).unwrap_or(0);
     link.sll_halen = 6;
     // SAFETY: the storage holds a sockaddr_ll, family and all, of exactly that length.

@@ -13,16 +13,17 @@ fn vip() -> config::Vip {
         version: 3,
         advert_interval: Duration::from_millis(100),
         preempt: false,
+        peers: vec![],
     }
 }
 
 fn refused(vip: &config::Vip, priority: u8, own: &str) -> String {
-    VipSpec::new(vip, priority, ip(own)).unwrap_err().to_string()
+    VipSpec::new(vip, priority, ip(own), vec![]).unwrap_err().to_string()
 }
 
 #[test]
 fn specs_take_over_what_the_file_says() {
-    let spec = VipSpec::new(&vip(), 101, ip("192.168.0.2")).unwrap();
+    let spec = VipSpec::new(&vip(), 101, ip("192.168.0.2"), vec![ip("192.168.0.3")]).unwrap();
     assert_eq!((spec.interval, spec.priority, spec.preempt), (Interval::Centiseconds(10), 101, false));
 }
 
@@ -72,7 +73,7 @@ fn adverts_over_ipv6_come_from_a_usable_link_local_address() {
 fn the_link_local_address_comes_first() {
     let spec = VipSpec {
         addresses: vec![(ip("2001:db8::1"), 64), (ip("fe80::1:1"), 64)],
-        ..VipSpec::new(&vip(), 101, ip("fe80::5")).unwrap()
+        ..VipSpec::new(&vip(), 101, ip("fe80::5"), vec![]).unwrap()
     };
     assert_eq!(spec.router().unwrap().resignation().addresses(), [ip("fe80::1:1"), ip("2001:db8::1")]);
 }

@@ -1,0 +1,143 @@
+//! What the peer link says of the other proxies, for the routers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::VipSpec;
+use crate::cores::cluster::{NodeView, View};
+use crate::cores::vrrp::{Input, Word};
+use crate::wire::frame::VipState;
+
+/// A view is published each second. One that is older says nothing: the thread of the link is stuck.
+const VIEW_AGE_MAX: Duration = Duration::from_millis(1_500);
+
+/// Tells a router each time the words change; ends with the router or the link.
+pub(super) async fn follow(spec: VipSpec, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
+    let mut told = Vec::new();
+    loop {
+        let said = words(&view.borrow_and_update(), &spec);
+        if !tell(&mut told, said, &inputs).await {
+            return;
+        }
+        match tokio::time::timeout(VIEW_AGE_MAX, view.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_gone)) => {
+                tell(&mut told, Vec::new(), &inputs).await;
+                return;
+            }
+            Err(_stuck) => {
+                if !tell(&mut told, Vec::new(), &inputs).await || view.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// False: the router is gone.
+async fn tell(told: &mut Vec<(IpAddr, Word)>, said: Vec<(IpAddr, Word)>, inputs: &mpsc::Sender<Input>) -> bool {
+    if *told == said {
+        return true;
+    }
+    told.clone_from(&said);
+    inputs.send(Input::Proxies(said)).await.is_ok()
+}
+
+/// What the other proxies say of a virtual router, by their addresses in the file.
+fn words(view: &View, spec: &VipSpec) -> Vec<(IpAddr, Word)> {
+    let proxies = view.nodes.iter().filter(|node| spec.proxies.contains(&node.address));
+    proxies.map(|node| (node.address, word(node, spec.virtual_router_id))).collect()
+}
+
+fn word(node: &NodeView, virtual_router_id: u8) -> Word {
+    let Some(state) = node.state.as_ref().filter(|_| node.fresh) else { return Word::Silent };
+    let holds = |state| match state {
+        VipState::Master => true,
+        VipState::Initialize | VipState::Backup => false,
+    };
+    let mut routers = state.vips.iter().filter(|vip| vip.virtual_router_id == virtual_router_id);
+    if routers.any(|vip| holds(vip.state)) { Word::Holds } else { Word::Idle }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Instant, NodeName};
+    use crate::wire::frame::{Health, NodeState, Roles, VipFacts};
+
+    fn node(last: u8, fresh: bool, vips: &[(u8, VipState)]) -> NodeView {
+        let name = format!("n{last}").parse::<NodeName>().unwrap();
+        let facts = |(virtual_router_id, state): &(u8, VipState)| VipFacts {
+            virtual_router_id: *virtual_router_id,
+            state: *state,
+            priority: 100,
+        };
+        let state = NodeState {
+            name: name.clone(),
+            version: heapless::String::new(),
+            roles: Roles::default(),
+            health: Health::Good,
+            redis: None,
+            sentinel: None,
+            proxy: None,
+            vips: vips.iter().map(facts).collect(),
+        };
+        let address = IpAddr::from([10, 0, 0, last]);
+        let (roles, fault) = (Roles::default(), String::new());
+        NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, fault }
+    }
+
+    fn spec() -> VipSpec {
+        VipSpec {
+            addresses: vec![(IpAddr::from([10, 0, 0, 1]), 24)],
+            interface: "eth0".to_owned(),
+            virtual_router_id: 51,
+            interval: crate::wire::vrrp::Interval::Centiseconds(10),
+            preempt: false,
+            priority: 100,
+            own_address: IpAddr::from([10, 0, 0, 2]),
+            proxies: (3..=6).map(|last| IpAddr::from([10, 0, 0, last])).collect(),
+            peers: vec![],
+        }
+    }
+
+    fn view() -> View {
+        let nodes = vec![
+            node(2, true, &[(51, VipState::Master)]),
+            node(3, true, &[(52, VipState::Master), (51, VipState::Backup)]),
+            node(4, true, &[(51, VipState::Master)]),
+            node(5, false, &[(51, VipState::Master)]),
+            node(6, true, &[]),
+            node(7, true, &[(51, VipState::Master)]),
+        ];
+        View { at: Instant::START, me: 0, nodes }
+    }
+
+    fn expected() -> Vec<(IpAddr, Word)> {
+        let words = [(3, Word::Idle), (4, Word::Holds), (5, Word::Silent), (6, Word::Idle)];
+        words.map(|(last, word)| (IpAddr::from([10, 0, 0, last]), word)).to_vec()
+    }
+
+    #[test]
+    fn only_the_fresh_word_of_another_proxy_on_this_router_counts() {
+        assert_eq!(words(&view(), &spec()), expected());
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_stuck_says_nothing() {
+        let (published, seen) = watch::channel(Arc::new(view()));
+        let (inputs, mut told) = mpsc::channel(8);
+        tokio::spawn(follow(spec(), seen, inputs));
+        assert_eq!(told.recv().await, Some(Input::Proxies(expected())));
+        // What was said is taken back when nothing is published for longer than it ever is.
+        assert_eq!(told.recv().await, Some(Input::Proxies(vec![])));
+        published.send_replace(Arc::new(view()));
+        assert_eq!(told.recv().await, Some(Input::Proxies(expected())));
+        drop(published);
+        assert_eq!(told.recv().await, Some(Input::Proxies(vec![])));
+        assert_eq!(told.recv().await, None);
+    }
+}
