@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod connection;
 pub mod control;
+pub mod crowd;
 pub mod daemon;
 pub mod drive;
 pub mod forward;
