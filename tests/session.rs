@@ -221,7 +221,7 @@ impl Ours {
             seed: 1,
         };
         let store = Store::new(directory.join("ours"), KIND);
-        let setup = Setup { config, store, port, door };
+        let setup = Setup { config, store, port, addresses: vec![at(1).ip()], door };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

@@ -10,7 +10,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -295,12 +295,25 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
         let (sender, receiver) = mpsc::channel(ORDERS_MAX);
         orders.0.replace(Some(sender));
         let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
-        let (config, port) = (sentinel_config(&spec), spec.config.sentinel.port);
-        let setup = sentinel::Setup { config, store, port, door: sentinel::Door::default() };
+        let (config, port, addresses) = (sentinel_config(&spec), spec.config.sentinel.port, sentinel_addresses(&spec));
+        let setup = sentinel::Setup { config, store, port, addresses, door: sentinel::Door::default() };
         let Ends { view, post, journal, stop } = ends.clone();
         sentinel::run(setup, view, receiver, post, journal, stop)
     })
     .await;
+}
+
+/// Where clients find the sentinel of this node: not on networks that the cluster file says nothing of.
+fn sentinel_addresses(spec: &Spec) -> Vec<IpAddr> {
+    let own = spec.node().address;
+    let mut addresses = vec![own];
+    if !own.is_loopback() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    if spec.roles.proxy {
+        addresses.extend(spec.config.vips.iter().flat_map(|vip| vip.addresses.iter().map(|(address, _)| *address)));
+    }
+    addresses
 }
 
 fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {

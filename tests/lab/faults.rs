@@ -304,7 +304,7 @@ fn ports(sandbox: &Sandbox) -> Outcome {
     let proxy = world.squat("box-2", SocketAddr::from((VIP, 6379)))?;
     let redis = world.squat("box-3", SocketAddr::new(address("box-3"), 6379))?;
     world.start_all()?;
-    world.said(&BOXES, "box-1", &["0.0.0.0:26379", "in use"])?;
+    world.said(&BOXES, "box-1", &["192.168.0.4:26379", "in use"])?;
     world.said(&BOXES, "box-2", &["192.168.0.1:6379", "in use"])?;
     world.said(&BOXES, "box-3", &["192.168.0.6:6379", "in use"])?;
     // It stays said while it is tried again.

@@ -1,6 +1,7 @@
 //! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases
 //! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
+mod attacks;
 mod basics;
 mod bench;
 mod boxes;
@@ -48,6 +49,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("clients", clients::CASES),
     ("libraries", libraries::CASES),
     ("faults", faults::CASES),
+    ("attacks", attacks::crowd::CASES),
     ("service", service::CASES),
     ("mixed", mixed::CASES),
     ("scripts", scripts::CASES),

@@ -187,7 +187,7 @@ fn a_sentinel_and_a_proxy_of_one_node_need_different_ports() {
         said.split(';').next(),
         Some(
             "v.toml: sentinel.port = 26379: proxy.port is the same, and a sentinel listens \
-        on every address of its node"
+        on the virtual addresses too"
         )
     );
 }
