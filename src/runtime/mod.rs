@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod notify;
 pub mod peers;
 pub mod pidfd;
+pub mod private;
 pub mod proxy;
 pub mod redis;
 pub mod sentinel;

@@ -25,7 +25,7 @@ use super::journal::{Journal, Level};
 use super::peers::Peers;
 use super::status::Status;
 use super::why::{Frames, Why};
-use super::{clock, forward, guard, notify, proxy, redis, sentinel, store, vip};
+use super::{clock, forward, guard, notify, private, proxy, redis, sentinel, store, vip};
 use crate::base::{Instant, NodeName};
 use crate::config::{Config, Node, PEER_PORT};
 use crate::cores::{
@@ -125,7 +125,7 @@ pub fn run(spec: &Spec) -> Result<(), WorkerError> {
         tracing::debug!("the process keeps its name: {error}");
     }
     for path in [&spec.state_dir, &spec.runtime_dir] {
-        let made = std::fs::create_dir_all(path);
+        let made = private::directory(path);
         made.map_err(|source| WorkerError::Directory { path: path.clone(), source })?;
     }
     let _held = store::lock(&spec.state_dir)?;
