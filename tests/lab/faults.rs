@@ -320,7 +320,16 @@ fn ports(sandbox: &Sandbox) -> Outcome {
     world.healthy()?;
     let (code, said) = world.vigie("box-2", &["status"])?;
     assert_eq!(code, Some(0), "{said}");
-    Ok(())
+
+    // The sentinel is on the addresses of the file and on loopback, and on no other that the host has.
+    let more: Vec<_> = "addr add 192.168.0.77/24 dev eth0".split(' ').map(str::to_owned).collect();
+    assert!(world.run("box-1", "ip", &more)?.status.success());
+    let ping = |from: &str, to: IpAddr| world.ask(from, SocketAddr::new(to, 26379), b"PING\r\n", 7);
+    for (from, to) in [(CLIENT, address("box-1")), (CLIENT, VIP.into()), ("box-1", Ipv4Addr::LOCALHOST.into())] {
+        assert_eq!(ping(from, to).as_deref(), Ok("+PONG\r\n"), "{to}");
+    }
+    let refused = ping(CLIENT, IpAddr::from([192, 168, 0, 77])).expect_err("an address that no file names is served");
+    expect("another address", &refused, &["refused"])
 }
 
 fn interface(sandbox: &Sandbox) -> Outcome {
