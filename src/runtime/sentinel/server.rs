@@ -61,7 +61,8 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(300);
 /// A client that has given no command for so long is closed. Only until its first one.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// Clients that wait for the answer to a wrong password at once; more are closed.
+/// Clients of sources that have given a wrong password that give one, or wait for the answer, at once; more are closed
+/// without a look at theirs. So many guesses in two seconds are what a stranger with many connections gets.
 const WRONG_WAITING_MAX: usize = 256;
 /// Wrong passwords are told so often.
 const WRONG_TELL_EVERY: Duration = Duration::from_secs(10);
@@ -183,7 +184,7 @@ pub(super) struct Clients {
 #[derive(Default)]
 struct Wrong {
     failures: Mutex<Failures>,
-    /// Clients that wait for their answer now.
+    /// Clients that try, or wait for their answer, now.
     waiting: AtomicUsize,
     happened: Notify,
 }
@@ -265,19 +266,28 @@ impl Clients {
         }
     }
 
-    /// Waits as long as a client is not listened to; false if too many do.
-    async fn sit_out(&self, client: ClientId) -> bool {
+    /// The place of a client that is about to give a password, if its source has given a wrong one; an error: there is none
+    /// left.
+    fn line_up(&self, client: ClientId) -> Result<Option<Waits<'_>>, ()> {
+        let peer = self.with(|clients| clients.get(&client).map(|open| open.peer));
+        let failures = self.wrong.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspected = peer.is_some_and(|peer| failures.suspects(peer, clock::now()));
+        drop(failures);
+        if suspected { Waits::new(&self.wrong.waiting).map(Some) } else { Ok(None) }
+    }
+
+    /// Waits as long as a client is not listened to; an error: too many do.
+    async fn sit_out(&self, client: ClientId, place: Option<Waits<'_>>) -> Result<(), ()> {
         let pause = self.with(|clients| clients.get_mut(&client).map(|open| std::mem::take(&mut open.pause)));
         let pause = pause.unwrap_or_default();
-        if pause.is_zero() {
-            return true;
-        }
-        let waiting = Waits::new(&self.wrong.waiting);
-        let few = waiting.before < WRONG_WAITING_MAX;
-        if few {
+        if !pause.is_zero() {
+            let _place = match place {
+                Some(place) => place,
+                None => Waits::new(&self.wrong.waiting)?,
+            };
             sleep(pause).await;
         }
-        few
+        Ok(())
     }
 
     /// A client that does not read is dropped: its writer ends when the sending end is gone.
@@ -301,21 +311,19 @@ impl Clients {
     }
 }
 
-/// One of those who wait, until it is dropped.
-struct Waits<'a> {
-    all: &'a AtomicUsize,
-    before: usize,
-}
+/// One of [`WRONG_WAITING_MAX`], until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
 
 impl<'a> Waits<'a> {
-    fn new(all: &'a AtomicUsize) -> Self {
-        Self { all, before: all.fetch_add(1, Ordering::Relaxed) }
+    fn new(all: &'a AtomicUsize) -> Result<Self, ()> {
+        let place = Self(all);
+        if all.fetch_add(1, Ordering::Relaxed) < WRONG_WAITING_MAX { Ok(place) } else { Err(()) }
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -521,19 +529,11 @@ async fn hear(
                 return None;
             }
             let signs_in = [&b"auth"[..], b"hello"].iter().any(|word| command.eq_ignore_ascii_case(word));
-            if inputs.send(Said::Input(Input::Command(client, args))).await.is_err() {
-                return None;
-            }
+            let said = Said::Input(Input::Command(client, args));
             if signs_in {
-                // Many guesses in one packet would not be slowed down by late answers alone.
-                let (turn, turned) = oneshot::channel();
-                if inputs.send(Said::Turn(turn)).await.is_err() || turned.await.is_err() {
-                    return None;
-                }
-                if !clients.sit_out(client).await {
-                    clients.kill(client);
-                    return None;
-                }
+                sign_in(client, said, inputs, clients).await.ok()?;
+            } else if inputs.send(said).await.is_err() {
+                return None;
             }
         }
         share.set(data.len() as u64);
@@ -564,6 +564,26 @@ async fn hear(
             Ok(read) => totals.bytes_in.fetch_add(read as u64, Ordering::Relaxed),
         };
     }
+}
+
+/// Hands on a command that may give a password, and goes on when it was looked at, and after a wrong one later: many guesses
+/// in one packet would not be slowed down by late answers alone. An error: the client is closed.
+async fn sign_in(
+    client: ClientId,
+    said: Said<Input>,
+    inputs: &mpsc::Sender<Said<Input>>,
+    clients: &Clients,
+) -> Result<(), ()> {
+    let Ok(place) = clients.line_up(client) else {
+        clients.kill(client);
+        return Err(());
+    };
+    let (turn, turned) = oneshot::channel();
+    for said in [said, Said::Turn(turn)] {
+        inputs.send(said).await.map_err(drop)?;
+    }
+    turned.await.map_err(drop)?;
+    clients.sit_out(client, place).await.inspect_err(|()| clients.kill(client))
 }
 
 fn words(reply: Reply) -> Option<Vec<Bytes>> {

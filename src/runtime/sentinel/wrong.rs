@@ -24,6 +24,7 @@ struct Failed {
     in_a_row: u32,
     last: Instant,
     untold: u64,
+    is_node: bool,
 }
 
 /// Who has given a wrong password, and how often.
@@ -43,15 +44,22 @@ impl Failures {
             let gone = oldest.and_then(|oldest| self.sources.remove(&oldest));
             self.forgotten += gone.map_or(0, |gone| gone.untold);
         }
-        let failed = self.sources.entry(source).or_insert(Failed { in_a_row: 0, last: now, untold: 0 });
+        let failed = self.sources.entry(source).or_insert(Failed { in_a_row: 0, last: now, untold: 0, is_node });
         if now.since(failed.last) > FORGET {
             failed.in_a_row = 0;
         }
         let delay = DELAY_STEP.saturating_mul(failed.in_a_row);
         failed.in_a_row = failed.in_a_row.saturating_add(1);
         failed.last = now;
+        failed.is_node = is_node;
         failed.untold += 1;
         delay.min(if is_node { NODE_DELAY_MAX } else { DELAY_MAX })
+    }
+
+    /// Whether what comes from there may be one more guess.
+    pub(super) fn suspects(&self, address: IpAddr, now: Instant) -> bool {
+        let failed = self.sources.get(&Source::from(address));
+        failed.is_some_and(|failed| !failed.is_node && now.since(failed.last) <= FORGET)
     }
 
     /// What has not been told yet: from where, and how many.
@@ -96,6 +104,8 @@ mod tests {
         assert_eq!((0..50).map(|n| delay(from(3), true, n)).max(), Some(100));
         // After a while it is a first one again.
         assert_eq!(delay(from(1), false, 60_100), 0);
+        assert!(failures.suspects(from(1), at(60_200)) && !failures.suspects(from(1), at(120_200)));
+        assert!(!failures.suspects(from(3), at(60)) && !failures.suspects(from(4), at(60)));
     }
 
     #[test]
