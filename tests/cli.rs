@@ -103,6 +103,20 @@ fn run_and_check_refuse_the_same_files_in_the_same_words_and_nothing_is_started(
     let others = std::fs::Permissions::from_mode(0o640);
     std::fs::set_permissions(directory.path().join("password"), others).unwrap();
     both("others can get at it (mode 0640); run: chmod 600", &path);
+    let path = written(directory.path(), |text| text);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    both(&format!("{path}: others can change it (mode 0666); run: chmod go-w {path}"), &path);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    // A state directory in which anybody could put what vigie takes for its own.
+    let open = sub("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    for [state, run] in [[&open, &run], [&state, &open]] {
+        let output = vigie(&["run", "--config", &path, "--node", "a", "--state-dir", state, "--runtime-dir", run]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("others can write there (mode 0777); run: chmod go-w {open}")), "{said}");
+    }
 }
 
 #[test]

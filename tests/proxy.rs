@@ -560,6 +560,62 @@ fn a_client_too_many_gets_the_words_of_redis() {
     assert_eq!(proxy.client().ask("PING"), "+PONG");
 }
 
+/// A connection from that address, which says nothing.
+fn silent_from(source: [u8; 4], to: SocketAddr) -> Client {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    Client(BufReader::new(socket.into()))
+}
+
+#[test]
+fn a_silent_crowd_gives_way_and_those_who_have_spoken_do_not() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis, |config| config.max_clients = 40);
+    let mut speaking: Vec<_> = (0..10).map(|_| proxy.client()).collect();
+    let mut lonely = silent_from([127, 9, 9, 9], proxy.address);
+    let crowd: Vec<_> = (0..300_u16).map(|n| silent_from([127, 8, 8, 1 + (n % 2) as u8], proxy.address)).collect();
+    // None of them was turned away, and at no time are there more than are allowed.
+    wait_for("the rest of the crowd is gone", || {
+        let totals = proxy.counters.totals();
+        (totals.accepted == 311 && totals.clients == 40).then_some(())
+    });
+    assert_eq!(proxy.counters.totals().refused, 0);
+    for client in &mut speaking {
+        assert_eq!(client.ask("PING"), "+PONG");
+    }
+    let mut late: Vec<_> = (0..5).map(|_| proxy.client()).collect();
+    late.iter_mut().for_each(|client| assert_eq!(client.ask("PING"), "+PONG"));
+    // The one from elsewhere, older than all of the crowd, is still there.
+    assert_eq!(lonely.ask(&format!("AUTH \"{PASSWORD}\"")), "+OK");
+    drop(crowd);
+    let (records, _) = proxy.journal.follow();
+    let told: Vec<_> = records.into_iter().filter(|record| record.name == "crowd").map(|record| record.text).collect();
+    assert!(told.len() == 1 && told[0].contains("127.8.8."), "{told:?}");
+}
+
+#[test]
+fn one_source_has_half_of_the_places_for_its_silent_ones() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis, |config| config.max_clients = 40);
+    let crowd: Vec<_> = (0..30).map(|_| silent_from([127, 8, 8, 8], proxy.address)).collect();
+    wait_for("half of the places are taken", || (proxy.counters.totals().clients == 20).then_some(()));
+    assert_eq!(proxy.counters.totals().silent, 10);
+    drop(crowd);
+}
+
+#[test]
+fn a_client_that_says_nothing_is_closed_after_a_while() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis, |_| {});
+    let start = Instant::now();
+    let (mut silent, mut idle) = (Client::bare(proxy.address), proxy.client());
+    assert!(silent.is_closed());
+    assert!(start.elapsed() >= Duration::from_secs(9), "{:?}", start.elapsed());
+    assert_eq!((proxy.counters.totals().silent, idle.ask("PING")), (1, "+PONG".into()));
+}
+
 #[test]
 fn a_client_that_closes_one_side_gets_its_replies() {
     let redis = Redis::start();

@@ -213,8 +213,9 @@ impl World {
         let store = Store::new(self.directory.path().join(format!("s-{n}")), KIND);
         let (_, credentials) =
             watch::channel(Arc::new(Credentials::new("mymaster", Secret::new(PASSWORD).into(), None)));
-        let (config, port) = (self.config(n), self.sentinels[n]);
-        let setup = Setup { config, store, port, nodes: vec![at(1).ip()], credentials, door: Door::default() };
+        let (addresses, nodes) = (vec![at(1).ip()], vec![at(1).ip()]);
+        let (config, port, door) = (self.config(n), self.sentinels[n], Door::default());
+        let setup = Setup { config, store, port, addresses, nodes, credentials, door };
         let task = tokio::spawn(run(setup, view_rx, orders_rx, post, journal.clone(), stop_rx));
         let (link, mut posted) = (self.link.clone(), posted);
         link.views.lock().unwrap().push(view);
@@ -451,7 +452,93 @@ async fn a_port_in_use_is_named() {
     let world = World::new(1, false);
     let _taken = TcpListener::bind(("0.0.0.0", world.sentinels[0])).unwrap();
     let error = world.sentinel(0).task.await.unwrap().unwrap_err().to_string();
-    assert!(error.contains(&world.sentinels[0].to_string()) && error.contains("in use"), "{error}");
+    assert!(error.contains(&at(world.sentinels[0]).to_string()) && error.contains("in use"), "{error}");
+}
+
+/// What the sentinel says, to its end or until nothing comes any more, to a client of that address; how long it took.
+fn converse(source: [u8; 4], port: u16, text: &str, wanted: usize) -> (String, Duration) {
+    use std::io::{Read, Write};
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&at(port).into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let start = Clock::now();
+    stream.write_all(text.as_bytes()).unwrap();
+    let (mut said, mut more) = (String::new(), [0; 1_024]);
+    while said.lines().count() < wanted {
+        match stream.read(&mut more) {
+            Ok(0) | Err(_) => break,
+            Ok(length) => said += std::str::from_utf8(&more[..length]).unwrap(),
+        }
+    }
+    (said, start.elapsed())
+}
+
+#[tokio::test]
+async fn wrong_passwords_are_told_of_and_answered_slowly() {
+    const STRANGER: [u8; 4] = [127, 66, 66, 66];
+    let world = World::new(1, true);
+    let sentinel = world.sentinel(0);
+    until(Duration::from_secs(5), "it answers", || async { ask(sentinel.port, &["PING"], false).await.is_some() })
+        .await;
+    let port = sentinel.port;
+    let talk =
+        move |source, text: String, wanted| tokio::task::spawn_blocking(move || converse(source, port, &text, wanted));
+    // Guesses in one packet are looked at one after the other: what follows them waits for their answers.
+    let guesses = "AUTH a\r\nAUTH default b\r\nHELLO 3 AUTH default c\r\nAUTH d\r\n";
+    let guessing = talk(STRANGER, format!("{guesses}AUTH {PASSWORD}\r\n"), 5);
+    // Nobody else waits meanwhile, from there or from elsewhere, as long as the password is right.
+    for source in [STRANGER, [127, 0, 0, 1]] {
+        let (said, took) = talk(source, format!("AUTH {PASSWORD}\r\nPING\r\n"), 2).await.unwrap();
+        assert_eq!(said, "+OK\r\n+PONG\r\n");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    let (said, took) = guessing.await.unwrap();
+    let lines: Vec<_> = said.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(lines, ["-WRONGPASS", "-WRONGPASS", "-WRONGPASS", "-WRONGPASS", "+OK"]);
+    assert!(took >= Duration::from_millis(600), "{took:?}: 0, 100, 200 and 300 ms are expected");
+    // One that does not want to be answered is made to wait just the same.
+    let (said, took) = talk(STRANGER, format!("CLIENT REPLY OFF\r\n{guesses}CLIENT REPLY ON\r\n"), 1).await.unwrap();
+    assert_eq!(said, "+OK\r\n");
+    assert!(took >= Duration::from_millis(2_200), "{took:?}");
+    until(Duration::from_secs(20), "they are told of", || async {
+        let told = events(&sentinel).into_iter().filter(|event| event.starts_with("auth-failed "));
+        let counts =
+            told.filter_map(|event| event.split_once("from 127.66.66.66 (")?.1.split(' ').next()?.parse::<u64>().ok());
+        counts.sum::<u64>() == 8
+    })
+    .await;
+    // Many connections at once bring no more guesses: the rest is closed unheard, and nobody from elsewhere waits for it.
+    let guessing = tokio::task::spawn_blocking(move || {
+        let all: Vec<_> =
+            (0..600).map(|_| std::thread::spawn(move || converse(STRANGER, port, "AUTH e\r\n", 1).0)).collect();
+        all.into_iter().map(|one| one.join().unwrap_or_default()).filter(|said| said.starts_with("-WRONGPASS")).count()
+    });
+    let (said, _) = talk([127, 0, 0, 1], format!("AUTH {PASSWORD}\r\nPING\r\n"), 2).await.unwrap();
+    assert_eq!(said, "+OK\r\n+PONG\r\n");
+    let heard = guessing.await.unwrap();
+    assert!((1..600).contains(&heard), "{heard} of 600 guesses at once were looked at");
+    println!("{heard} of 600 guesses at once were looked at");
+    sentinel.leave().await;
+}
+
+#[tokio::test]
+async fn a_client_that_gives_no_command_is_closed_after_a_while() {
+    let world = World::new(1, false);
+    let sentinel = world.sentinel(0);
+    until(Duration::from_secs(5), "it answers", || async { ask(sentinel.port, &["PING"], false).await.is_some() })
+        .await;
+    let mut idle = Connection::open(at(sentinel.port), Duration::from_secs(5)).await.unwrap();
+    idle.ask(&["PING"], Duration::from_secs(5)).await.unwrap();
+    let port = sentinel.port;
+    for text in ["", "*2\r\n$4\r\nPI"] {
+        let silent = tokio::task::spawn_blocking(move || converse([127, 0, 0, 1], port, text, 1));
+        let (said, took) = silent.await.unwrap();
+        assert!(said.is_empty() && took >= Duration::from_secs(9), "{said:?} after {took:?}");
+    }
+    assert_eq!(idle.ask(&["PING"], Duration::from_secs(5)).await.unwrap().text(), Some("PONG"));
+    sentinel.leave().await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! Nothing here opens, reads, spawns or waits.
 
+pub mod crowd;
 pub mod machine;
 pub mod names;
 pub mod rng;

@@ -1,8 +1,8 @@
 //! The cluster file: TOML to a [`Config`], or every fault of it at once.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ const LINES_MAX: usize = 2;
 const SYNTAX_FAULTS_MAX: usize = 5;
 /// Permission bits that let others than the owner at a file.
 const OTHERS: u32 = 0o077;
+/// Those that let them change it.
+const OTHERS_WRITE: u32 = 0o022;
+const WORLD_WRITES: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// A file as [`parse`] gets it: its text and its permission bits.
 pub type Read<'a> = &'a dyn Fn(&Path) -> io::Result<(String, u32)>;
@@ -34,7 +38,15 @@ type Expand<'a> = &'a dyn Fn(&str) -> Vec<String>;
 /// Reads and judges the cluster file at `path`, with the password file that it names and the includes that exist now.
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), Faults> {
     let (text, mode) = read_file(path).map_err(|error| Faults(vec![Fault::of_file(path, cannot_read(&error))]))?;
-    read(&text, path, mode, &read_file, &include::expand)
+    let mut result = read(&text, path, mode, &read_file, &include::expand);
+    if let Some(said) = changeable(path, mode) {
+        let fault = Fault::of_file(path, said);
+        match &mut result {
+            Ok(_) => result = Err(Faults(vec![fault])),
+            Err(faults) => faults.0.insert(0, fault),
+        }
+    }
+    result
 }
 
 /// Judges `text` as the cluster file `file`. `read` gives the password file and its permission bits. Patterns of
@@ -43,15 +55,46 @@ pub fn parse(text: &str, file: &Path, read_other: Read<'_>) -> Result<(Config, V
     read(text, file, 0o600, read_other, &|pattern| vec![pattern.to_owned()])
 }
 
+/// What is wrong with a cluster file that others than its owner can change, or put another one in the place of: they could
+/// have vigie do what they like.
+fn changeable(path: &Path, mode: u32) -> Option<String> {
+    if mode & OTHERS_WRITE != 0 {
+        return Some(format!("others can change it (mode {mode:04o}); run: chmod go-w {}", path.display()));
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mode = std::fs::metadata(directory).ok()?.permissions().mode() & 0o7777;
+    // Where the sticky bit is set, everybody replaces only what is their own.
+    (mode & WORLD_WRITES != 0 && mode & STICKY == 0).then(|| {
+        let directory = directory.display();
+        format!("anybody can replace it ({directory} has mode {mode:04o}); run: chmod o-w {directory}")
+    })
+}
+
+/// The text of a file and its permission bits. It must be one of the user that runs vigie, or of root, and so must the link
+/// that leads to it, if it is one.
 fn read_file(path: &Path) -> io::Result<(String, u32)> {
-    let about = std::fs::metadata(path)?;
+    // What is no file must not be waited for, such as a pipe.
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let about = file.metadata()?;
     if !about.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     if about.len() > FILE_MAX {
         return Err(io::Error::other(format!("it has {} bytes, {FILE_MAX} are allowed", about.len())));
     }
-    Ok((std::fs::read_to_string(path)?, about.permissions().mode() & 0o7777))
+    let own = nix::unistd::geteuid().as_raw();
+    let link = std::fs::symlink_metadata(path)?;
+    let link = link.is_symlink().then_some(("the link to it", link.uid()));
+    for (what, owner) in link.into_iter().chain([("it", about.uid())]) {
+        if owner != own && owner != 0 {
+            let expected = if own == 0 { String::new() } else { format!(" or user {own}, that runs vigie") };
+            let said = format!("{what} belongs to user {owner}; root{expected} is expected");
+            return Err(io::Error::other(said));
+        }
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, about.permissions().mode() & 0o7777))
 }
 
 fn cannot_read(error: &io::Error) -> String {

@@ -310,18 +310,17 @@ pub(super) fn in_subnet(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
     a.is_ipv4() == b.is_ipv4() && differ >= u32::from(prefix)
 }
 
-/// A proxy listens on the virtual address, a redis on its node's own and on loopback, a sentinel on every one.
+/// A proxy listens on the virtual address, a redis on its node's own and on loopback, a sentinel on all of these.
 fn ports(reader: &mut Reader<'_>, draft: &Draft) {
     let Placed { value: port, line } = draft.sentinel;
     let beside = |clash: fn(Roles) -> bool| roles(&draft.nodes).any(|roles| roles.sentinel && clash(roles));
     let others = [
-        (draft.redis.port, "redis.port", beside(|roles| roles.redis)),
-        (draft.proxy.port, "proxy.port", beside(|roles| roles.proxy)),
+        (draft.redis.port, "redis.port", "the address of its node", beside(|roles| roles.redis)),
+        (draft.proxy.port, "proxy.port", "the virtual addresses", beside(|roles| roles.proxy)),
     ];
-    for (other, name, clash) in others {
+    for (other, name, place, clash) in others {
         if clash && other == port {
-            let said =
-                format!("{name} is the same, and a sentinel listens on every address of its node; allowed: another");
+            let said = format!("{name} is the same, and a sentinel listens on {place} too; allowed: another");
             reader.fault(line, path(&keys::SENTINEL_PORT), Some(&port.to_string()), said);
         }
     }

@@ -1,9 +1,10 @@
 //! How a process stands among others: in the background, with a file that names it, under a supervisor.
 
 use std::env;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -86,9 +87,11 @@ pub fn keep_descriptors_from_children() {
 pub struct PidFile(PathBuf);
 
 impl PidFile {
-    /// Writes it.
+    /// Writes it. What a link leads to is left alone: the directory may be one that others can write.
     pub fn write(path: &Path) -> io::Result<Self> {
-        fs::write(path, format!("{}\n", std::process::id()))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW);
+        writeln!(options.open(path)?, "{}", std::process::id())?;
         Ok(Self(path.to_owned()))
     }
 }

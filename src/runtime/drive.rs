@@ -1,6 +1,6 @@
 //! The one loop that drives every core, and keeps the rules of [`Machine`].
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::clock;
 use crate::base::Machine;
@@ -51,20 +51,55 @@ pub struct Lanes<I> {
     /// What must not wait for a crowd.
     pub first: mpsc::Receiver<I>,
     /// What the crowd says.
-    pub second: mpsc::Receiver<I>,
+    pub second: mpsc::Receiver<Said<I>>,
+}
+
+/// What waits in the second lane.
+#[derive(Debug)]
+pub enum Said<I> {
+    /// An input.
+    Input(I),
+    /// Nothing for the machine: whoever asks is told once all that came before it is carried out.
+    Turn(oneshot::Sender<()>),
+}
+
+impl<I> Said<I> {
+    /// The input, if it is one. Inputs are asked for only when those before them are carried out.
+    fn input(self) -> Option<I> {
+        match self {
+            Self::Input(input) => Some(input),
+            Self::Turn(done) => {
+                // Who asked may have gone.
+                let _ = done.send(());
+                None
+            }
+        }
+    }
 }
 
 impl<I> Inputs<I> for Lanes<I> {
     async fn next(&mut self) -> Option<I> {
-        tokio::select! {
-            biased;
-            input = self.first.recv() => input,
-            Some(input) = self.second.recv() => Some(input),
+        loop {
+            tokio::select! {
+                biased;
+                input = self.first.recv() => return input,
+                Some(said) = self.second.recv() => if let Some(input) = said.input() {
+                    return Some(input);
+                },
+            }
         }
     }
 
     fn waiting(&mut self) -> Option<I> {
-        self.first.try_recv().or_else(|_| self.second.try_recv()).ok()
+        if let Ok(input) = self.first.try_recv() {
+            return Some(input);
+        }
+        while let Ok(said) = self.second.try_recv() {
+            if let Some(input) = said.input() {
+                return Some(input);
+            }
+        }
+        None
     }
 }
 
@@ -199,7 +234,7 @@ mod tests {
         let (first, first_rx) = mpsc::channel(9);
         let (second, second_rx) = mpsc::channel(9);
         for input in ["a", "b", "c"] {
-            second.send(input).await.unwrap();
+            second.send(Said::Input(input)).await.unwrap();
         }
         first.send("first").await.unwrap();
         let mut disk = Disk { broken: false, done: vec![] };
@@ -207,6 +242,29 @@ mod tests {
         let driven = drive(&mut machine, Lanes { first: first_rx, second: second_rx }, &mut disk);
         let _ = tokio::time::timeout(Duration::from_millis(50), driven).await;
         assert_eq!(disk.done, ["first", "a", "b", "c", "tick"]);
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_told_when_all_before_it_is_carried_out() {
+        let ((first, first_rx), (second, second_rx)) = (mpsc::channel(9), mpsc::channel(9));
+        let (turn, mut turned) = oneshot::channel();
+        for said in [Said::Input("a"), Said::Input("vote"), Said::Turn(turn), Said::Input("b")] {
+            second.send(said).await.unwrap();
+        }
+        /// Notes before which output the turn was told.
+        struct Watch<'a>(&'a mut oneshot::Receiver<()>, Vec<(&'static str, bool)>);
+        impl Execute<Echo> for Watch<'_> {
+            async fn execute(&mut self, output: &'static str) -> Flow<&'static str> {
+                let told = self.0.try_recv().is_ok() || self.1.last().is_some_and(|(_, told)| *told);
+                self.1.push((output, told));
+                Flow::Done
+            }
+        }
+        let (mut machine, mut watch) = (Echo::default(), Watch(&mut turned, vec![]));
+        let driven = drive(&mut machine, Lanes { first: first_rx, second: second_rx }, &mut watch);
+        let _ = tokio::time::timeout(Duration::from_millis(50), driven).await;
+        assert_eq!(watch.1[..4], [("a", false), ("store", false), ("reply", false), ("b", true)]);
+        drop(first);
     }
 
     #[tokio::test]

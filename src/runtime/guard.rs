@@ -12,10 +12,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -33,7 +32,7 @@ use tokio::sync::watch;
 
 use super::pidfd::{Ending, PidFd};
 use super::watchdog::Watchdog;
-use super::{clock, notify};
+use super::{clock, notify, private};
 use crate::base::Instant;
 
 /// Process id of the guard, in the environment of its worker.
@@ -346,9 +345,8 @@ impl Worker {
 fn lock(dir: &Path) -> Result<Flock<File>, GuardError> {
     let path = dir.join("lock");
     let fault = |source: io::Error| GuardError::Lock { path: path.clone(), source };
-    fs::create_dir_all(dir).map_err(|source| GuardError::Lock { path: dir.to_owned(), source })?;
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path);
-    let mut file = open.map_err(fault)?;
+    private::directory(dir).map_err(|source| GuardError::Lock { path: dir.to_owned(), source })?;
+    let mut file = private::file(&path, 0o600).map_err(fault)?;
     let deadline = clock::now() + STOP_MAX;
     loop {
         let (held, errno) = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod connection;
 pub mod control;
+pub mod crowd;
 pub mod daemon;
 pub mod drive;
 pub mod forward;
@@ -14,6 +15,7 @@ pub mod netlink;
 pub mod notify;
 pub mod peers;
 pub mod pidfd;
+pub mod private;
 pub mod proxy;
 pub mod redis;
 pub mod sentinel;

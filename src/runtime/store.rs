@@ -14,6 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::private;
+
 const MAGIC: &[u8; 6] = b"vigie\0";
 const HEADER: usize = 17;
 /// A directory in use is tried again for so long.
@@ -82,8 +84,7 @@ pub enum LockError {
 /// that was killed had just forked may hold it for a moment longer.
 pub fn lock(dir: &Path) -> Result<Flock<File>, LockError> {
     let path = dir.join("lock");
-    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let mut file = open.map_err(|source| LockError::Io { path: path.clone(), source })?;
+    let mut file = private::file(&path, 0o600).map_err(|source| LockError::Io { path: path.clone(), source })?;
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -170,7 +171,9 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(&temporary)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // What is left behind would only confuse: the error itself is what matters.

@@ -11,6 +11,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::private;
+
 /// Without a pet for so long the machine starts anew, seconds. Longer than a worker takes to be killed and started.
 const TIMEOUT: libc::c_int = 20;
 /// How often the worker has to speak, at least; told to it in `WATCHDOG_USEC`.
@@ -42,7 +44,7 @@ impl Watchdog {
         if env::var_os("NOTIFY_SOCKET").is_some() {
             return Err(io::Error::other("the service manager is told already (NOTIFY_SOCKET): it keeps the watchdog"));
         }
-        std::fs::create_dir_all(runtime_dir).map_err(|error| named(runtime_dir, error))?;
+        private::directory(runtime_dir).map_err(|error| named(runtime_dir, error))?;
         let path = runtime_dir.join(SOCKET_NAME);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(&path, error)),

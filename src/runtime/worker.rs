@@ -10,7 +10,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::journal::{Journal, Level};
 use super::peers::Peers;
 use super::status::Status;
 use super::why::{Frames, Why};
-use super::{clock, forward, guard, notify, proxy, redis, sentinel, store, vip};
+use super::{clock, forward, guard, notify, private, proxy, redis, sentinel, store, vip};
 use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Instant, NodeName, Purpose};
 use crate::config::{Config, Node, PEER_PORT};
@@ -128,7 +128,7 @@ pub fn run(spec: &Spec) -> Result<(), WorkerError> {
         tracing::debug!("the process keeps its name: {error}");
     }
     for path in [&spec.state_dir, &spec.runtime_dir] {
-        let made = std::fs::create_dir_all(path);
+        let made = private::directory(path);
         made.map_err(|source| WorkerError::Directory { path: path.clone(), source })?;
     }
     let _held = store::lock(&spec.state_dir)?;
@@ -307,13 +307,26 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
         let (sender, receiver) = mpsc::channel(ORDERS_MAX);
         orders.0.replace(Some(sender));
         let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
-        let (config, port) = (sentinel_config(&spec), spec.config.sentinel.port);
+        let (config, port, addresses) = (sentinel_config(&spec), spec.config.sentinel.port, sentinel_addresses(&spec));
         let Ends { view, post, journal, stop, credentials } = ends.clone();
-        let nodes = spec.config.nodes.iter().map(|node| node.address).collect();
-        let setup = sentinel::Setup { config, store, port, nodes, credentials, door: sentinel::Door::default() };
+        let (nodes, door) = (spec.config.nodes.iter().map(|node| node.address).collect(), sentinel::Door::default());
+        let setup = sentinel::Setup { config, store, port, addresses, nodes, credentials, door };
         sentinel::run(setup, view, receiver, post, journal, stop)
     })
     .await;
+}
+
+/// Where clients find the sentinel of this node: not on networks that the cluster file says nothing of.
+fn sentinel_addresses(spec: &Spec) -> Vec<IpAddr> {
+    let own = spec.node().address;
+    let mut addresses = vec![own];
+    if !own.is_loopback() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    if spec.roles.proxy {
+        addresses.extend(spec.config.vips.iter().flat_map(|vip| vip.addresses.iter().map(|(address, _)| *address)));
+    }
+    addresses
 }
 
 fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {

@@ -141,6 +141,7 @@ impl Run {
                 }
                 Output::Respond(..)
                 | Output::Protocol(..)
+                | Output::WrongPassword(_)
                 | Output::Kill(_)
                 | Output::Why(..)
                 | Output::Script(_)

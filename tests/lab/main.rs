@@ -50,6 +50,7 @@ const CASES: &[(&str, &[Case])] = &[
     ("libraries", libraries::CASES),
     ("faults", faults::CASES),
     ("attacks", attacks::cluster::CASES),
+    ("attacks", attacks::crowd::CASES),
     ("service", service::CASES),
     ("mixed", mixed::CASES),
     ("scripts", scripts::CASES),

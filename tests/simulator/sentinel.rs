@@ -309,7 +309,11 @@ impl World {
                 self.feed_first(host, Input::ScriptChecked(path, can_run));
             }
             Output::Exit(_) => self.exited(host),
-            Output::Fault(_) | Output::Protocol(..) | Output::LogLevel(_) | Output::Why(..) => {}
+            Output::Fault(_)
+            | Output::Protocol(..)
+            | Output::WrongPassword(_)
+            | Output::LogLevel(_)
+            | Output::Why(..) => {}
             Output::Publish(event) => self.check_event(host, &event),
             Output::OrderDone(_, result) => {
                 self.stats.orders += 1;

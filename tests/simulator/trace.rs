@@ -76,7 +76,12 @@ pub fn input(input: &Input) -> Option<String> {
 pub fn output(output: &Output) -> Option<String> {
     match output {
         Output::Connect { .. } | Output::Hangup(_) | Output::Dismiss(_) | Output::Post(_) => None,
-        Output::Protocol(..) | Output::Kill(_) | Output::Ask(..) | Output::Why(..) | Output::LogLevel(_) => None,
+        Output::Protocol(..)
+        | Output::WrongPassword(_)
+        | Output::Kill(_)
+        | Output::Ask(..)
+        | Output::Why(..)
+        | Output::LogLevel(_) => None,
         Output::Script(request) => Some(format!("{request:?}")),
         Output::Resolve(request) => Some(format!("{request:?}")),
         Output::CheckScript(path) => Some(format!("look at {path}")),

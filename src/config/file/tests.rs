@@ -213,7 +213,7 @@ fn a_sentinel_and_a_proxy_of_one_node_need_different_ports() {
         said.split(';').next(),
         Some(
             "v.toml: sentinel.port = 26379: proxy.port is the same, and a sentinel listens \
-        on every address of its node"
+        on the virtual addresses too"
         )
     );
 }
@@ -418,6 +418,63 @@ fn a_file_is_loaded_with_its_password_and_its_includes() {
     assert!(warnings[0].to_string().contains("others can read it (mode 0644)"), "{warnings:?}");
     fs::set_permissions(at("inline.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(load(&at("inline.toml")).unwrap().1, []);
+}
+
+#[test]
+fn a_file_that_others_can_change_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let said = || load(&at("vigie.toml")).map(|_| ()).map_err(|faults| faults.to_string());
+    fs::write(at("vigie.toml"), edited("password_file = \"/secret\"", "password = \"a-long-enough-password\""))
+        .unwrap();
+    for (mode, right) in [(0o664, false), (0o602, false), (0o644, true), (0o600, true)] {
+        set(&at("vigie.toml"), mode);
+        assert_eq!(said().is_ok(), right, "{mode:o}");
+    }
+    set(&at("vigie.toml"), 0o666);
+    let path = at("vigie.toml").display().to_string();
+    assert_eq!(said(), Err(format!("{path}: others can change it (mode 0666); run: chmod go-w {path}")));
+    // Beside what is wrong inside of it.
+    fs::write(at("vigie.toml"), "[claster]\n").unwrap();
+    let both = said().unwrap_err();
+    assert!(both.contains("others can change it") && both.contains("claster"), "{both}");
+
+    fs::write(at("vigie.toml"), edited("password_file = \"/secret\"", "password = \"a-long-enough-password\""))
+        .unwrap();
+    set(&at("vigie.toml"), 0o600);
+    set(directory.path(), 0o777);
+    let replaceable = said().unwrap_err();
+    assert!(replaceable.contains("anybody can replace it (") && replaceable.contains("has mode 0777); run: chmod o-w"));
+    set(directory.path(), 0o1777);
+    assert_eq!(said(), Ok(()));
+}
+
+#[test]
+fn files_of_other_users_are_not_read() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let give = |name: &str| std::os::unix::fs::lchown(at(name), Some(65_534), None).unwrap();
+    let folder = directory.path().display().to_string();
+    fs::write(at("vigie.toml"), edited("/secret", &format!("{folder}/password"))).unwrap();
+    fs::write(at("real"), PASSWORD).unwrap();
+    fs::set_permissions(at("real"), fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(at("real"), at("password")).unwrap();
+    load(&at("vigie.toml")).unwrap();
+    give("password");
+    let said = load(&at("vigie.toml")).unwrap_err().to_string();
+    assert!(said.contains("the link to it belongs to user 65534; root is expected"), "{said}");
+    give("real");
+    fs::remove_file(at("password")).unwrap();
+    fs::rename(at("real"), at("password")).unwrap();
+    let said = load(&at("vigie.toml")).unwrap_err().to_string();
+    assert!(said.contains("password") && said.contains("it belongs to user 65534; root is expected"), "{said}");
+    give("vigie.toml");
+    let said = load(&at("vigie.toml")).unwrap_err().to_string();
+    assert!(said.ends_with("vigie.toml: it cannot be read: it belongs to user 65534; root is expected"), "{said}");
 }
 
 #[test]

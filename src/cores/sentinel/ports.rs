@@ -120,6 +120,8 @@ pub enum Output {
     Dismiss(ClientId),
     /// Close the client's connection at once.
     Kill(ClientId),
+    /// The client has given a wrong password; the answer follows.
+    WrongPassword(ClientId),
     /// A command of the client waits for a fact: to be fed as [`Input::Told`] before the next input.
     Ask(ClientId, Question),
     /// This sentinel's facts have changed.

@@ -223,6 +223,7 @@ impl Sentinel {
         if !self.is_right(&user, password) {
             let command = self.clients.get(&client).map_or(String::new(), |session| session.last.to_ascii_uppercase());
             self.refusal(client, "auth", command, user, now);
+            self.free.push(Output::WrongPassword(client));
             return false;
         }
         if let Some(session) = self.clients.get_mut(&client) {

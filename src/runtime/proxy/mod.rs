@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::crowd::{Crowd, LEAVING_MAX};
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
 use crate::base::{Credentials, NodeName, Purpose, Secrets};
@@ -37,8 +38,11 @@ const CHECK_LIMIT: Duration = Duration::from_millis(250);
 /// How often the number of clients is looked at, to be posted if it changed.
 const CLIENTS_INTERVAL: Duration = Duration::from_secs(1);
 const INPUTS_MAX: usize = 64;
-/// File descriptors beside those of clients and their connections to the master.
-const FILES_RESERVED: u64 = 256;
+/// File descriptors beside those of clients and their connections to the master: of the rest of the process, and of clients
+/// that have given way to others and are not gone yet.
+const FILES_RESERVED: u64 = 256 + LEAVING_MAX as u64;
+/// A client that has said nothing for so long is closed. Only until its first byte: a session may be idle for ever.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What a proxy is told at its start.
 #[derive(Clone, Debug)]
@@ -66,6 +70,7 @@ pub struct Counters {
     accepted: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
+    silent: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -81,6 +86,8 @@ pub struct Totals {
     pub refused: u64,
     /// Sessions closed because the write target changed.
     pub cut: u64,
+    /// Clients closed before they had said anything: for their silence, or to make room for others.
+    pub silent: u64,
     /// Bytes from clients to masters.
     pub bytes_in: u64,
     /// Bytes from masters to clients.
@@ -96,6 +103,7 @@ impl Counters {
             accepted: load(&self.accepted),
             refused: load(&self.refused),
             cut: load(&self.cut),
+            silent: load(&self.silent),
             bytes_in: load(&self.bytes_in),
             bytes_out: load(&self.bytes_out),
         }
@@ -127,6 +135,8 @@ struct Shared {
     setup: Setup,
     /// Clients at once: what the file says, or less if the system has not enough descriptors.
     clients_max: u32,
+    /// Those of them that have said nothing yet.
+    crowd: Arc<Crowd>,
     /// Written before `target`, so that no session forwards another byte from that moment on.
     generation: AtomicU64,
     target: watch::Sender<Target>,
@@ -139,7 +149,8 @@ impl Shared {
     fn new(setup: Setup, journal: Journal) -> Self {
         let clients_max = raise_file_limit(setup.config.max_clients, &journal);
         let target = watch::Sender::new(Target { generation: 0, address: None });
-        Self { setup, clients_max, generation: AtomicU64::new(0), target, suspect: Notify::new(), journal }
+        let crowd = Crowd::new(usize::try_from(clients_max).unwrap_or(usize::MAX), SILENCE_MAX);
+        Self { setup, clients_max, crowd, generation: AtomicU64::new(0), target, suspect: Notify::new(), journal }
     }
 
     fn switch(&self, address: Option<SocketAddr>) {

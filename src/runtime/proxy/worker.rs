@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,7 @@ use super::relay::{End, relay};
 use super::{Shared, Target, listen};
 use crate::cores::proxy::session::{self, Input, Session, Step};
 use crate::runtime::clock;
+use crate::runtime::crowd::{Over, Silent};
 use crate::runtime::journal::Level;
 
 /// More threads than this bring nothing: redis itself has one.
@@ -49,6 +50,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 struct Client {
     stream: std::net::TcpStream,
+    silent: Silent,
     counted: Counted,
 }
 
@@ -131,10 +133,10 @@ impl Acceptor {
         let mut told = false;
         loop {
             // Taken from this thread's driver again: which thread serves it, `admit` decides.
-            match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-                Ok(stream) => {
+            match listener.accept().await.and_then(|(stream, from)| Ok((stream.into_std()?, from.ip()))) {
+                Ok((stream, from)) => {
                     told = false;
-                    self.admit(stream).await;
+                    self.admit(stream, from).await;
                 }
                 // The client has given up while it waited.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -149,16 +151,23 @@ impl Acceptor {
         }
     }
 
-    /// Hands a client to the next thread, or turns it away if there are too many.
-    async fn admit(&self, stream: std::net::TcpStream) {
-        let counters = &self.shared.setup.counters;
-        if counters.clients.load(Ordering::Relaxed) >= self.shared.clients_max {
+    /// Hands a client to the next thread. If there are too many, one that has said nothing yet gives way; if all have
+    /// spoken, the newcomer is turned away.
+    async fn admit(&self, stream: std::net::TcpStream, from: IpAddr) {
+        let (counters, crowd) = (&self.shared.setup.counters, &self.shared.crowd);
+        crowd.settle().await;
+        let leaving = u32::try_from(crowd.leaving()).unwrap_or(u32::MAX);
+        let full = counters.clients.load(Ordering::Relaxed).saturating_sub(leaving) >= self.shared.clients_max;
+        let Some(silent) = crowd.enter(from, full) else {
             counters.refused.fetch_add(1, Ordering::Relaxed);
             return self.turn_away(stream);
+        };
+        if let Some(news) = crowd.news() {
+            self.shared.journal.record("proxy", Level::Warn, "crowd", news);
         }
         counters.clients.fetch_add(1, Ordering::Relaxed);
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let client = Client { stream, counted: Counted(Arc::clone(&self.shared)) };
+        let client = Client { stream, silent, counted: Counted(Arc::clone(&self.shared)) };
         let worker = self.next.get() % self.workers.len();
         self.next.set(worker + 1);
         // Its thread lives as long as this sender.
@@ -182,9 +191,9 @@ impl Acceptor {
 
 /// One client, from its acceptance to its end.
 async fn serve(worker: Rc<Worker>, client: Client, mut target: watch::Receiver<Target>) {
-    let Client { stream, counted: _counted } = client;
+    let Client { stream, silent, counted: _counted } = client;
     let Ok(mut client) = TcpStream::from_std(stream) else { return };
-    if !asks(&client).await {
+    if !asks(&worker, &client, silent).await {
         return;
     }
     // Boxed, so that an idle session does not keep the room that connecting needed.
@@ -226,9 +235,25 @@ impl Drop for Server {
     }
 }
 
-/// Waits for the first byte of a client without taking it; false if it closes before.
-async fn asks(client: &TcpStream) -> bool {
-    matches!(client.peek(&mut [0]).await, Ok(1..))
+/// Waits for the first byte of a client without taking it; false if it closes before, or has to go.
+async fn asks(worker: &Worker, client: &TcpStream, silent: Silent) -> bool {
+    let mut first = [0];
+    let over = tokio::select! {
+        biased;
+        asked = client.peek(&mut first) => match asked {
+            Ok(1..) if silent.spoke() => return true,
+            Ok(1..) => Over::Ousted,
+            Ok(0) | Err(_) => return false,
+        },
+        over = silent.over() => over,
+    };
+    worker.shared.setup.counters.silent.fetch_add(1, Ordering::Relaxed);
+    match over {
+        Over::Late => {}
+        // A crowd must not leave the kernel a half-closed connection for each of its members.
+        Over::Ousted => drop(SockRef::from(client).set_linger(Some(Duration::ZERO))),
+    }
+    false
 }
 
 /// Follows the session's decisions until it is connected to a target; none: it is over.

@@ -8,10 +8,11 @@ pub mod names;
 pub mod scripts;
 mod server;
 mod teller;
+mod wrong;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +55,10 @@ pub struct Setup {
     pub config: Config,
     /// Where its state is, of [`KIND`].
     pub store: Store,
-    /// Port for clients and sentinels, on all addresses of the node.
+    /// Port for clients and sentinels.
     pub port: u16,
+    /// Where it is listened on: the node's own address, loopback, the virtual addresses of a proxy.
+    pub addresses: Vec<IpAddr>,
     /// Nodes for which some connections there are reserved: a crowd of others must not keep them out.
     pub nodes: Vec<IpAddr>,
     /// The secrets of the cluster, whenever they change.
@@ -101,16 +104,16 @@ pub enum Order {
 #[derive(Debug, thiserror::Error)]
 pub enum SentinelError {
     /// Somebody listens there already.
-    #[error("sentinel: cannot listen on [::]:{port} and 0.0.0.0:{port}: in use by another process; a redis-sentinel?")]
+    #[error("sentinel: cannot listen on {address}: in use by another process; a redis-sentinel?")]
     PortInUse {
-        /// The port.
-        port: u16,
+        /// The address.
+        address: SocketAddr,
     },
     /// The port cannot be listened on.
-    #[error("sentinel: cannot listen on [::]:{port} and 0.0.0.0:{port}: {source}")]
+    #[error("sentinel: cannot listen on {address}: {source}")]
     Listen {
-        /// The port.
-        port: u16,
+        /// The address.
+        address: SocketAddr,
         /// What the system said.
         source: io::Error,
     },
@@ -131,18 +134,19 @@ pub async fn run(
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SentinelError> {
-    let Setup { config, store, port, nodes, credentials, door } = setup;
+    let Setup { config, store, port, addresses, nodes, credentials, door } = setup;
     let durable = match load(&store).await? {
         Some(durable) => durable,
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
     };
-    let listener = server::listen(port)?;
+    let listeners = addresses.iter().map(|address| server::listen(SocketAddr::new(*address, port)));
+    let listeners = listeners.collect::<Result<_, _>>()?;
     let mut machine = Sentinel::new(config, durable, clock::now());
     let teller = Teller::new(port, door.config_file.as_deref(), door.acl_file.clone());
     machine = let_in(machine, door);
     let keep = Keep::Store(store);
     let admission = Admission::among_others(nodes, &journal);
-    let port = Port { listeners: vec![listener], admission, teller };
+    let port = Port { listeners, admission, teller };
     operate(machine, port, keep, (view, orders, post), Some(credentials), journal, stop).await;
     Ok(())
 }
@@ -195,8 +199,10 @@ async fn operate(
     let scripts = scripts::Runner::new(inputs.clone());
     let names = names::Resolver::new(inputs.clone());
     let links = Links::new(inputs);
+    tasks.spawn(clients.clone().tell_wrong_passwords(journal.clone()));
+    let stopped_tx = Some(stopped_tx);
     let mut runner =
-        Runner { links, clients, teller, waiting, keep, scripts, names, post, journal, stopped: Some(stopped_tx) };
+        Runner { links, clients, admission, teller, waiting, keep, scripts, names, post, journal, stopped: stopped_tx };
     tokio::select! {
         () = drive(&mut machine, Lanes { first, second }, &mut runner) => {}
         _ = stopped => {}
@@ -317,6 +323,7 @@ fn steady(facts: RedisFacts) -> RedisFacts {
 struct Runner {
     links: Links,
     clients: Clients,
+    admission: Arc<Admission>,
     teller: Teller,
     waiting: Waiting,
     keep: Keep,
@@ -342,6 +349,7 @@ impl Execute<Sentinel> for Runner {
             Output::Protocol(client, protocol) => self.clients.speak(client, protocol),
             Output::Dismiss(client) => self.clients.dismiss(client),
             Output::Kill(client) => self.clients.kill(client),
+            Output::WrongPassword(client) => self.clients.wrong_password(client, &self.admission),
             Output::Ask(client, question) => {
                 let fact = self.teller.tell(question, &self.clients.totals).await;
                 return Flow::Feed(Input::Told(client, fact));

@@ -2,23 +2,27 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
 use super::SentinelError;
+use super::wrong::Failures;
 use crate::cores::sentinel::{Answer, ClientId, Input, Sockets};
+use crate::runtime::clock;
 use crate::runtime::connection::read_more;
+use crate::runtime::crowd::{Crowd, Over, Silent};
+use crate::runtime::drive::Said;
 use crate::runtime::host;
 use crate::runtime::journal::{Journal, Level};
 use crate::wire::resp::{self, Decoder, Protocol, Reply};
@@ -28,6 +32,8 @@ use crate::wire::scan::Limits;
 const CLIENTS_MAX: usize = 10_000;
 /// So many more if they are nodes of the cluster: a crowd of others must not keep the sentinels from each other.
 const NODES_EXTRA: usize = 64;
+/// Connections that may wait to be accepted: a crowd that comes at once must not make the kernel forget the others.
+const BACKLOG: i32 = 4_096;
 /// Files that a sentinel wants to be allowed.
 const FILES_WANTED: u64 = 65_536;
 /// Of the files of a process with other roles, clients get one of so many: the rest is for what matters more.
@@ -53,37 +59,41 @@ const INCOMPLETE_MAX: u64 = 1024;
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// A client whose host vanished is noticed after about twice this.
 const KEEPALIVE: Duration = Duration::from_secs(300);
+/// A client that has given no command for so long is closed. Only until its first one.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Clients of sources that have given a wrong password that give one, or wait for the answer, at once; more are closed
+/// without a look at theirs. So many guesses in two seconds are what a stranger with many connections gets.
+const WRONG_WAITING_MAX: usize = 256;
+/// Wrong passwords are told so often.
+const WRONG_TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Listens on all addresses of both families, or of the one there is.
-pub(super) fn listen(port: u16) -> Result<TcpListener, SentinelError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => SentinelError::PortInUse { port },
-        _ => SentinelError::Listen { port, source },
-    };
-    let both = bound(Domain::IPV6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    let listener = match both {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            bound(Domain::IPV4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+/// Listens on that address, also while it is on another node (as a virtual one mostly is).
+pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, SentinelError> {
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => {
+                socket.set_only_v6(true)?;
+                socket.set_freebind_v6(true)?;
+            }
         }
-        both => both,
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
     };
-    listener.and_then(|socket| TcpListener::from_std(socket.into())).map_err(failed)
-}
-
-fn bound(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, Some(socket2::Protocol::TCP))?;
-    if domain == Domain::IPV6 {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(511)?;
-    Ok(socket)
+    bound().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => SentinelError::PortInUse { address },
+        _ => SentinelError::Listen { address, source },
+    })
 }
 
 enum ToClient {
     Bytes(Bytes),
+    /// What follows waits for so long.
+    Pause(Duration),
     Close,
 }
 
@@ -106,20 +116,23 @@ pub(super) struct Admission {
     max: usize,
     nodes: Vec<IpAddr>,
     keepalive: Option<Duration>,
+    /// Those who have given no command yet, and give way to others; none: whoever came first stays, as with redis-sentinel.
+    crowd: Option<Arc<Crowd>>,
 }
 
 impl Admission {
     /// For a sentinel among other roles: as many as there are descriptors for; a few more if they come from `nodes`.
     pub(super) fn among_others(nodes: Vec<IpAddr>, journal: &Journal) -> Self {
         let files = host::raise_file_limit(FILES_WANTED);
-        Self { max: allowed(CLIENTS_MAX, files, files / FILES_SHARE, journal), nodes, keepalive: Some(KEEPALIVE) }
+        let max = allowed(CLIENTS_MAX, files, files / FILES_SHARE, journal);
+        Self { max, nodes, keepalive: Some(KEEPALIVE), crowd: Some(Crowd::new(max, SILENCE_MAX)) }
     }
 
     /// For a process that is nothing but a sentinel: `wanted` clients, if there are descriptors for so many.
     pub(super) fn alone(wanted: usize, keepalive: Option<Duration>, journal: &Journal) -> Self {
         let files = host::raise_file_limit(FILES_WANTED.max(FILES_OWN + wanted as u64));
         let share = files.saturating_sub(FILES_OWN).max(files / 2);
-        Self { max: allowed(wanted, files, share, journal), nodes: Vec::new(), keepalive }
+        Self { max: allowed(wanted, files, share, journal), nodes: Vec::new(), keepalive, crowd: None }
     }
 
     /// Clients of all kinds that are let in.
@@ -127,9 +140,25 @@ impl Admission {
         self.max as u64
     }
 
-    fn admits(&self, address: IpAddr, present: usize) -> bool {
-        let extra = if self.nodes.contains(&address.to_canonical()) { NODES_EXTRA } else { 0 };
-        present < self.max + extra
+    /// Lets a client in if there is room, or can be made; none: it is refused.
+    async fn admit(&self, address: IpAddr, clients: &Clients) -> Option<Option<Silent>> {
+        let extra = if self.is_node(address) { NODES_EXTRA } else { 0 };
+        let Some(crowd) = &self.crowd else {
+            return (clients.with(|clients| clients.len()) < self.max + extra).then_some(None);
+        };
+        crowd.settle().await;
+        let present = clients.with(|clients| clients.len()).saturating_sub(crowd.leaving());
+        crowd.enter(address, present >= self.max + extra).map(Some)
+    }
+
+    fn is_node(&self, address: IpAddr) -> bool {
+        self.nodes.contains(&address.to_canonical())
+    }
+
+    /// Whether wrong passwords are told of and slow their source down. A sentinel alone does with them what redis-sentinel
+    /// does, which has its ACL LOG.
+    fn slows(&self) -> bool {
+        self.crowd.is_some()
     }
 }
 
@@ -148,6 +177,16 @@ fn allowed(wanted: usize, files: u64, share: u64, journal: &Journal) -> usize {
 pub(super) struct Clients {
     open: Arc<Mutex<HashMap<ClientId, Open>>>,
     pub(super) totals: Arc<Totals>,
+    wrong: Arc<Wrong>,
+}
+
+/// What is known of wrong passwords.
+#[derive(Default)]
+struct Wrong {
+    failures: Mutex<Failures>,
+    /// Clients that try, or wait for their answer, now.
+    waiting: AtomicUsize,
+    happened: Notify,
 }
 
 /// One of them.
@@ -157,6 +196,9 @@ struct Open {
     unread: Arc<AtomicU64>,
     protocol: Protocol,
     killed: Arc<Notify>,
+    peer: IpAddr,
+    /// How long it is not listened to from now on: it has given a wrong password.
+    pause: Duration,
 }
 
 impl Clients {
@@ -196,11 +238,63 @@ impl Clients {
         }
     }
 
+    /// A client has given a wrong password: neither is it answered nor listened to for a while.
+    pub(super) fn wrong_password(&self, client: ClientId, admission: &Admission) {
+        let Some(peer) = self.with(|clients| clients.get(&client).map(|open| open.peer)) else { return };
+        if !admission.slows() {
+            return;
+        }
+        let mut failures = self.wrong.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = failures.count(peer, admission.is_node(peer), clock::now());
+        drop(failures);
+        self.wrong.happened.notify_one();
+        if !pause.is_zero() {
+            self.with(|clients| clients.get_mut(&client).map(|open| open.pause = pause));
+            self.send(client, ToClient::Pause(pause));
+        }
+    }
+
+    /// Tells of wrong passwords, for ever: of the first at once.
+    pub(super) async fn tell_wrong_passwords(self, journal: Journal) {
+        loop {
+            self.wrong.happened.notified().await;
+            let news = self.wrong.failures.lock().unwrap_or_else(PoisonError::into_inner).news();
+            if let Some(news) = news {
+                journal.record("sentinel", Level::Warn, "auth-failed", news);
+            }
+            sleep(WRONG_TELL_EVERY).await;
+        }
+    }
+
+    /// The place of a client that is about to give a password, if its source has given a wrong one; an error: there is none
+    /// left.
+    fn line_up(&self, client: ClientId) -> Result<Option<Waits<'_>>, ()> {
+        let peer = self.with(|clients| clients.get(&client).map(|open| open.peer));
+        let failures = self.wrong.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspected = peer.is_some_and(|peer| failures.suspects(peer, clock::now()));
+        drop(failures);
+        if suspected { Waits::new(&self.wrong.waiting).map(Some) } else { Ok(None) }
+    }
+
+    /// Waits as long as a client is not listened to; an error: too many do.
+    async fn sit_out(&self, client: ClientId, place: Option<Waits<'_>>) -> Result<(), ()> {
+        let pause = self.with(|clients| clients.get_mut(&client).map(|open| std::mem::take(&mut open.pause)));
+        let pause = pause.unwrap_or_default();
+        if !pause.is_zero() {
+            let _place = match place {
+                Some(place) => place,
+                None => Waits::new(&self.wrong.waiting)?,
+            };
+            sleep(pause).await;
+        }
+        Ok(())
+    }
+
     /// A client that does not read is dropped: its writer ends when the sending end is gone.
     fn send(&self, client: ClientId, what: ToClient) {
         let size = match &what {
             ToClient::Bytes(bytes) => bytes.len() as u64,
-            ToClient::Close => 0,
+            ToClient::Pause(_) | ToClient::Close => 0,
         };
         let all = &self.totals.unread;
         self.with(|clients| {
@@ -214,6 +308,22 @@ impl Clients {
                 open.inspect(|open| open.killed.notify_one());
             }
         });
+    }
+}
+
+/// One of [`WRONG_WAITING_MAX`], until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(all: &'a AtomicUsize) -> Result<Self, ()> {
+        let place = Self(all);
+        if all.fetch_add(1, Ordering::Relaxed) < WRONG_WAITING_MAX { Ok(place) } else { Err(()) }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -242,7 +352,7 @@ pub(super) async fn accept(
     listener: TcpListener,
     admission: Arc<Admission>,
     clients: Clients,
-    inputs: mpsc::Sender<Input>,
+    inputs: mpsc::Sender<Said<Input>>,
     journal: Journal,
 ) {
     static COUNT: AtomicU64 = AtomicU64::new(1);
@@ -255,57 +365,78 @@ pub(super) async fn accept(
             Err(error) => {
                 // Out of descriptors, mostly: it would fail again at once.
                 journal.record("sentinel", Level::Error, "accept-failed", error.to_string());
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        if !admission.admits(address.ip(), clients.with(|clients| clients.len())) {
+        let Some(silent) = admission.admit(address.ip(), &clients).await else {
             count(&clients.totals.rejected);
             // Best effort: it will be closed anyway.
             let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
             let _ = timeout(Duration::from_millis(1), stream.shutdown()).await;
             continue;
+        };
+        if let Some(news) = admission.crowd.as_ref().and_then(|crowd| crowd.news()) {
+            journal.record("sentinel", Level::Warn, "crowd", news);
         }
         count(&clients.totals.connections);
         let client = ClientId(count(&COUNT));
         if let Some(time) = admission.keepalive {
             // Failing costs the notice of a vanished host, not the session.
-            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time));
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time));
         }
-        sessions.spawn(session(client, stream, address, clients.clone(), inputs.clone()));
+        let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
+        let (unread, killed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+        // The map holds the only sender: whoever is taken out of it, for not reading, is closed.
+        let open = Open {
+            answers,
+            unread: unread.clone(),
+            protocol: Protocol::Two,
+            killed: killed.clone(),
+            peer: address.ip(),
+            pause: Duration::ZERO,
+        };
+        clients.with(|clients| clients.insert(client, open));
+        let ends = Ends { silent, waiting, unread, killed };
+        sessions.spawn(session(client, stream, address, ends, clients.clone(), inputs.clone()));
     }
+}
+
+/// What a session has of its own.
+struct Ends {
+    silent: Option<Silent>,
+    waiting: mpsc::Receiver<ToClient>,
+    unread: Arc<AtomicU64>,
+    killed: Arc<Notify>,
 }
 
 async fn session(
     client: ClientId,
     stream: TcpStream,
     address: SocketAddr,
+    ends: Ends,
     clients: Clients,
-    inputs: mpsc::Sender<Input>,
+    inputs: mpsc::Sender<Said<Input>>,
 ) {
+    let Ends { mut silent, waiting, unread, killed } = ends;
     // Failing costs speed, not the session.
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     let sockets = Sockets { peer: address, local, fd: stream.as_raw_fd() };
     let (read, write) = stream.into_split();
-    let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
-    let (unread, killed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let open = Open { answers, unread: unread.clone(), protocol: Protocol::Two, killed: killed.clone() };
-    // The map holds the only sender: whoever is taken out of it, for not reading, is closed.
-    clients.with(|clients| clients.insert(client, open));
-    if inputs.send(Input::ClientCame(client, sockets)).await.is_ok() {
+    if inputs.send(Said::Input(Input::ClientCame(client, sockets))).await.is_ok() {
         let writing = speak(write, waiting, &unread, &clients.totals);
         tokio::pin!(writing);
         let heard = tokio::select! {
             () = &mut writing => None,
             () = killed.notified() => None,
-            fault = hear(client, read, &inputs, &clients.totals) => Some(fault),
+            fault = hear(client, read, &inputs, &clients, &mut silent) => Some(fault),
         };
         if let Some(Some(fault)) = &heard {
-            let _ = inputs.send(Input::Garbage(client, fault.clone())).await;
+            let _ = inputs.send(Said::Input(Input::Garbage(client, fault.clone()))).await;
         }
-        let _ = inputs.send(Input::ClientGone(client)).await;
+        let _ = inputs.send(Said::Input(Input::ClientGone(client))).await;
         if heard.is_some() {
             // Whoever asks and closes its half still wants the answers; the core dismisses it behind the last one.
             tokio::select! {
@@ -322,7 +453,16 @@ async fn session(
 async fn speak(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<ToClient>, unread: &AtomicU64, totals: &Totals) {
     let mut out = BytesMut::new();
     let mut next = waiting.recv().await;
-    while let Some(ToClient::Bytes(bytes)) = next {
+    loop {
+        let bytes = match next {
+            Some(ToClient::Bytes(bytes)) => bytes,
+            Some(ToClient::Pause(pause)) => {
+                sleep(pause).await;
+                next = waiting.recv().await;
+                continue;
+            }
+            Some(ToClient::Close) | None => break,
+        };
         out.extend_from_slice(&bytes);
         next = waiting.try_recv().ok();
         if matches!(next, Some(ToClient::Bytes(_))) && out.len() < WRITE_TOGETHER {
@@ -350,9 +490,11 @@ async fn speak(mut write: OwnedWriteHalf, mut waiting: mpsc::Receiver<ToClient>,
 async fn hear(
     client: ClientId,
     mut read: OwnedReadHalf,
-    inputs: &mpsc::Sender<Input>,
-    totals: &Totals,
+    inputs: &mpsc::Sender<Said<Input>>,
+    clients: &Clients,
+    silent: &mut Option<Silent>,
 ) -> Option<String> {
+    let totals = &clients.totals;
     let mut share = Share { all: &totals.incomplete, own: 0 };
     let (mut data, mut decoder) = (BytesMut::new(), Decoder::new(COMMANDS));
     // Whether the decoder is in the middle of a command.
@@ -382,7 +524,15 @@ async fn hear(
                     None => break,
                 }
             };
-            if !args.is_empty() && inputs.send(Input::Command(client, args)).await.is_err() {
+            let Some(command) = args.first() else { continue };
+            if silent.take().is_some_and(|silent| !silent.spoke()) {
+                return None;
+            }
+            let signs_in = [&b"auth"[..], b"hello"].iter().any(|word| command.eq_ignore_ascii_case(word));
+            let said = Said::Input(Input::Command(client, args));
+            if signs_in {
+                sign_in(client, said, inputs, clients).await.ok()?;
+            } else if inputs.send(said).await.is_err() {
                 return None;
             }
         }
@@ -390,11 +540,50 @@ async fn hear(
         if share.own > INCOMPLETE_MAX && totals.incomplete.load(Ordering::Relaxed) > ALL_INCOMPLETE_MAX {
             return Some("too many requests are incomplete".to_owned());
         }
-        match read_more(&mut read, &mut data).await {
+        let more = match silent {
+            None => read_more(&mut read, &mut data).await,
+            Some(silent) => {
+                let over = tokio::select! {
+                    biased;
+                    more = read_more(&mut read, &mut data) => Err(more),
+                    over = silent.over() => Ok(over),
+                };
+                match over {
+                    Err(more) => more,
+                    Ok(Over::Late) => return None,
+                    Ok(Over::Ousted) => {
+                        // A crowd must not leave the kernel a half-closed connection for each of its members.
+                        let _ = SockRef::from(read.as_ref()).set_linger(Some(Duration::ZERO));
+                        return None;
+                    }
+                }
+            }
+        };
+        match more {
             Ok(0) | Err(_) => return None,
             Ok(read) => totals.bytes_in.fetch_add(read as u64, Ordering::Relaxed),
         };
     }
+}
+
+/// Hands on a command that may give a password, and goes on when it was looked at, and after a wrong one later: many guesses
+/// in one packet would not be slowed down by late answers alone. An error: the client is closed.
+async fn sign_in(
+    client: ClientId,
+    said: Said<Input>,
+    inputs: &mpsc::Sender<Said<Input>>,
+    clients: &Clients,
+) -> Result<(), ()> {
+    let Ok(place) = clients.line_up(client) else {
+        clients.kill(client);
+        return Err(());
+    };
+    let (turn, turned) = oneshot::channel();
+    for said in [said, Said::Turn(turn)] {
+        inputs.send(said).await.map_err(drop)?;
+    }
+    turned.await.map_err(drop)?;
+    clients.sit_out(client, place).await.inspect_err(|()| clients.kill(client))
 }
 
 fn words(reply: Reply) -> Option<Vec<Bytes>> {

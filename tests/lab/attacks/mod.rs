@@ -3,3 +3,4 @@
 
 pub(crate) mod address;
 pub(crate) mod cluster;
+pub(crate) mod crowd;

@@ -74,6 +74,7 @@ impl Shown {
             | Output::Hangup(_)
             | Output::Respond(_, Answer::Many(_))
             | Output::Protocol(..)
+            | Output::WrongPassword(_)
             | Output::Dismiss(_)
             | Output::Kill(_)
             | Output::Ask(..)

@@ -33,7 +33,12 @@ fn give(sentinel: &mut Sentinel, at: u64, input: Input) -> Vec<Output> {
     out.retain(|output| {
         matches!(
             output,
-            Output::Respond(..) | Output::Dismiss(_) | Output::Kill(_) | Output::Protocol(..) | Output::Ask(..)
+            Output::Respond(..)
+                | Output::Dismiss(_)
+                | Output::Kill(_)
+                | Output::Protocol(..)
+                | Output::WrongPassword(_)
+                | Output::Ask(..)
         )
     });
     out

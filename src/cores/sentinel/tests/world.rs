@@ -580,7 +580,7 @@ impl World {
     fn carry_out(&mut self, n: usize, output: Output) {
         match output {
             Output::Store(_) | Output::CheckScript(_) | Output::LogLevel(_) | Output::Stopped => {}
-            Output::Protocol(..) | Output::Kill(_) | Output::Ask(..) => {}
+            Output::Protocol(..) | Output::WrongPassword(_) | Output::Kill(_) | Output::Ask(..) => {}
             Output::Resolve(request) => {
                 let names::Request::Resolve(name) = request;
                 let found = match name.strip_prefix("host-").and_then(|n| n.parse::<usize>().ok()) {
