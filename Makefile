@@ -3,6 +3,9 @@
 MUSL_X86 := x86_64-unknown-linux-musl
 MUSL_ARM := aarch64-unknown-linux-musl
 
+# Who got a file of dist/ some other way compares it with this list.
+SUMS := cd dist && sha256sum vigie-x86_64 vigie-aarch64 $$(ls | grep '\.img\.xz$$') >SHA256SUMS
+
 # What a box is built for.
 ARCH ?= x86_64
 OUTPUT ?= target/buildroot-$(ARCH)
@@ -13,7 +16,7 @@ help:
 	@echo 'make demo   five hosts on this machine, a real Redis behind a virtual IP, a failover you can watch'
 	@echo 'make test   every check: format, lints, documentation, units, real peers in namespaces, both static binaries'
 	@echo 'make bench  failover times, the cost of an idle cluster, throughput beside redis itself (takes minutes)'
-	@echo 'make dist   dist/vigie-x86_64 and dist/vigie-aarch64, static and stripped'
+	@echo 'make dist   dist/vigie-x86_64 and dist/vigie-aarch64, static and stripped, and their checksums in dist/SHA256SUMS'
 	@echo 'make image-quick [ARCH=aarch64]   a box on a kernel of Debian, in target/image: for trying, in a virtual machine'
 	@echo 'make image BUILDROOT=DIR [ARCH=aarch64] [SOURCES=DIR]   dist/vigie-ARCH.img.xz: the disk of a box; an hour'
 
@@ -39,6 +42,7 @@ dist: install-tools
 	@cp target/$(MUSL_ARM)/dist/vigie dist/vigie-aarch64
 	@for file in dist/vigie-x86_64 dist/vigie-aarch64; do printf '%s: %s bytes, ' "$$file" "$$(stat -c %s "$$file")"; \
 		file -b "$$file" | grep -o 'statically linked' || { echo 'NOT static'; exit 1; }; done
+	@$(SUMS)
 
 image-quick: dist
 	image/quick $(ARCH) dist/vigie-$(ARCH) target/image/$(ARCH)
@@ -47,3 +51,4 @@ image:
 	@test -e '$(BUILDROOT)/Config.in' || { echo 'make image BUILDROOT=DIR: "$(BUILDROOT)" is not the directory of an unpacked Buildroot 2026.02' >&2; exit 2; }
 	@$(MAKE) --no-print-directory dist
 	buildroot/build '$(BUILDROOT)' '$(ARCH)' '$(OUTPUT)' '$(SOURCES)'
+	@$(SUMS)
