@@ -16,6 +16,7 @@ pub mod peers;
 pub mod pidfd;
 pub mod proxy;
 pub mod redis;
+pub mod rights;
 pub mod sentinel;
 pub mod status;
 pub mod store;
