@@ -334,13 +334,17 @@ fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {
 
 async fn run_redis(spec: Spec, ends: Ends) {
     let own = spec.node();
+    let (_kept, credentials) = watch::channel(Arc::new(spec.config.cluster.credentials.clone()));
+    let nodes = spec.config.nodes.iter().filter(|node| node.roles.redis).map(|node| spec.config.redis_address(node));
+    let nodes: Vec<_> = nodes.collect();
     ends.keep("redis start", || {
         let setup = redis::Setup {
             config: spec.config.redis.clone(),
             cluster: spec.config.cluster.name.clone(),
             address: own.address,
             node: own.name.clone(),
-            password: spec.config.cluster.credentials.password().current().clone(),
+            credentials: credentials.clone(),
+            nodes: nodes.clone(),
             state_dir: spec.state_dir.clone(),
             priority: own.replica_priority,
         };
