@@ -322,7 +322,8 @@ fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {
             failover_timeout: cluster.failover_timeout,
             parallel_syncs: PARALLEL_SYNCS,
             nodes: nodes.collect(),
-            auth_pass: password.clone(),
+            auth_user: Some(crate::base::secret::CONTROL_USER.to_owned()),
+            auth_pass: Some(cluster.credentials.own(crate::base::Purpose::Control).current().clone()),
             ..MasterConfig::new(cluster.name.clone(), cluster.quorum)
         }],
         settings: Settings { sentinel_pass: password.clone(), ..Settings::default() },
@@ -363,7 +364,7 @@ async fn run_proxy(spec: Spec, ends: Ends, usable: watch::Sender<Result<(), Stri
             config: config.proxy.clone(),
             listen: listen.clone(),
             master_name: config.cluster.name.clone(),
-            password: Some(config.cluster.credentials.password().current().clone()),
+            password: Some(config.cluster.credentials.own(crate::base::Purpose::Check).current().clone()),
             node: own.name.clone(),
             counters: Arc::default(),
         };

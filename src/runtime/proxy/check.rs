@@ -20,7 +20,10 @@ pub(super) async fn check(address: SocketAddr, password: Option<&Secret>, limit:
 async fn ask(address: SocketAddr, password: Option<&Secret>, limit: Duration) -> Result<(), CheckFault> {
     let mut connection = Connection::open(address, limit).await.map_err(fault)?;
     if let Some(password) = password {
-        let reply = connection.ask(&["AUTH", password.reveal()], limit).await.map_err(fault)?;
+        let reply = connection
+            .ask(&["AUTH", crate::base::secret::CHECK_USER, password.reveal()], limit)
+            .await
+            .map_err(fault)?;
         if !reply.is_ok() {
             return Err(unfit("AUTH", &reply));
         }
