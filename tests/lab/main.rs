@@ -1,6 +1,7 @@
 //! Cases on hosts in network namespaces, with real peers. Each case has a private world of its own, so that the cases
 //! are independent and nothing of a failed one is left. Run a few of them with a part of their names as argument.
 
+mod attacks;
 mod basics;
 mod bench;
 mod boxes;
@@ -42,6 +43,7 @@ struct Case {
 
 const CASES: &[(&str, &[Case])] = &[
     ("basics", basics::CASES),
+    ("attacks", attacks::child::CASES),
     ("measuring", measuring::CASES),
     ("failover", failover::CASES),
     ("kills", kills::CASES),

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use vigie::base::secret::CONTROL_USER;
+use vigie::base::{Credentials, Purpose, Secrets};
 use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout, NodeSpec};
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::connection::Connection;
@@ -152,9 +154,15 @@ impl Voters {
         fs::create_dir_all(&directory).map_err(text)?;
         let master = self.address(MASTER).ip();
         let password = self.cluster.layout().password.reveal();
+        // What a sentinel does at a redis, applications may not do.
+        let secret = self.cluster.layout().secret.clone().map(Secrets::from);
+        let credentials = Credentials::new("mymaster", self.cluster.layout().password.clone().into(), secret);
+        let control = credentials.own(Purpose::Control);
+        let (user, control) = (CONTROL_USER, control.current().reveal());
         let conf = format!(
             "port {SENTINEL_PORT}\nbind {ip}\ndir {directory}\nsentinel announce-ip {ip}\nsentinel sentinel-pass {password}\n\
-             sentinel monitor mymaster {master} {REDIS_PORT} 2\nsentinel auth-pass mymaster {password}\n\
+             sentinel monitor mymaster {master} {REDIS_PORT} 2\nsentinel auth-user mymaster {user}\n\
+             sentinel auth-pass mymaster {control}\n\
              sentinel down-after-milliseconds mymaster {DOWN_AFTER_MS}\nsentinel failover-timeout mymaster 10000\n",
             ip = address.ip(),
             directory = directory.display(),
