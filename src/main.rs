@@ -15,19 +15,27 @@ use vigie::operate::{check, demo, sentinel};
 use vigie::runtime::guard::{self, GuardSpec};
 use vigie::runtime::watchdog::Watchdog;
 use vigie::runtime::worker::{self, Spec};
-use vigie::runtime::{host, vip};
+use vigie::runtime::{host, rights, vip};
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     // What follows is of redis-sentinel's language, not of clap's.
     match words.as_slice() {
-        [program, rest @ ..] if sentinel::is_name_of_sentinel(program) => return sentinel::main(rest),
-        [_, command, rest @ ..] if command == "sentinel" => return sentinel::main(rest),
+        [program, rest @ ..] if sentinel::is_name_of_sentinel(program) => return run_sentinel(rest),
+        [_, command, rest @ ..] if command == "sentinel" => return run_sentinel(rest),
         _ => {}
     }
     let Arguments { global, command } = Arguments::parse();
     let code = match command {
-        Command::Run(arguments) => return run(&global, &arguments),
+        Command::Run(arguments) => {
+            return match rights::keep_memory().and_then(|()| rights::keep_needed_capabilities()) {
+                Ok(()) => run(&global, &arguments),
+                Err(error) => {
+                    eprintln!("vigie: cannot give up what it does not need: {error}");
+                    ExitCode::from(exit::INTERNAL)
+                }
+            };
+        }
         Command::Demo(options) => demo::run(&options).unwrap_or_else(|error| said(&error, error.exit_code())),
         Command::Status(arguments) if arguments.console => {
             match console::run(&global.runtime_dir, arguments.notice.as_deref(), !arguments.no_shell) {
@@ -48,7 +56,7 @@ fn main() -> ExitCode {
             asked(commands::failover(&global.runtime_dir, to, &mut stdout()).map(|()| true))
         }
         Command::Check(arguments) => judged(&arguments, &global),
-        Command::Sentinel(arguments) => return sentinel::main(&arguments.words),
+        Command::Sentinel(arguments) => return run_sentinel(&arguments.words),
         Command::Version => {
             println!("vigie {} ({}-{})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
             exit::OK
@@ -90,6 +98,13 @@ fn asked(answer: Result<bool, CommandError>) -> u8 {
         Ok(false) => exit::NO,
         Err(error) if error.exit_code() == exit::OK => exit::OK,
         Err(error) => said(&error, error.exit_code()),
+    }
+}
+
+fn run_sentinel(words: &[OsString]) -> ExitCode {
+    match rights::keep_memory() {
+        Ok(()) => sentinel::main(words),
+        Err(error) => ExitCode::from(said(&error, exit::INTERNAL)),
     }
 }
 

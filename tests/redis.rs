@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use vigie::base::{NodeName, RunId, Secret};
+use vigie::base::secret::{CONTROL_USER, REPLICA_USER};
+use vigie::base::{Credentials, NodeName, Purpose, RunId, Secret, Secrets};
 use vigie::config::{self, Persistence};
 use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::runtime::clock;
@@ -25,13 +26,13 @@ use vigie::wire::frame::{
 };
 
 const PASSWORD: &str = "a \"strange\\ password";
+const SECRET: &str = "the secret of the cluster itself";
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node under test: what it posts, and what it is told.
 struct Node {
     address: SocketAddr,
-    dir: PathBuf,
     view: watch::Sender<Arc<View>>,
     stop: watch::Sender<bool>,
     posts: mpsc::Receiver<Part>,
@@ -42,18 +43,27 @@ struct Node {
 const PORT: u16 = 16_379;
 
 /// Every node has a loopback address of its own, so that tests may run at once.
+fn address(node: u8) -> IpAddr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, node, high, low))
+}
+
 fn own_address() -> IpAddr {
     static NODES: AtomicU8 = AtomicU8::new(10);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(127, NODES.fetch_add(1, Ordering::Relaxed), high, low))
+    address(NODES.fetch_add(1, Ordering::Relaxed))
+}
+
+fn credentials() -> Credentials {
+    Credentials::new("mymaster", Secret::new(PASSWORD).into(), Some(Secret::new(SECRET).into()))
 }
 
 fn setup(dir: &Path) -> Setup {
     Setup {
         config: config::Redis {
             port: PORT,
-            server: "redis-server".to_owned(),
+            server: std::env::var("VIGIE_TEST_SERVER").unwrap_or_else(|_| "redis-server".to_owned()),
             data_dir: None,
+            user: None,
             persistence: Persistence::Aof,
             include: vec![],
             tune_host: false,
@@ -61,7 +71,8 @@ fn setup(dir: &Path) -> Setup {
         cluster: "mymaster".to_owned(),
         address: own_address(),
         node: "redis-01".parse().unwrap(),
-        password: Secret::new(PASSWORD),
+        credentials: watch::channel(Arc::new(credentials())).1,
+        nodes: (10..200).map(|node| SocketAddr::new(address(node), PORT)).collect(),
         state_dir: dir.to_owned(),
         priority: 100,
     }
@@ -95,9 +106,8 @@ impl Node {
         let (stop, stop_rx) = watch::channel(false);
         let (post, posts) = mpsc::channel(64);
         let address = SocketAddr::new(setup.address, setup.config.port);
-        let dir = setup.state_dir.clone();
         let task = tokio::spawn(redis::run(setup, view_rx, post, Journal::new(), stop_rx));
-        Self { address, dir, view, stop, posts, faults: vec![], task }
+        Self { address, view, stop, posts, faults: vec![], task }
     }
 
     fn decide(&self, master: SocketAddr, epoch: u64) {
@@ -150,6 +160,16 @@ impl Node {
     fn client(&self) -> Client {
         Client::open(self.address)
     }
+
+    /// What an elected sentinel does.
+    fn promote(&self) {
+        assert_eq!(self.control().say("REPLICAOF NO ONE"), "+OK");
+    }
+
+    /// A sentinel's connection.
+    fn control(&self) -> Client {
+        Client::of(self.address, CONTROL_USER, credentials().own(Purpose::Control).current().reveal())
+    }
 }
 
 /// A client that sends inline commands and reads one line of each answer.
@@ -157,11 +177,21 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Self(BufReader::new(stream));
+        let mut client = Self::stranger(address);
         assert_eq!(client.say(r#"AUTH "a \"strange\\ password""#), "+OK");
         client
+    }
+
+    fn of(address: SocketAddr, user: &str, password: &str) -> Self {
+        let mut client = Self::stranger(address);
+        assert_eq!(client.say(&format!("AUTH {user} {password}")), "+OK");
+        client
+    }
+
+    fn stranger(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
     }
 
     fn say(&mut self, command: &str) -> String {
@@ -210,15 +240,215 @@ async fn redis_starts_closed() {
     let mut client = node.client();
     let refused = client.say("SET a 1");
     assert!(refused.starts_with("-READONLY"), "{refused}");
-    let refused = client.say("PSYNC ? -1");
+    let replication = credentials().own(Purpose::Replication);
+    let refused = Client::of(node.address, REPLICA_USER, replication.current().reveal()).say("PSYNC ? -1");
     assert!(refused.starts_with("-NOMASTERLINK"), "{refused}");
-    let mode = fs::metadata(node.dir.join("redis.conf")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "the configuration holds the password");
-    let line = fs::read(format!("/proc/{}/cmdline", client.pid())).unwrap();
-    assert!(!String::from_utf8_lossy(&line).contains("strange"), "and the command line does not");
-    let status = fs::read_to_string(format!("/proc/{}/status", client.pid())).unwrap();
-    assert!(!status.contains("THP_enabled:\t1"), "{status}");
     node.stop().await;
+}
+
+#[tokio::test]
+async fn redis_has_nothing_of_vigie() {
+    let dir = tempfile::tempdir().unwrap();
+    // What a version before wrote, and what is not vigie's.
+    fs::write(dir.path().join("redis.conf"), "# Written by vigie at every start of redis\nrequirepass x\n").unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    assert!(!dir.path().join("redis.conf").exists());
+    let pid = node.client().pid();
+    let proc = |name: &str| String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{name}")).unwrap()).into_owned();
+    let status = proc("status");
+    assert!(status.contains("NoNewPrivs:\t1") && !status.contains("THP_enabled:\t1"), "{status}");
+    let limits = proc("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..], ["1", "1", "bytes"]);
+    if nix::unistd::geteuid().is_root() && fs::read_to_string("/etc/passwd").unwrap().contains("\nredis:") {
+        for ids in ["Uid:\t0", "Gid:\t0"] {
+            assert!(!status.contains(ids), "{status}");
+        }
+        for line in ["Groups:\t \n", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000"] {
+            assert!(status.contains(line), "{status}");
+        }
+        let data = fs::metadata(dir.path().join("redis")).unwrap();
+        assert_ne!(std::os::unix::fs::MetadataExt::uid(&data), 0);
+    }
+    // Most of it is under the name that redis gives itself there.
+    let environment = proc("environ");
+    let mut variables = environment.split('\0').filter(|pair| pair.contains('='));
+    assert!(variables.all(|pair| pair.starts_with("PATH=") || pair == "LANG=C"), "{environment}");
+    let secrets = [Purpose::Control, Purpose::Replication, Purpose::Check, Purpose::Link, Purpose::Sentinel]
+        .map(|purpose| credentials().own(purpose).current().reveal().to_owned());
+    for secret in secrets.iter().map(String::as_str).chain([PASSWORD, SECRET]) {
+        let visible = proc("cmdline") + &proc("environ");
+        assert!(!visible.contains(secret));
+        for entry in fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read(&path).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&text).contains(secret), "{}", path.display());
+        }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn applications_may_not_do_what_is_of_vigie() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    node.promote();
+    let mut client = node.client();
+    for refused in [
+        "CONFIG SET dir /tmp",
+        "CONFIG SET requirepass x",
+        "CONFIG SET masterauth x",
+        "CONFIG REWRITE",
+        "MODULE LOAD /tmp/x.so",
+        "DEBUG SLEEP 0",
+        "SHUTDOWN NOSAVE",
+        "REPLICAOF 127.0.0.1 2",
+        "SLAVEOF NO ONE",
+        "ACL SETUSER default nopass",
+        "ACL LIST",
+        "CLIENT PAUSE 1",
+        "CLIENT UNPAUSE",
+        "SCRIPT DEBUG SYNC",
+        "PSYNC ? -1",
+        "SYNC",
+        "REPLCONF listening-port 1",
+    ] {
+        let said = client.say(refused);
+        // Redis 7.0 asks first whether the command is there at all.
+        assert!(said.starts_with("-NOPERM ") || said.contains("command not allowed"), "{refused}: {said}");
+        let words: Vec<_> = refused.split(' ').map(|word| format!("'{word}'")).collect();
+        let said = client.say(&format!("EVAL \"return redis.call({})\" 0", words.join(",")));
+        assert!(said.starts_with('-'), "{refused}: {said}");
+    }
+    for (allowed, said) in [
+        ("SET a 1", "+OK"),
+        ("EVAL \"return redis.call('INCR','a')\" 0", ":2"),
+        ("CLIENT SETNAME app", "+OK"),
+        ("BGREWRITEAOF", "+Background append only file rewriting started"),
+        ("PUBLISH news x", ":0"),
+        ("CONFIG RESETSTAT", "+OK"),
+        ("SCRIPT FLUSH", "+OK"),
+        ("SWAPDB 0 1", "+OK"),
+        ("FLUSHALL", "+OK"),
+    ] {
+        assert_eq!(client.say(allowed), said, "{allowed}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_change_while_everybody_stays_connected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (secrets, changing) = watch::channel(Arc::new(credentials()));
+    let mut node = Node::start(Setup { credentials: changing, ..setup(dir.path()) });
+    node.alive().await;
+    let (mut client, mut control) = (node.client(), node.control());
+    let log_in = |user: &str, password: &str| Client::stranger(node.address).say(&format!("AUTH {user} {password}"));
+    let both = |new: &str, old: &str| Secrets::new(Secret::new(new), Some(Secret::new(old)));
+    let new = Credentials::new("mymaster", both("new", PASSWORD), Some(both("new-secret", SECRET)));
+    secrets.send_replace(Arc::new(new.clone()));
+    eventually("the new password is taken", || log_in("default", "new") == "+OK").await;
+    let own = |credentials: &Credentials| credentials.own(Purpose::Control).current().reveal().to_owned();
+    eventually("so is the new one of the sentinels", || log_in(CONTROL_USER, &own(&new)) == "+OK").await;
+    assert_eq!(log_in(CONTROL_USER, &own(&credentials())), "+OK");
+    let masterauth = new.own(Purpose::Replication).current().reveal().to_owned();
+    eventually("replication goes over", || {
+        client.say("CONFIG GET masterauth");
+        let mut lines = [(); 4].map(|()| String::new());
+        lines.iter_mut().for_each(|line| drop(client.0.read_line(line)));
+        lines[3].trim_end() == masterauth
+    })
+    .await;
+    let new = Credentials::new("mymaster", Secret::new("new").into(), Some(Secret::new("new-secret").into()));
+    secrets.send_replace(Arc::new(new.clone()));
+    eventually("the old one is not taken", || log_in(CONTROL_USER, &own(&credentials())).starts_with("-WRONGPASS"))
+        .await;
+    assert_eq!((client.say("PING"), control.say("PING")), ("+PONG".to_owned(), "+PONG".to_owned()));
+    // The next start knows the newest only, and its supervisor stays with it.
+    kill(client.pid());
+    node.facts(|facts| facts.incarnation == 2 && facts.role == RedisRole::Closed).await;
+    assert_eq!(Client::stranger(node.address).say("AUTH new"), "+OK");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_redis_whose_users_were_changed_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let include = dir.path().join("users.conf");
+    fs::write(&include, "user admin on >hush ~* &* +@all\n").unwrap();
+    let mut setup = setup(dir.path());
+    setup.config.include = vec![include.to_str().unwrap().to_owned()];
+    let mut node = Node::start(setup);
+    node.alive().await;
+    let changes = [
+        "ACL DELUSER vigie-local",
+        "ACL SETUSER vigie-local off",
+        "ACL SETUSER vigie-local -info",
+        "ACL SETUSER vigie-local resetpass",
+    ];
+    for (incarnation, change) in (2..).zip(changes) {
+        let changed = Instant::now();
+        let mut admin = Client::of(node.address, "admin", "hush");
+        let said = admin.say(change);
+        assert!(["+OK", ":1", ""].contains(&said.as_str()), "{change}: {said}");
+        // A password that was changed is noticed when it is needed: at the next connection.
+        admin.say("CLIENT KILL USER vigie-local");
+        node.facts(|facts| facts.incarnation == incarnation && facts.role == RedisRole::Closed).await;
+        assert!(changed.elapsed() < Duration::from_secs(5), "{change}: {:?}", changed.elapsed());
+        let said = node.faults.iter().flatten().any(|fault| fault.contains("refuses its own supervisor"));
+        assert!(said, "{change}: {:?}", node.faults);
+        node.faults.clear();
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_master_that_is_no_node_of_the_file_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    node.decide(stranger.local_addr().unwrap(), 7);
+    node.fault("which is no data node of the file").await;
+    stranger.set_nonblocking(true).unwrap();
+    let second = SocketAddr::new(address(199), PORT);
+    node.decide(second, 8);
+    node.facts(|facts| matches!(facts.role, RedisRole::Replica { of, .. } if of == second)).await;
+    assert!(stranger.accept().is_err(), "nobody came to it");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn data_of_a_version_that_ran_as_root_are_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(setup(dir.path()));
+    node.alive().await;
+    node.promote();
+    assert_eq!(node.client().say("SET a 1"), "+OK");
+    node.stop().await;
+    let chown = |user: &str| Command::new("chown").args(["-R", user]).arg(dir.path()).status().unwrap().success();
+    if !chown("0:0") {
+        println!("skipped: only root can make what belongs to root");
+        return;
+    }
+    let mut node = Node::start(setup(dir.path()));
+    assert!(node.alive().await.has_data);
+    node.promote();
+    assert_eq!(node.client().say("GET a"), "$1");
+    assert_eq!(node.client().say("BGREWRITEAOF"), "+Background append only file rewriting started");
+    assert_eq!(node.client().say("SET b 2"), "+OK");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_to_run_it_as_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = setup(dir.path());
+    setup.config.user = Some("no-such-user".to_owned());
+    let refused = Node::start(setup).task.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("no such user in /etc/passwd"), "{refused}");
 }
 
 #[tokio::test]
@@ -228,9 +458,8 @@ async fn the_decision_is_followed_and_a_stale_master_steps_down() {
     let mut second = Node::start(setup(second_dir.path()));
     first.alive().await;
     second.alive().await;
-    // What an elected sentinel does.
+    first.promote();
     let mut client = first.client();
-    assert_eq!(client.say("REPLICAOF NO ONE"), "+OK");
     assert_eq!(client.say("SET a 1"), "+OK");
     for node in [&first, &second] {
         node.decide(first.address, 1);
@@ -243,8 +472,8 @@ async fn the_decision_is_followed_and_a_stale_master_steps_down() {
     assert_eq!(second.client().ask("GET a"), "1");
 
     // The other one is elected: the first steps down and cuts its clients off, also the one that made it hold writes.
-    assert_eq!(client.say("CLIENT PAUSE 60000 WRITE"), "+OK");
-    assert_eq!(second.client().say("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(first.control().say("CLIENT PAUSE 60000 WRITE"), "+OK");
+    second.promote();
     for node in [&first, &second] {
         node.decide(second.address, 2);
     }
@@ -263,8 +492,8 @@ async fn a_killed_redis_is_said_dead_and_started_again_closed() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(setup(dir.path()));
     node.alive().await;
+    node.promote();
     let mut client = node.client();
-    assert_eq!(client.say("REPLICAOF NO ONE"), "+OK");
     assert_eq!(client.say("SET a 1"), "+OK");
     node.decide(node.address, 1);
     node.facts(|facts| facts.history.is_some()).await;
@@ -301,10 +530,13 @@ async fn a_stopped_process_is_busy_and_not_dead() {
 #[tokio::test]
 async fn a_slow_script_is_busy() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::start(setup(dir.path()));
+    let include = dir.path().join("more.conf");
+    fs::write(&include, "lua-time-limit 50\n").unwrap();
+    let mut setup = setup(dir.path());
+    setup.config.include = vec![include.to_str().unwrap().to_owned()];
+    let mut node = Node::start(setup);
     node.alive().await;
     let mut client = node.client();
-    assert_eq!(client.say("CONFIG SET lua-time-limit 50"), "+OK");
     client.0.get_mut().write_all(b"EVAL 'while true do end' 0\r\n").unwrap();
     node.facts(|facts| facts.process == Process::Busy).await;
     let address = node.address;
@@ -318,7 +550,9 @@ async fn what_is_wrong_with_the_server_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("old-server");
     fs::write(&script, "#!/bin/sh\necho 'Redis server v=5.0.14 sha=00000000:0 malloc=libc bits=64'\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [script.as_path(), dir.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     for (server, said) in [
         ("/nowhere/redis-server", "there is no such program"),
         ("no-such-redis-server", "there is no such program"),
@@ -383,14 +617,14 @@ async fn an_include_is_read_unless_it_sets_what_vigie_owns() {
 }
 
 #[tokio::test]
-async fn a_directive_that_redis_does_not_know_is_said_in_its_own_words() {
+async fn what_redis_refuses_is_said_in_its_own_words() {
     let dir = tempfile::tempdir().unwrap();
     let include = dir.path().join("more.conf");
-    fs::write(&include, "no-such-directive 1\n").unwrap();
+    fs::write(&include, "maxmemory-policy no-such-policy\n").unwrap();
     let mut setup = setup(dir.path());
     setup.config.include = vec![include.to_str().unwrap().to_owned()];
     let mut node = Node::start(setup);
-    node.fault("no-such-directive").await;
+    node.fault("no-such-policy").await;
     node.stop.send_replace(true);
     node.task.await.unwrap().unwrap();
 }
@@ -402,7 +636,7 @@ async fn data_survive_a_change_of_the_persistence() {
     setup.config.persistence = Persistence::Rdb;
     let mut node = Node::start(setup.clone());
     node.alive().await;
-    assert_eq!(node.client().say("REPLICAOF NO ONE"), "+OK");
+    node.promote();
     assert_eq!(node.client().say("SET a 1"), "+OK");
     node.stop().await;
 
@@ -434,7 +668,7 @@ async fn zeros_that_a_power_cut_left_in_the_append_only_file_stop_nothing() {
     let setup = setup(dir.path());
     let mut node = Node::start(setup.clone());
     node.alive().await;
-    assert_eq!(node.client().say("REPLICAOF NO ONE"), "+OK");
+    node.promote();
     assert_eq!(node.client().say("SET a 1"), "+OK");
     node.stop().await;
     let parts = fs::read_dir(dir.path().join("redis/appendonlydir"));

@@ -104,6 +104,10 @@ impl fmt::Debug for RunId {
 /// A logical clock of votes and configurations, as Sentinel uses it. Never goes back. Zero: none yet.
 pub type Epoch = u64;
 
+/// An epoch so far above the known ones is believed of anybody who may speak at all; one further off only of a majority. Each
+/// failover takes a few: who was away for a year is not left behind, and nobody can use up the epochs of all others.
+pub const EPOCH_STEP: Epoch = 1_000;
+
 /// A host, by address or name, and a port, as files and servers write them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {

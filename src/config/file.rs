@@ -481,6 +481,7 @@ fn read_redis<'t>(reader: &mut Reader<'t>, table: &Table<'t>, expand: Expand<'_>
         port: number(reader, table, &keys::REDIS_PORT).value,
         server: reader.text(table, &keys::SERVER, server).map(|server| server.value).unwrap_or_default(),
         data_dir: reader.text(table, &keys::DATA_DIR, absolute).map(|path| path.value),
+        user: reader.text(table, &keys::USER, user).map(|user| user.value),
         persistence: match reader.word(table, &keys::PERSISTENCE) {
             "none" => Persistence::None,
             "rdb" => Persistence::Rdb,
@@ -488,6 +489,17 @@ fn read_redis<'t>(reader: &mut Reader<'t>, table: &Table<'t>, expand: Expand<'_>
         },
         include: files,
         tune_host: reader.flag(table, &keys::TUNE_HOST).value,
+    }
+}
+
+fn user(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("empty".to_owned()),
+        "root" => Err("redis never runs as root when it can run as somebody else".to_owned()),
+        text if text.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | '/')) => {
+            Err("a character that no name of a user has".to_owned())
+        }
+        text => Ok(text.to_owned()),
     }
 }
 

@@ -107,6 +107,7 @@ keys! {
         REDIS_PORT: u32 = "redis", "port", Range(1, 65_535), Some(6_379);
         SERVER: &str = "redis", "server", Any("a program found in PATH, or an absolute path"), Some("redis-server");
         DATA_DIR: &str = "redis", "data_dir", Any("an absolute path"), None;
+        USER: &str = "redis", "user", Any("the name of a user of /etc/passwd that is not root"), None;
         PERSISTENCE: &str = "redis", "persistence", OneOf(&["aof", "rdb", "none"], &[]), Some("aof");
         INCLUDE: &str = "redis", "include", Any("absolute paths, '*' only after the last '/'"), None;
         TUNE_HOST: bool = "redis", "tune_host", Any("true or false"), Some(false);

@@ -18,6 +18,7 @@ pub mod pidfd;
 pub mod private;
 pub mod proxy;
 pub mod redis;
+pub mod rights;
 pub mod sentinel;
 pub mod status;
 pub mod store;

@@ -366,6 +366,11 @@ fn sentinel_config(spec: &Spec) -> cores::sentinel::Config {
     }
 }
 
+/// The redis of the cluster file.
+fn data_nodes(config: &Config) -> Vec<SocketAddr> {
+    config.nodes.iter().filter(|node| node.roles.redis).map(|node| config.redis_address(node)).collect()
+}
+
 async fn run_redis(spec: Spec, ends: Ends) {
     let own = spec.node();
     ends.keep("redis start", || {
@@ -374,7 +379,8 @@ async fn run_redis(spec: Spec, ends: Ends) {
             cluster: spec.config.cluster.name.clone(),
             address: own.address,
             node: own.name.clone(),
-            password: spec.config.cluster.credentials.password().current().clone(),
+            credentials: ends.credentials.clone(),
+            nodes: data_nodes(&spec.config),
             state_dir: spec.state_dir.clone(),
             priority: own.replica_priority,
         };
@@ -393,12 +399,7 @@ async fn run_proxy(spec: Spec, ends: Ends, usable: watch::Sender<Result<(), Stri
             config: config.proxy.clone(),
             listen: listen.clone(),
             master_name: config.cluster.name.clone(),
-            masters: config
-                .nodes
-                .iter()
-                .filter(|node| node.roles.redis)
-                .map(|node| config.redis_address(node))
-                .collect(),
+            masters: data_nodes(config),
             credentials: ends.credentials.clone(),
             node: own.name.clone(),
             counters: Arc::default(),

@@ -207,6 +207,8 @@ fn cold_start_without_master(sandbox: &Sandbox) -> Outcome {
     let (_, master) = world.wait_whole(Instant::now(), WHOLE_TIME)?;
     world.mark()?;
     let rest: Vec<_> = DATA.into_iter().filter(|node| *node != master).collect();
+    // What comes before that is not on the disk of a replica, and for a person to decide.
+    rest.iter().try_for_each(|node| world.wait_recorded(node))?;
     kill_all(&world)?;
     let since = Instant::now();
     let but_master = || world.cluster.names().filter(|node| *node != master);

@@ -43,6 +43,7 @@ struct Case {
 
 const CASES: &[(&str, &[Case])] = &[
     ("basics", basics::CASES),
+    ("attacks", attacks::child::CASES),
     ("measuring", measuring::CASES),
     ("failover", failover::CASES),
     ("kills", kills::CASES),

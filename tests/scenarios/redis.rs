@@ -26,6 +26,8 @@ struct Machine {
     spawned: u32,
     /// What a silent server still owes.
     owed: Vec<(Token, Ask)>,
+    /// How often the secrets of the cluster have changed.
+    secrets: u64,
     show_probes: bool,
 }
 
@@ -37,6 +39,8 @@ enum Behaviour {
     Silent,
     /// Cannot be connected to.
     Down,
+    /// Does not know its supervisor.
+    ShutsOut(String),
 }
 
 impl Machine {
@@ -50,6 +54,7 @@ impl Machine {
             }
             (Behaviour::Down, _) => Answer::Unreachable("connection refused".to_owned()),
             (Behaviour::Busy, _) => Answer::Busy,
+            (Behaviour::ShutsOut(why), _) => Answer::ShutOut(why.clone()),
             (Behaviour::Answers | Behaviour::Loading, Ask::Probe { identity }) => Answer::Info(Box::new(Info {
                 loading,
                 identity: identity.then_some((RunId([1; 20]), self.spawned)),
@@ -59,15 +64,17 @@ impl Machine {
                 has_data: true,
                 rewriting: false,
             })),
-            (Behaviour::Answers | Behaviour::Loading, Ask::LogWrites | Ask::Follow { .. }) => match &self.orders {
-                Err(why) => Answer::Refused(why.clone()),
-                Ok(()) => {
-                    if let Ask::Follow { master, .. } = ask {
-                        self.role = RedisRole::Replica { of: master, link_up: false };
+            (Behaviour::Answers | Behaviour::Loading, Ask::LogWrites | Ask::Secrets | Ask::Follow { .. }) => {
+                match &self.orders {
+                    Err(why) => Answer::Refused(why.clone()),
+                    Ok(()) => {
+                        if let Ask::Follow { master, .. } = ask {
+                            self.role = RedisRole::Replica { of: master, link_up: false };
+                        }
+                        Answer::Done
                     }
-                    Answer::Done
                 }
-            },
+            }
         };
         Some(Input::Answer { token, answer })
     }
@@ -85,6 +92,7 @@ impl Surroundings for Machine {
             Output::Kill => "kill".to_owned(),
             Output::Ask { ask: Ask::Probe { .. }, .. } if !self.show_probes => return None,
             Output::Ask { ask: Ask::Probe { .. }, .. } => "probe".to_owned(),
+            Output::Ask { ask: Ask::Secrets, .. } => "order: take the new secrets".to_owned(),
             Output::Ask { ask: Ask::LogWrites, .. } => "order: log writes".to_owned(),
             Output::Ask { ask: Ask::Follow { master, demote: false }, .. } => format!("order: follow {master}"),
             Output::Ask { ask: Ask::Follow { master, demote: true }, .. } => {
@@ -107,7 +115,7 @@ impl Surroundings for Machine {
                     self.spawned += 1;
                     self.role = RedisRole::Closed;
                     self.owed.clear();
-                    Input::Spawned { pid: self.spawned, log_later: false }
+                    Input::Spawned { pid: self.spawned, log_later: false, secrets: self.secrets }
                 }
                 Err(why) => Input::SpawnFailed(why.clone()),
             }),
@@ -136,7 +144,8 @@ impl World for Host {
             words.keyword("offset")?;
             history = Some(History { epoch, in_sync: true, offset: words.value("an offset")? });
         }
-        let config = Config { address: OWN.parse().expect("an address"), priority: 100 };
+        let nodes = (4..=6).map(|last| ([192, 168, 0, last], 6379).into()).collect();
+        let config = Config { address: OWN.parse().expect("an address"), priority: 100, nodes };
         let machine = Machine {
             disk: Ok(()),
             spawning: Ok(()),
@@ -146,6 +155,7 @@ impl World for Host {
             offset: 0,
             spawned: 100,
             owed: Vec::new(),
+            secrets: 0,
             show_probes: false,
         };
         let mut stage = Stage::new(Supervisor::new(config, Durable { incarnation, history }), machine);
@@ -192,6 +202,12 @@ impl World for Host {
                 };
                 Ok(stage.give(Input::Exited(exit)))
             }
+            "secrets" => {
+                words.keyword("change")?;
+                stage.around.secrets += 1;
+                let count = stage.around.secrets;
+                Ok(stage.give(Input::Secrets(count)))
+            }
             "wrote" => Ok(stage.give(Input::LastWords(words.next("a line of the log")?))),
             "cluster" => {
                 words.keyword("names")?;
@@ -202,7 +218,7 @@ impl World for Host {
                 Ok(stage.give(Input::Cluster { decision, leading }))
             }
             other => {
-                let commands = "advance, cluster, disk, exited, server, show, spawning, start, stop or wrote";
+                let commands = "advance, cluster, disk, exited, secrets, server, show, spawning, start, stop or wrote";
                 Err(unexpected(other, commands))
             }
         }
@@ -210,7 +226,7 @@ impl World for Host {
 }
 
 impl Host {
-    /// `server answers|loading|busy|silent|down`, `server offset N`, `server obeys`, `server refuses "…"`,
+    /// `server answers|loading|busy|silent|down`, `server shuts out "…"`, `server offset N`, `server obeys`, `server refuses "…"`,
     /// `server is master | closed | replica of ADDRESS [in sync]`
     fn server(&mut self, words: &mut Words) -> Result<Vec<String>, String> {
         let machine = &mut self.0.around;
@@ -220,6 +236,10 @@ impl Host {
             "busy" => machine.server = Behaviour::Busy,
             "silent" => machine.server = Behaviour::Silent,
             "down" => machine.server = Behaviour::Down,
+            "shuts" => {
+                words.keyword("out")?;
+                machine.server = Behaviour::ShutsOut(words.next("an error in quotes")?);
+            }
             "offset" => machine.offset = words.value("an offset")?,
             "obeys" => machine.orders = Ok(()),
             "refuses" => machine.orders = Err(words.next("an error in quotes")?),
@@ -240,7 +260,10 @@ impl Host {
                 }
             }
             other => {
-                return Err(unexpected(other, "answers, loading, busy, silent, down, offset, obeys, refuses or is"));
+                return Err(unexpected(
+                    other,
+                    "answers, loading, busy, silent, down, shuts, offset, obeys, refuses or is",
+                ));
             }
         }
         // Whoever speaks again answers first what it owes.
@@ -295,6 +318,10 @@ fn event_text(event: &Event) -> String {
         Event::Busy => "does not answer, and is alive".to_owned(),
         Event::Follows(to) => format!("follows {} (epoch {})", to.master, to.epoch),
         Event::NotFollowed(why) => format!("does not follow: {why}"),
+        Event::Stranger(of) => format!("no node of the file: {} (epoch {})", of.master, of.epoch),
+        Event::ShutOut(why) => format!("shuts its supervisor out: {why}"),
+        Event::Secrets => "takes the new secrets".to_owned(),
+        Event::NotSecrets(why) => format!("does not take the new secrets: {why}"),
         Event::Logs => "logs its writes".to_owned(),
         Event::NotLogged(why) => format!("does not log its writes: {why}"),
         Event::Role { from, to } => format!("was {}, is {}", role_text(*from), role_text(*to)),

@@ -91,7 +91,7 @@ fn a_short_file_is_filled_with_the_defaults() {
     assert_eq!((proxy.connect_timeout, proxy.check_interval, proxy.hold_timeout), (ms(4_000), ms(1_000), ms(5_000)));
     assert_eq!((redis.port, redis.server.as_str(), redis.data_dir), (6_379, "redis-server", None));
     assert_eq!((redis.persistence, redis.include, redis.tune_host), (Persistence::Aof, vec![], false));
-    assert_eq!(sentinel.port, 26_379);
+    assert_eq!((redis.user, sentinel.port), (None, 26_379));
     let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["haproxy-01", "haproxy-02", "redis-01", "redis-02", "redis-03"]);
     assert_eq!((nodes[0].priority, nodes[1].priority, nodes[2].replica_priority), (101, 100, 100));
@@ -117,7 +117,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!((proxy.port, proxy.connect_timeout, proxy.check_interval, proxy.hold_timeout), (1, s(1), s(2), s(0)));
     assert_eq!((redis.port, redis.server.as_str(), redis.data_dir), (2, "/opt/v", Some("/d".into())));
     assert_eq!((redis.persistence, redis.include), (Persistence::None, vec!["/i/*.conf".to_owned()]));
-    assert!(redis.tune_host);
+    assert!(redis.tune_host && redis.user.as_deref() == Some("r"));
     assert_eq!((proxy.max_clients, sentinel.port), (9, 3));
     assert_eq!((nodes[0].priority, nodes[0].replica_priority, nodes[0].bootstrap_master), (103, 1, true));
 }

@@ -10,6 +10,9 @@
 //!      └─────────────────────────────────────────────┘                  ▼
 //!                                                            Stopping ──▶ Left
 //! ```
+//! A redis that no longer knows its supervisor is stopped, too, and goes from there to Down: it is started from its own
+//! configuration again.
+//!
 //! Every start is a *closed* one: a replica of nobody, which refuses writers and replicas until told whom to follow.
 
 mod info;
@@ -29,6 +32,8 @@ use crate::wire::frame::{Decision, History, RedisFacts, RedisRole};
 /// What a supervisor must know from the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// The data nodes of the cluster. Whatever the cluster says, nobody else is followed.
+    pub nodes: Vec<SocketAddr>,
     /// Where clients and replicas reach its redis.
     pub address: SocketAddr,
     /// Replica priority, 0–1000000; 0: never a master.
@@ -77,6 +82,8 @@ pub enum Ask {
         /// Whether to ask for run id and process id too.
         identity: bool,
     },
+    /// To take the secrets that are valid now, and no others.
+    Secrets,
     /// To begin its append-only file, from the data it has read.
     LogWrites,
     /// To replicate `master`.
@@ -100,6 +107,8 @@ pub enum Answer {
     Done,
     /// It answered with an error.
     Refused(String),
+    /// It does not know its own supervisor any more, or does not let it do its work.
+    ShutOut(String),
     /// There was no connection, or it broke before the answer came.
     Unreachable(String),
 }
@@ -117,6 +126,8 @@ pub enum Input {
         pid: u32,
         /// It reads a snapshot, and must be told to log its writes once it has.
         log_later: bool,
+        /// The secrets that it was given, as [`Input::Secrets`] counts them.
+        secrets: u64,
     },
     /// The process could not be started.
     SpawnFailed(String),
@@ -138,6 +149,8 @@ pub enum Input {
         /// The highest epoch in which a sentinel leads a failover at this moment.
         leading: Option<Epoch>,
     },
+    /// The secrets have changed so often by now.
+    Secrets(u64),
     /// End the process and leave.
     Stop,
 }
@@ -200,6 +213,14 @@ pub enum Event {
     Follows(Decision),
     /// It did not carry out that order.
     NotFollowed(String),
+    /// The cluster named a master that is none of its data nodes.
+    Stranger(Decision),
+    /// It no longer knows its supervisor: it is stopped and started again.
+    ShutOut(String),
+    /// It takes the secrets that are valid now.
+    Secrets,
+    /// It does not, as it was told to.
+    NotSecrets(String),
     /// It logs its writes from now on.
     Logs,
     /// It does not, as it was told to.

@@ -24,6 +24,10 @@ const RUN_MIN: Duration = Duration::from_secs(10);
 /// The shortest pause between two starts that failed; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// One that does not know its supervisor any more must be back within 5 s, whatever it has to save.
+const SHUT_OUT_MAX: Duration = Duration::from_secs(4);
+/// One that is starting is given so long: until then it is likely another process that holds the port.
+const STRANGE_MAX: Duration = Duration::from_secs(2);
 /// A redis that was asked to end saves its data for at most so long.
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// A change of the offset alone is posted at most so often. Less than [`PROBE_EVERY`], so that jitter never skips a
@@ -42,6 +46,10 @@ pub struct Supervisor {
     failed_runs: u32,
     decision: Option<Decision>,
     leading: Option<Epoch>,
+    /// The master that the cluster names now, if it is none of its data nodes.
+    stranger: Option<Decision>,
+    /// How often the secrets have changed.
+    secrets: u64,
     /// A master that is told of another one in an epoch up to this was promoted later than that: it must not step down.
     floor: Epoch,
     /// Whether the data of this incarnation have been in sync with the decision's master, and still are.
@@ -64,8 +72,9 @@ enum State {
     Spawning { then_stop: bool },
     /// A process lives.
     Up(Up),
-    /// It was asked to end; without `kill_at` it was killed, and only the kernel's word is awaited.
-    Stopping { kill_at: Option<Instant> },
+    /// It was asked to end; without `kill_at` it was killed, and only the kernel's word is awaited. With `again` it is started
+    /// again then, after that run.
+    Stopping { kill_at: Option<Instant>, again: Option<Run> },
     /// No process any more, for ever.
     Left,
 }
@@ -80,6 +89,12 @@ struct Up {
     /// The order to follow somebody that is not answered yet.
     order: Option<(Token, Decision)>,
     log: Log,
+    /// The secrets that it has.
+    secrets: u64,
+    /// The order to take others that is not answered yet, and which.
+    secrets_order: Option<(Token, u64)>,
+    /// Since when it refuses its supervisor, while it is starting.
+    strange_since: Option<Instant>,
     /// The last refusal of an order that was published: it is tried again at each probe, and said once.
     refusal: Option<String>,
     /// When to complain that it does not answer at all; none: it did, or that was said.
@@ -143,11 +158,15 @@ impl Machine for Supervisor {
         match input {
             Input::Tick => self.on_tick(now, out),
             Input::RecordFailed(reason) | Input::SpawnFailed(reason) => self.on_spawn_failed(now, reason, out),
-            Input::Spawned { pid, log_later } => self.on_spawned(now, pid, log_later, out),
+            Input::Spawned { pid, log_later, secrets } => self.on_spawned(now, pid, log_later, secrets, out),
             Input::Exited(exit) => self.on_exited(now, exit, out),
             Input::LastWords(words) => self.on_last_words(&words, out),
             Input::Answer { token, answer } => self.on_answer(now, token, answer, out),
             Input::Cluster { decision, leading } => self.on_cluster(now, decision, leading, out),
+            Input::Secrets(count) => {
+                self.secrets = count;
+                self.give_secrets(out);
+            }
             Input::Stop => self.on_stop(now, out),
         }
         self.ask_if_due(now, out);
@@ -168,7 +187,7 @@ impl Machine for Supervisor {
                 let late = up.probe.silent_since().filter(|_| self.facts.process == Process::Alive);
                 earliest(due, earliest(late.map(|since| since + ANSWER_LATE), up.slow_at))
             }
-            State::Stopping { kill_at } => *kill_at,
+            State::Stopping { kill_at, .. } => *kill_at,
             State::Spawning { .. } | State::Left => None,
         }
     }
@@ -196,6 +215,8 @@ impl Supervisor {
             failed_runs: 0,
             decision: None,
             leading: None,
+            stranger: None,
+            secrets: 0,
             floor: 0,
             in_sync: false,
             rewriting: false,
@@ -241,7 +262,7 @@ impl Supervisor {
                     self.fault(Some(reason), out);
                 }
             }
-            State::Stopping { kill_at } if kill_at.is_some_and(|at| at <= now) => {
+            State::Stopping { kill_at, .. } if kill_at.is_some_and(|at| at <= now) => {
                 *kill_at = None;
                 out.extend([Output::Publish(Event::Killed), Output::Kill]);
             }
@@ -266,7 +287,7 @@ impl Supervisor {
         if then_stop { self.state = State::Left } else { self.pause(now, Run::Failed, out) }
     }
 
-    fn on_spawned(&mut self, now: Instant, pid: u32, log_later: bool, out: &mut Vec<Output>) {
+    fn on_spawned(&mut self, now: Instant, pid: u32, log_later: bool, secrets: u64, out: &mut Vec<Output>) {
         let State::Spawning { then_stop } = self.state else { return };
         self.floor = self.decision.map_or(0, |decision| decision.epoch);
         self.in_sync = false;
@@ -283,7 +304,7 @@ impl Supervisor {
         };
         out.push(Output::Publish(Event::Started { pid, incarnation: self.facts.incarnation }));
         if then_stop {
-            self.terminate(now, out);
+            self.terminate(now + STOP_MAX, None, out);
         } else {
             let probe = Probe::Due { at: now, silent_since: None };
             let log = if log_later { Log::Wanted } else { Log::Settled };
@@ -294,39 +315,51 @@ impl Supervisor {
                 probe,
                 order: None,
                 log,
+                secrets,
+                secrets_order: None,
+                strange_since: None,
                 refusal: None,
                 slow_at: Some(now + START_SLOW),
             });
         }
     }
 
-    fn terminate(&mut self, now: Instant, out: &mut Vec<Output>) {
+    fn terminate(&mut self, kill_at: Instant, again: Option<Run>, out: &mut Vec<Output>) {
         out.push(Output::Terminate);
-        self.state = State::Stopping { kill_at: Some(now + STOP_MAX) };
+        self.state = State::Stopping { kill_at: Some(kill_at), again };
+    }
+
+    /// Somebody has changed its users: nothing that its supervisor or a sentinel orders is carried out any more. How it was is
+    /// in its configuration. Somebody who does that again and again finds it gone for longer and longer.
+    fn start_again(&mut self, now: Instant, reason: String, out: &mut Vec<Output>) {
+        let State::Up(up) = &self.state else { return };
+        let run = if now.since(up.since) >= RUN_MIN { Run::Long } else { Run::Failed };
+        self.fault(Some(format!("redis refuses its own supervisor and is started again: {reason}")), out);
+        out.push(Output::Publish(Event::ShutOut(reason)));
+        self.terminate(now + SHUT_OUT_MAX, Some(run), out);
     }
 
     fn on_exited(&mut self, now: Instant, exit: Exit, out: &mut Vec<Output>) {
         let run = match &self.state {
             State::Up(up) if now.since(up.since) >= RUN_MIN => Some(Run::Long),
             State::Up(up) => Some(if up.served { Run::Served } else { Run::Failed }),
-            State::Stopping { .. } => None,
+            State::Stopping { again, .. } => *again,
             State::Down { .. } | State::Spawning { .. } | State::Left => return,
         };
         // Peers wait for this word and for nothing else: it leaves before anything is decided here.
         self.facts.process = Process::Dead;
         self.facts.role = RedisRole::Unknown;
         self.post(now, out);
-        match run {
-            None => {
-                out.push(Output::Publish(Event::Stopped(exit)));
-                self.state = State::Left;
-            }
-            Some(run) => {
-                out.push(Output::Publish(Event::Died(exit)));
-                self.fault(Some(format!("redis {exit}")), out);
-                self.pause(now, run, out);
-            }
+        let stopped = matches!(self.state, State::Stopping { .. });
+        out.push(Output::Publish(if stopped { Event::Stopped(exit) } else { Event::Died(exit) }));
+        let Some(run) = run else {
+            self.state = State::Left;
+            return;
+        };
+        if !stopped {
+            self.fault(Some(format!("redis {exit}")), out);
         }
+        self.pause(now, run, out);
     }
 
     /// Waits before the next start: not at all after a long run, longer and longer after starts that came to nothing.
@@ -361,13 +394,23 @@ impl Supervisor {
         match &mut self.state {
             State::Down { .. } => self.state = State::Left,
             State::Spawning { then_stop } => *then_stop = true,
-            State::Up(_) => self.terminate(now, out),
-            State::Stopping { .. } | State::Left => {}
+            State::Up(_) => self.terminate(now + STOP_MAX, None, out),
+            State::Stopping { again, .. } => *again = None,
+            State::Left => {}
         }
     }
 
     fn on_cluster(&mut self, now: Instant, decision: Option<Decision>, leading: Option<Epoch>, out: &mut Vec<Output>) {
         let known = self.decision.map(|known| known.epoch);
+        let stranger = decision.filter(|decision| !self.config.nodes.contains(&decision.master));
+        if stranger != self.stranger {
+            self.stranger = stranger;
+            out.extend(stranger.map(|decision| Output::Publish(Event::Stranger(decision))));
+            if self.facts.process == Process::Alive {
+                self.fault(self.strange(), out);
+            }
+        }
+        let decision = decision.filter(|_| stranger.is_none());
         let news = decision.filter(|decision| known.is_none_or(|known| known < decision.epoch));
         // A lower one, or none, comes from a view that lost sight of somebody: a decision is never taken back.
         if let Some(decision) = news {
@@ -386,8 +429,47 @@ impl Supervisor {
         self.steer(out);
     }
 
+    /// What there is to say of a master that is no data node of the file.
+    fn strange(&self) -> Option<String> {
+        self.stranger.map(|Decision { master, epoch }| {
+            format!(
+                "the cluster names {master} master of epoch {epoch}, which is no data node of the file: not followed"
+            )
+        })
+    }
+
     fn on_answer(&mut self, now: Instant, token: Token, answer: Answer, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
+        let known = up.order.is_some_and(|(order, _)| order == token)
+            || up.secrets_order.is_some_and(|(order, _)| order == token)
+            || matches!(up.log, Log::Ordered(order) if order == token)
+            || matches!(up.probe, Probe::Asked { token: expected, .. } if expected == token);
+        if let Answer::ShutOut(reason) = &answer
+            && known
+        {
+            let since = *up.strange_since.get_or_insert(now);
+            // Another process may hold the port; ours finds that out and ends.
+            if self.facts.process != Process::Starting || now.since(since) >= STRANGE_MAX {
+                self.start_again(now, reason.clone(), out);
+                return;
+            }
+        }
+        let State::Up(up) = &mut self.state else { return };
+        if let Some((_, given)) = up.secrets_order.filter(|(order, _)| *order == token) {
+            up.secrets_order = None;
+            match answer {
+                Answer::Done => {
+                    up.secrets = given;
+                    up.refusal = None;
+                    out.push(Output::Publish(Event::Secrets));
+                    self.give_secrets(out);
+                }
+                Answer::Refused(reason) => up.refused(reason, Event::NotSecrets, out),
+                // The next look at it brings it up again.
+                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) | Answer::ShutOut(_) => {}
+            }
+            return;
+        }
         if let Some((_, decision)) = up.order.filter(|(order, _)| *order == token) {
             up.order = None;
             match answer {
@@ -398,7 +480,7 @@ impl Supervisor {
                 }
                 Answer::Refused(reason) => up.refused(reason, Event::NotFollowed, out),
                 // The next look at its role brings it up again.
-                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) => {}
+                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) | Answer::ShutOut(_) => {}
             }
             return;
         }
@@ -406,7 +488,7 @@ impl Supervisor {
             (up.log, _) = match answer {
                 Answer::Done => (Log::Settled, out.push(Output::Publish(Event::Logs))),
                 Answer::Refused(reason) => (Log::Wanted, up.refused(reason, Event::NotLogged, out)),
-                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) => (Log::Wanted, ()),
+                Answer::Busy | Answer::Unreachable(_) | Answer::Info(_) | Answer::ShutOut(_) => (Log::Wanted, ()),
             };
             return;
         }
@@ -432,7 +514,9 @@ impl Supervisor {
                 self.fault(Some(format!("redis refuses its own supervisor: {reason}")), out);
                 None
             }
-            Answer::Unreachable(_) | Answer::Done => Some(if starting { PROBE_STARTING } else { PROBE_BROKEN }),
+            Answer::Unreachable(_) | Answer::ShutOut(_) | Answer::Done => {
+                Some(if starting { PROBE_STARTING } else { PROBE_BROKEN })
+            }
         };
         let State::Up(up) = &mut self.state else { return };
         up.probe = match failed {
@@ -471,10 +555,11 @@ impl Supervisor {
     /// `decision` is what the cluster had decided when this was asked.
     fn on_info(&mut self, now: Instant, info: &Info, decision: Option<Decision>, out: &mut Vec<Output>) {
         self.alive(if info.loading { Process::Loading } else { Process::Alive }, out);
-        self.fault(None, out);
+        self.fault(self.strange(), out);
         let serves = matches!(info.role, RedisRole::Master { .. } | RedisRole::Replica { link_up: true, .. });
         if let State::Up(up) = &mut self.state {
             up.served |= serves;
+            up.strange_since = None;
         }
         match info.role {
             RedisRole::Master { .. } => {}
@@ -494,7 +579,25 @@ impl Supervisor {
         self.rewriting = info.rewriting;
         self.remember(now, out);
         self.log_writes(out);
+        self.give_secrets(out);
         self.steer(out);
+    }
+
+    /// Tells a redis that was started with other secrets which ones are valid now; again and again, until it has them.
+    fn give_secrets(&mut self, out: &mut Vec<Output>) {
+        let answers = match self.facts.process {
+            Process::Alive | Process::Busy | Process::Loading => true,
+            Process::Starting | Process::Dead => false,
+        };
+        if let State::Up(up) = &mut self.state
+            && answers
+            && up.secrets != self.secrets
+            && up.secrets_order.is_none()
+        {
+            self.asked += 1;
+            up.secrets_order = Some((self.asked, self.secrets));
+            out.push(Output::Ask { token: self.asked, ask: Ask::Secrets });
+        }
     }
 
     /// Before it follows anybody, so that what it read from disk is never only in memory.

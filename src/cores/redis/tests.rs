@@ -28,7 +28,8 @@ impl Scene {
     }
 
     fn with(durable: Durable) -> Self {
-        let machine = Supervisor::new(Config { address: OWN, priority: 100 }, durable);
+        let machine =
+            Supervisor::new(Config { address: OWN, priority: 100, nodes: (0..=255).map(node).collect() }, durable);
         Self { machine, now: Instant::from_millis(1_000_000), out: Vec::new() }
     }
 
@@ -59,7 +60,7 @@ impl Scene {
 
     fn start(&mut self) -> Vec<Output> {
         self.give(Input::Tick);
-        self.give(Input::Spawned { pid: PID, log_later: false })
+        self.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 })
     }
 
     /// Answers the probe that is owed, or the next one.
@@ -136,7 +137,7 @@ fn the_incarnation_is_recorded_before_the_start() {
     let durable = Durable { incarnation: 7, history: None };
     assert_eq!(out[..2], [Output::Record(durable), Output::Spawn]);
     assert_eq!(posted(&out).map(|facts| (facts.incarnation, facts.process)), Some((6, Process::Dead)));
-    let out = scene.give(Input::Spawned { pid: PID, log_later: false });
+    let out = scene.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
     assert_eq!(posted(&out).map(|facts| (facts.incarnation, facts.process)), Some((7, Process::Starting)));
     assert!(matches!(out[1], Output::Ask { ask: Ask::Probe { identity: true }, .. }), "{out:?}");
 }
@@ -223,7 +224,7 @@ fn last_words_explain_the_fault_until_it_answers_again() {
     let out = scene.give(Input::LastWords("port in use".into()));
     assert_eq!(out, [Output::Fault(Some("redis exited with code 1: port in use".into()))]);
     scene.pass(ms(100));
-    scene.give(Input::Spawned { pid: PID, log_later: false });
+    scene.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
     let out = scene.look(RedisRole::Closed);
     assert!(out.contains(&Output::Fault(None)), "{out:?}");
     assert_eq!(scene.give(Input::LastWords("late".into())), []);
@@ -292,7 +293,7 @@ fn the_decision_is_followed() {
         let mut scene = Scene::new();
         scene.cluster(master, 3, None);
         scene.pass(ms(0));
-        scene.give(Input::Spawned { pid: PID, log_later: false });
+        scene.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
         assert_eq!(order(&scene.look(role)), expected, "{role:?} when it is seen");
     }
 }
@@ -319,7 +320,7 @@ fn a_redis_that_loads_is_told_when_it_has_loaded() {
 fn a_redis_started_from_a_snapshot_is_told_to_log_once_it_has_read_it() {
     let mut scene = Scene::new();
     scene.give(Input::Tick);
-    scene.give(Input::Spawned { pid: PID, log_later: true });
+    scene.give(Input::Spawned { pid: PID, log_later: true, secrets: 0 });
     let told = |out: &[Output]| {
         let token = |output: &Output| match output {
             Output::Ask { token, ask: Ask::LogWrites } => Some(*token),
@@ -438,7 +439,7 @@ fn a_restart_keeps_the_history_of_the_data_on_disk() {
     let mut scene = Scene::with(Durable { incarnation: 4, history });
     let out = scene.give(Input::Tick);
     assert_eq!(posted(&out).and_then(|facts| facts.history), history);
-    scene.give(Input::Spawned { pid: PID, log_later: false });
+    scene.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
     scene.look(RedisRole::Closed);
     scene.cluster(node(5), 3, None);
     let out = scene.look(RedisRole::Replica { of: node(5), link_up: false });
@@ -464,7 +465,7 @@ fn a_stop_finds_every_state() {
     let mut scene = Scene::new();
     scene.give(Input::Tick);
     assert_eq!(scene.give(Input::Stop), []);
-    let out = scene.give(Input::Spawned { pid: PID, log_later: false });
+    let out = scene.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
     assert!(out.contains(&Output::Terminate), "{out:?}");
 
     let mut scene = Scene::new();
@@ -512,7 +513,7 @@ fn any_order_of_inputs_is_survived() {
             let input = match rng.next_u32() % 12 {
                 0 if living == 1 => Input::Exited(Exit::Code(0)),
                 1 => Input::SpawnFailed("x".into()),
-                2 | 3 => Input::Spawned { pid: PID, log_later: false },
+                2 | 3 => Input::Spawned { pid: PID, log_later: false, secrets: 0 },
                 4 | 5 => Input::Cluster { decision, leading: (rng.next_u32().is_multiple_of(3)).then_some(token) },
                 6 if rng.next_u32().is_multiple_of(20) => Input::Stop,
                 7 => Input::Tick,

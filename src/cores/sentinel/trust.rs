@@ -5,15 +5,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::{Epoch, Instant};
+use crate::base::{EPOCH_STEP, Epoch, Instant};
 use crate::wire::hello::EPOCH_MAX;
 
 use super::sabotage::Rule;
 use super::{Event, Membership, Sentinel, Severity};
 
-/// An epoch so far above the own one is taken over from anybody who may speak at all; one further off only from a majority. Each
-/// failover takes a few: a sentinel that was away for a year is not left behind, and nobody can use up the epochs of all others.
-const EPOCH_STEP: Epoch = 1_000;
 /// The same kind of refusal is reported at most so often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 

@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::keeper::Numbered;
+use super::users;
 use crate::base::Secret;
+use crate::base::secret::LOCAL_USER;
 use crate::cores::redis::{Answer, Ask, Info, Input, Token};
 use crate::runtime::connection::{Commands, Connection, ConnectionError, Replies};
 use crate::wire::resp::Reply;
@@ -14,10 +17,12 @@ use crate::wire::resp::Reply;
 /// To connect on the same machine takes no time; only a full backlog makes it wait.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// Carries asks to the redis at `address` and answers to `inputs`, until either side is gone.
+/// Carries asks to the redis at `address` and answers to `inputs`, until either side is gone. It logs in with what the last
+/// process was given.
 pub(super) async fn run(
     address: SocketAddr,
-    password: Secret,
+    password: watch::Receiver<Secret>,
+    secrets: watch::Receiver<Numbered>,
     mut asks: mpsc::Receiver<(Token, Ask)>,
     inputs: mpsc::Sender<Input>,
 ) {
@@ -34,6 +39,7 @@ pub(super) async fn run(
             Happened::Ask(None) => return,
             Happened::Ask(Some((token, ask))) => {
                 if link.is_none() {
+                    let password = password.borrow().clone();
                     match Link::open(address, &password).await {
                         Ok(opened) => link = Some(opened),
                         Err(error) => {
@@ -45,7 +51,7 @@ pub(super) async fn run(
                     }
                 }
                 match &mut link {
-                    Some(link) => link.ask(token, ask).await,
+                    Some(link) => link.ask(token, ask, &secrets).await,
                     None => Ok(()),
                 }
             }
@@ -82,11 +88,13 @@ struct Link {
     commands: Commands,
     replies: Replies,
     owed: VecDeque<Owed>,
+    /// Why it was not let in, if so. Whatever it answers then is meant for somebody else.
+    shut_out: Option<String>,
 }
 
 /// What was asked, and the replies to it so far.
 struct Owed {
-    /// None: the log-in, which nobody waits for; if it fails, what follows fails too and says why.
+    /// None: the log-in, which nobody waits for; if it fails, all that follows do.
     token: Option<Token>,
     kind: Kind,
     commands: usize,
@@ -98,17 +106,25 @@ enum Kind {
     LogIn,
     Probe,
     Order,
+    /// Each of them counts.
+    Orders,
 }
 
 impl Link {
     async fn open(address: SocketAddr, password: &Secret) -> Result<Self, ConnectionError> {
         let Connection { commands, replies } = Connection::open(address, CONNECT_MAX).await?;
-        let mut link = Self { commands, replies, owed: VecDeque::new() };
-        link.send(None, Kind::LogIn, &[&["AUTH", password.reveal()], &["CLIENT", "SETNAME", "vigie"]]).await?;
+        let mut link = Self { commands, replies, owed: VecDeque::new(), shut_out: None };
+        link.send(None, Kind::LogIn, &[&["AUTH", LOCAL_USER, password.reveal()], &["CLIENT", "SETNAME", "vigie"]])
+            .await?;
         Ok(link)
     }
 
-    async fn ask(&mut self, token: Token, ask: Ask) -> Result<(), ConnectionError> {
+    async fn ask(
+        &mut self,
+        token: Token,
+        ask: Ask,
+        secrets: &watch::Receiver<Numbered>,
+    ) -> Result<(), ConnectionError> {
         let token = Some(token);
         match ask {
             Ask::Probe { identity } => {
@@ -120,6 +136,14 @@ impl Link {
                     &["INFO", "server"],
                 ];
                 self.send(token, Kind::Probe, if identity { &all } else { &all[..4] }).await
+            }
+            Ask::Secrets => {
+                let (_, newest) = secrets.borrow().clone();
+                let changes = users::changes(&newest);
+                let changes: Vec<Vec<&str>> =
+                    changes.iter().map(|words| words.iter().map(String::as_str).collect()).collect();
+                let changes: Vec<&[&str]> = changes.iter().map(Vec::as_slice).collect();
+                self.send(token, Kind::Orders, &changes).await
             }
             Ask::LogWrites => self.send(token, Kind::Order, &[&["CONFIG", "SET", "appendonly", "yes"]]).await,
             Ask::Follow { master, demote } => {
@@ -155,10 +179,20 @@ impl Link {
             return None;
         }
         let owed = self.owed.pop_front()?;
-        let answer = match owed.kind {
-            Kind::LogIn => return None,
-            Kind::Probe => looked(&owed.replies),
-            Kind::Order => carried_out(&owed.replies),
+        if matches!(owed.kind, Kind::LogIn) {
+            self.shut_out = owed.replies.iter().find_map(shut_out);
+            return None;
+        }
+        let answer = match (self.shut_out.clone().or_else(|| owed.replies.iter().find_map(shut_out)), owed.kind) {
+            (Some(reason), _) => Answer::ShutOut(reason),
+            (None, Kind::LogIn) => return None,
+            (None, Kind::Probe) => looked(&owed.replies),
+            (None, Kind::Order) => carried_out(&owed.replies),
+            (None, Kind::Orders) => match owed.replies.iter().find_map(error) {
+                None => Answer::Done,
+                Some(reason) if reason.starts_with("BUSY ") || reason.starts_with("LOADING ") => Answer::Busy,
+                Some(reason) => Answer::Refused(reason.to_owned()),
+            },
         };
         Some((owed.token?, answer))
     }
@@ -169,6 +203,13 @@ fn error(reply: &Reply) -> Option<&str> {
         Reply::Error(text) => Some(text),
         Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => None,
     }
+}
+
+/// What redis says to somebody whom it does not know, or who may not do what he does.
+fn shut_out(reply: &Reply) -> Option<String> {
+    let text = error(reply)?;
+    let refused = ["NOAUTH ", "WRONGPASS ", "NOPERM "].iter().any(|start| text.starts_with(start));
+    refused.then(|| text.to_owned())
 }
 
 /// A redis that loads answers INFO all the same, one that is busy with a script answers nothing but that.

@@ -1,15 +1,20 @@
-//! The configuration file of the supervised redis: vigie's defaults, then the operator's files, then what vigie owns.
+//! The configuration of the supervised redis: vigie's defaults, then the operator's files, then what vigie owns.
 //!
-//! A later directive wins, so that an operator may change any default and nothing that the cluster's safety rests on.
+//! A later directive wins, so that an operator may change any default and nothing that the cluster's safety rests on. Redis
+//! reads all of it from its standard input: what replicas log in with is on no disk, and the operator's files need not be
+//! readable for the user that redis runs as.
 
 use std::fmt::Write;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::disk::Found;
 use super::server::Version;
-use crate::base::Secret;
+use super::users;
+use crate::base::secret::REPLICA_USER;
+use crate::base::{Credentials, Secret};
 use crate::config::Persistence;
 use crate::wire::info::CLOSED;
 
@@ -23,9 +28,12 @@ const OWNED: &[(&str, &str)] = &[
     ("tls-port", "peers and proxies speak plain RESP to it"),
     ("protected-mode", "it is always on"),
     ("requirepass", "the password of the cluster file"),
-    ("masterauth", "the password of the cluster file"),
-    ("masteruser", "replicas log in with the password of the cluster file"),
-    ("aclfile", "the user `default` must keep the password of the cluster file"),
+    ("masterauth", "replicas log in as a user of vigie's own"),
+    ("masteruser", "replicas log in as a user of vigie's own"),
+    ("aclfile", "vigie defines users of its own; define others by lines that begin with `user`"),
+    ("enable-protected-configs", "who may send commands must not come to write files"),
+    ("enable-module-command", "who may send commands must not come to run programs"),
+    ("enable-debug-command", "who may send commands must not come to stop the server"),
     ("dir", "redis.data_dir of the cluster file"),
     ("appendonly", "redis.persistence of the cluster file"),
     ("replicaof", "every start is a closed one, until the cluster says who is master"),
@@ -56,6 +64,7 @@ const OWNED_SAVE: &[(&str, &str)] =
 
 /// Commands that the supervisor, the sentinels and the proxy send: renamed, they would not be found.
 const NEEDED: &[&str] = &[
+    "acl",
     "auth",
     "client",
     "config",
@@ -69,9 +78,11 @@ const NEEDED: &[&str] = &[
     "replconf",
     "replicaof",
     "role",
+    "script",
     "select",
     "slaveof",
     "subscribe",
+    "sync",
 ];
 
 /// Why no configuration could be written.
@@ -113,16 +124,35 @@ pub enum ConfError {
         /// The directory.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// The file system refused the file or a directory.
+    /// The file system refused a directory, or to remove a file.
     #[error("{path}: cannot write: {source}", path = path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// The data do not become those of the user that redis runs as.
+    #[error("{path}: cannot be handed over to {user}: {source}", path = path.display())]
+    HandOver {
+        /// The data directory.
+        path: PathBuf,
+        /// Whom redis runs as.
+        user: String,
+        /// What the system said, or what is wrong with it.
+        source: io::Error,
+    },
+    /// Redis would own what vigie keeps.
+    #[error("{path}: the state of vigie is in it; redis.data_dir needs a directory of its own", path = path.display())]
+    State {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The kernel has no random bytes.
+    #[error("/dev/urandom: {0}")]
+    Random(#[source] io::Error),
 }
 
 /// How redis gets at the data on its disk.
@@ -134,15 +164,20 @@ pub(super) enum Start {
     FromSnapshot,
 }
 
-/// What the file is made from.
+/// An operator's file, as it was checked.
+#[derive(Debug)]
+pub(super) struct Include {
+    file: PathBuf,
+    text: Vec<u8>,
+}
+
+/// What the configuration is made from, beside the secrets.
 #[derive(Clone, Debug)]
 pub(super) struct Conf {
     /// The node's own address.
     pub(super) address: IpAddr,
     /// Port on it and on loopback.
     pub(super) port: u16,
-    /// The cluster's.
-    pub(super) password: Secret,
     /// Where data are kept.
     pub(super) data_dir: PathBuf,
     /// How.
@@ -154,17 +189,22 @@ pub(super) struct Conf {
 }
 
 impl Conf {
-    /// Refuses include files that cannot be read or set what vigie owns.
-    pub(super) fn check(&self) -> Result<(), ConfError> {
-        self.include.iter().try_for_each(|file| {
+    /// Reads the operator's files. Refuses those that cannot be read or set what vigie owns.
+    pub(super) fn includes(&self) -> Result<Vec<Include>, ConfError> {
+        let read = |file: &PathBuf| {
             let include = |reason: String| ConfError::Include { file: file.clone(), reason };
             let facts = fs::metadata(file).map_err(|error| include(error.to_string()))?;
             if !facts.is_file() || facts.len() > INCLUDE_MAX {
                 return Err(include(format!("not a file of at most {INCLUDE_MAX} bytes")));
             }
-            let bytes = fs::read(file).map_err(|error| include(error.to_string()))?;
-            self.check_text(file, &String::from_utf8_lossy(&bytes))
-        })
+            let text = fs::read(file).map_err(|error| include(error.to_string()))?;
+            if text.contains(&0) {
+                return Err(include("a byte of zeros, which no configuration has".to_owned()));
+            }
+            self.check_text(file, &String::from_utf8_lossy(&text))?;
+            Ok(Include { file: file.clone(), text })
+        };
+        self.include.iter().map(read).collect()
     }
 
     /// Checks the text of one include file.
@@ -172,7 +212,9 @@ impl Conf {
         for (number, line) in text.lines().enumerate() {
             let mut words = line.split_whitespace().map(unquoted);
             let Some(directive) = words.next().filter(|word| !word.starts_with('#')) else { continue };
-            if let Some(reason) = self.owned(&directive, words.next().as_deref()) {
+            // Redis reads more than its letters from a quoted word: what is meant is not to be hidden from this check.
+            let hidden = directive.contains('\\').then(|| "its name has a \\".to_owned());
+            if let Some(reason) = hidden.or_else(|| self.owned(&directive, words.next().as_deref())) {
                 let (file, line) = (file.to_owned(), number + 1);
                 return Err(ConfError::Owned { file, line, directive, reason });
             }
@@ -193,8 +235,8 @@ impl Conf {
             "rename-command" if NEEDED.contains(&argument.to_ascii_lowercase().as_str()) => {
                 Some(format!("vigie needs the command {argument} under its own name"))
             }
-            "user" if argument == "default" => {
-                Some("the user `default` must keep the password of the cluster file".to_owned())
+            "user" if users::OWN.contains(&argument) || argument.contains('\\') => {
+                Some(format!("vigie owns the user {argument}; define one with another name"))
             }
             _ => None,
         }
@@ -212,24 +254,37 @@ impl Conf {
         }
     }
 
-    /// The whole text, for a server of `version`.
-    pub(super) fn text(&self, version: &Version, start: Start) -> String {
-        let mut text = String::from("# Written by vigie at every start of redis; changes made here are lost.\n\n");
-        text.push_str(DEFAULTS);
+    /// The whole text, for a server of `version`: it is to take the secrets of `credentials`, and `local` from its supervisor.
+    /// Its directory is the one that it is started in, which it may reach by no name.
+    pub(super) fn text(
+        &self,
+        version: Version,
+        start: Start,
+        includes: &[Include],
+        credentials: &Credentials,
+        local: &Secret,
+    ) -> Vec<u8> {
+        let mut text = String::from(DEFAULTS);
         if version.has_shutdown_timeout() {
             // Less than the time after which the supervisor kills it, so that it still saves.
             text.push_str("shutdown-timeout 5\n");
         }
-        text.push_str("\n# The operator's files (redis.include).\n");
-        for file in &self.include {
-            line(&mut text, "include", &quoted(file.to_string_lossy().as_bytes()));
+        let mut text = text.into_bytes();
+        for Include { file, text: included } in includes {
+            text.extend(format!("\n# {}\n", file.to_string_lossy().replace(char::is_control, "?")).into_bytes());
+            text.extend(included);
         }
-        text.push_str("\n# Owned by vigie.\n");
+        text.extend(b"\n");
+        text.extend(self.owned_text(version, start, credentials, local).into_bytes());
+        text
+    }
+
+    fn owned_text(&self, version: Version, start: Start, credentials: &Credentials, local: &Secret) -> String {
+        let mut text = String::from("# Owned by vigie.\n");
         line(&mut text, "bind", &self.binds());
         line(&mut text, "port", &self.port);
-        line(&mut text, "requirepass", &quoted(self.password.reveal().as_bytes()));
-        line(&mut text, "masterauth", &quoted(self.password.reveal().as_bytes()));
-        line(&mut text, "dir", &quoted(self.data_dir.to_string_lossy().as_bytes()));
+        line(&mut text, "masteruser", &REPLICA_USER);
+        line(&mut text, "masterauth", &users::replication(credentials).reveal());
         line(&mut text, "replica-priority", &self.priority);
         line(&mut text, "replica-announce-ip", &self.address);
         line(&mut text, "replica-announce-port", &self.port);
@@ -241,6 +296,10 @@ impl Conf {
             Persistence::None => "appendonly no\nsave \"\"\n",
         });
         text.push_str(FIXED);
+        if version.has_guarded_commands() {
+            text.push_str(GUARDED);
+        }
+        text.push_str(&users::lines(credentials, local, version));
         text
     }
 
@@ -268,6 +327,7 @@ always-show-logo no
 /// Without `repl-diskless-sync no` a master sends nothing to a new replica before that one's next acknowledgement, which may
 /// take a second, while the replica already says that its link is up: writes acknowledged meanwhile die with the master.
 const FIXED: &str = "\
+dir .
 protected-mode yes
 replica-read-only yes
 repl-diskless-sync no
@@ -278,25 +338,16 @@ supervised no
 logfile \"\"
 ";
 
+/// Whoever may send `CONFIG SET dir`, `MODULE LOAD` or `DEBUG` has what redis itself has on its host.
+const GUARDED: &str = "\
+enable-protected-configs no
+enable-module-command no
+enable-debug-command no
+";
+
 fn line(text: &mut String, directive: &str, value: &dyn std::fmt::Display) {
     // Writing to a string does not fail.
     let _ = writeln!(text, "{directive} {value}");
-}
-
-/// As redis reads a quoted word of its configuration.
-fn quoted(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for byte in bytes {
-        match byte {
-            b'"' | b'\\' => text.extend(['\\', char::from(*byte)]),
-            b' '..=b'~' => text.push(char::from(*byte)),
-            other => {
-                let _ = write!(text, "\\x{other:02x}");
-            }
-        }
-    }
-    text.push('"');
-    text
 }
 
 /// A word without quotes around it, in lower case: redis takes `"BIND"` for `bind`.
@@ -312,7 +363,6 @@ mod tests {
         Conf {
             address: IpAddr::from([192, 168, 0, 4]),
             port: 6379,
-            password: Secret::new("a \"b\\\n"),
             data_dir: PathBuf::from("/var/lib/vigie/redis"),
             persistence,
             include: vec![PathBuf::from("/etc/vigie/redis.d/a b.conf")],
@@ -320,33 +370,45 @@ mod tests {
         }
     }
 
+    fn text(persistence: Persistence, version: &str, start: Start) -> String {
+        let credentials = Credentials::new("mymaster", Secret::new("password").into(), None);
+        let include = Include { file: PathBuf::from("/etc/a\nb.conf"), text: b"maxmemory 1gb\nuser app on".to_vec() };
+        let version = version.parse().unwrap();
+        let text = conf(persistence).text(version, start, &[include], &credentials, &Secret::new("local"));
+        String::from_utf8(text).unwrap()
+    }
+
     #[test]
     fn what_vigie_owns_comes_after_the_includes() {
-        let text = conf(Persistence::Aof).text(&"7.0.15".parse().unwrap(), Start::Plain);
-        let at = |needle: &str| text.find(needle).unwrap_or_else(|| panic!("{needle} in\n{text}"));
-        let include = at("include \"/etc/vigie/redis.d/a b.conf\"\n");
+        let text7 = text(Persistence::Aof, "7.0.15", Start::Plain);
+        let at = |needle: &str| text7.find(needle).unwrap_or_else(|| panic!("{needle} in\n{text7}"));
+        let include = at("\n# /etc/a?b.conf\nmaxmemory 1gb\nuser app on\n");
         assert!(at("repl-backlog-size") < include);
         for owned in [
             "bind 192.168.0.4 127.0.0.1\n",
-            "requirepass \"a \\\"b\\\\\\x0a\"\n",
+            "dir .\n",
+            "masteruser vigie-replica\n",
             "replicaof 127.0.0.1 1\n",
             "appendonly yes\n",
+            "enable-debug-command no\n",
+            "user default on #",
         ] {
             assert!(include < at(owned), "{owned}");
         }
-        assert!(text.contains("shutdown-timeout"));
-        let older = conf(Persistence::Aof).text(&"6.2.7".parse().unwrap(), Start::Plain);
-        assert!(!older.contains("shutdown-timeout"));
+        assert!(text7.contains("shutdown-timeout"));
+        assert!(!text7.contains("requirepass") && !text7.contains("local\n"), "{text7}");
+        let older = text(Persistence::Aof, "6.2.7", Start::Plain);
+        assert!(!older.contains("shutdown-timeout") && !older.contains("enable-"), "{older}");
     }
 
     #[test]
     fn every_directive_that_is_written_last_is_owned() {
         for persistence in [Persistence::Aof, Persistence::Rdb, Persistence::None] {
-            let conf = conf(persistence);
-            let text = conf.text(&"7.0.0".parse().unwrap(), Start::Plain);
+            let text = text(persistence, "7.0.0", Start::Plain);
             let owned = text.split("# Owned by vigie.\n").nth(1).unwrap();
-            for directive in owned.lines().filter_map(|line| line.split(' ').next()) {
-                assert!(conf.owned(directive, None).is_some(), "{directive}");
+            for line in owned.lines() {
+                let mut words = line.split(' ');
+                assert!(conf(persistence).owned(words.next().unwrap(), words.next()).is_some(), "{line}");
             }
         }
     }
@@ -359,7 +421,7 @@ mod tests {
         assert_eq!(start(Persistence::Rdb, Found::Snapshot), Some(Start::Plain));
         assert_eq!(start(Persistence::Rdb, Found::AppendOnly), None);
         assert_eq!(start(Persistence::None, Found::AppendOnly), None);
-        let text = conf(Persistence::Aof).text(&"7.0.15".parse().unwrap(), Start::FromSnapshot);
+        let text = text(Persistence::Aof, "7.0.15", Start::FromSnapshot);
         assert!(text.contains("appendonly no\n") && !text.contains("appendonly yes"), "{text}");
     }
 
@@ -375,7 +437,11 @@ mod tests {
             ("maxmemory 1gb\n  \"Port\" 7000", "x.conf:2: \"port\""),
             ("save 60 1", "x.conf:1: \"save\""),
             ("rename-command CONFIG x", "vigie needs the command config"),
-            ("user default off", "must keep the password"),
+            ("user default off", "vigie owns the user default"),
+            ("USER \"vigie-local\" on nopass", "vigie owns the user vigie-local"),
+            ("user vigie\\x2dlocal on", "define one with another name"),
+            ("\"\\x62ind\" 0.0.0.0", "its name has a \\"),
+            ("enable-debug-command yes", "stop the server"),
             ("include other.conf", "redis.include"),
             ("slaveof 1.2.3.4 6379", "who is master"),
         ] {

@@ -4,31 +4,33 @@
 //! killed whenever that thread ends. From this one it is killed exactly when its supervisor is gone, however that
 //! happened.
 
-use std::fs::DirBuilder;
-use std::io::{self, PipeReader};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::watch;
 
+use super::account::Account;
+use super::child;
 use super::conf::{Conf, ConfError, Start};
-use super::disk;
-use super::server::{self, ServerError, Version};
+use super::disk::Data;
+use super::server::{self, Server, ServerError};
+use super::users;
+use crate::base::{Credentials, Secret};
 use crate::runtime::pidfd::PidFd;
-use crate::runtime::store;
 
-/// Enough for redis's own `maxclients` of 10,000 and its files.
-const FILES_WANTED: u64 = 65_536;
-/// The mode of its configuration, which holds the password.
-const CONF_MODE: u32 = 0o600;
+/// A server reads its configuration in no time; one that does not is none.
+const READ_MAX: Duration = Duration::from_secs(5);
+/// What earlier versions of vigie wrote at the head of a configuration in the state directory.
+const OLD_HEAD: &[u8] = b"# Written by vigie";
 
 /// Why redis was not started.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +62,24 @@ pub(super) struct Spawned {
     /// What it writes to its standard output and error.
     pub(super) log: PipeReader,
     pub(super) start: Start,
+    /// Which secrets it was given.
+    pub(super) secrets: u64,
 }
 
+/// The secrets that are valid now, and how often they have changed.
+pub(super) type Numbered = (u64, Arc<Credentials>);
+
 /// How to start it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) server: String,
     pub(super) conf: Conf,
     pub(super) state_dir: PathBuf,
+    /// Whom it runs as; none: as this process.
+    pub(super) account: Option<Account>,
+    pub(super) secrets: watch::Receiver<Numbered>,
+    /// What the supervisor logs in with.
+    pub(super) local: watch::Sender<Secret>,
 }
 
 /// Starts the thread. Each order starts one process and calls `done` with it. The thread ends when the orders' sender
@@ -80,63 +92,94 @@ pub(super) fn start(
     let thread = std::thread::Builder::new().name("redis-keeper".to_owned()).stack_size(256 * 1024);
     thread.spawn(move || {
         // Asked before it is needed: the first order comes when a record is on disk. What goes wrong is told at the order.
-        let mut version = server::check(&plan.server).ok();
+        let mut server = server::check(&plan.server, plan.account.as_ref()).ok();
         while received.recv().is_ok() {
-            done(spawn(&plan, &mut version));
+            done(spawn(&plan, &mut server));
         }
     })?;
     Ok(orders)
 }
 
 /// The program is asked for its version once: a restart after a crash must not wait for it.
-fn spawn(plan: &Plan, version: &mut Option<Version>) -> Result<Spawned, SpawnError> {
-    let known = match *version {
+fn spawn(plan: &Plan, server: &mut Option<Server>) -> Result<Spawned, SpawnError> {
+    let known = match server.take() {
         Some(known) => known,
-        None => server::check(&plan.server)?,
+        None => server::check(&plan.server, plan.account.as_ref())?,
     };
-    plan.conf.check()?;
-    let (path, start) = write(plan, &known)?;
-    let spawned = exec(plan, &path, start).map_err(|source| SpawnError::System { server: plan.server.clone(), source });
-    *version = spawned.is_ok().then_some(known);
-    spawned
+    let includes = plan.conf.includes()?;
+    let (data, start) = open_data(plan)?;
+    let local = users::random().map_err(ConfError::Random)?;
+    let (secrets, credentials) = plan.secrets.borrow().clone();
+    let text = plan.conf.text(known.version, start, &includes, &credentials, &local);
+    plan.local.send_replace(local);
+    let spawned = exec(plan, &known.program, &data, &text)
+        .map_err(|source| SpawnError::System { server: plan.server.clone(), source });
+    *server = spawned.is_ok().then_some(known);
+    let (child, held, log) = spawned?;
+    Ok(Spawned { child, held, log, start, secrets })
 }
 
-fn write(plan: &Plan, version: &Version) -> Result<(PathBuf, Start), ConfError> {
+/// The data directory, made, judged, and that of the user that redis runs as.
+fn open_data(plan: &Plan) -> Result<(Data, Start), ConfError> {
     for directory in [&plan.state_dir, &plan.conf.data_dir] {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|source| ConfError::Write { path: directory.clone(), source })?;
     }
-    let unreadable = |source| ConfError::Read { path: plan.conf.data_dir.clone(), source };
-    let found = disk::look(&plan.conf.data_dir).map_err(unreadable)?;
-    for (path, zeros) in disk::trim(&plan.conf.data_dir).map_err(unreadable)? {
+    let path = || plan.conf.data_dir.clone();
+    remove_old(&plan.state_dir.join("redis.conf"))?;
+    let data = Data::open(&plan.conf.data_dir, plan.account.as_ref())
+        .map_err(|source| ConfError::Read { path: path(), source })?;
+    if let Some(account) = &plan.account {
+        if holds(&plan.conf.data_dir, &plan.state_dir) {
+            return Err(ConfError::State { path: path() });
+        }
+        let user = account.name.clone();
+        match data.hand_over(account).map_err(|source| ConfError::HandOver { path: path(), user, source })? {
+            0 => {}
+            count => tracing::info!("{}: now belongs to {}, {count} files", plan.conf.data_dir.display(), account.name),
+        }
+    }
+    let unreadable = |source| ConfError::Read { path: path(), source };
+    let found = data.look().map_err(unreadable)?;
+    for (path, zeros) in data.trim().map_err(unreadable)? {
         tracing::warn!("{}: took {zeros} bytes of zeros off its end, left by a power cut", path.display());
     }
     let start = plan.conf.start(found)?;
-    let path = plan.state_dir.join("redis.conf");
-    let text = plan.conf.text(version, start);
-    // A disk takes its time to write the same again.
-    let ours = |about: std::fs::Metadata| about.permissions().mode() & 0o777 == CONF_MODE;
-    if std::fs::metadata(&path).is_ok_and(ours) && std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
-        return Ok((path, start));
-    }
-    match store::replace(&path, text.as_bytes(), CONF_MODE) {
-        Ok(()) => Ok((path, start)),
-        Err(source) => Err(ConfError::Write { path, source }),
-    }
+    Ok((data, start))
 }
 
-fn exec(plan: &Plan, conf: &Path, start: Start) -> io::Result<Spawned> {
+/// Whether `inner` is `outer` or below it. What cannot be resolved is not.
+fn holds(outer: &Path, inner: &Path) -> bool {
+    matches!((outer.canonicalize(), inner.canonicalize()), (Ok(outer), Ok(inner)) if inner.starts_with(&outer))
+}
+
+/// The configuration used to be a file here, with the password in it.
+fn remove_old(path: &Path) -> Result<(), ConfError> {
+    let mut head = [0; OLD_HEAD.len()];
+    if File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == OLD_HEAD {
+        fs::remove_file(path).map_err(|source| ConfError::Write { path: path.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+fn exec(plan: &Plan, program: &Path, data: &Data, text: &[u8]) -> io::Result<(Child, PidFd, PipeReader)> {
     let (log, writer) = io::pipe()?;
+    let (stdin, conf) = io::pipe()?;
     // Redis writes its log synchronously: with a full pipe it shall lose a line, not stop.
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let mut command = Command::new(&plan.server);
-    command.arg(conf).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-    prepare(&mut command, getpid());
+    fcntl(&conf, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut command = Command::new(program);
+    // It reads its configuration from its standard input.
+    command.arg("-").stdin(stdin).stdout(writer.try_clone()?).stderr(writer).process_group(0);
+    child::confine(&mut command, plan.account.as_ref(), Some(data.descriptor().try_clone()?));
     let mut child = command.spawn()?;
-    match PidFd::open(child.id()) {
-        Ok(held) => Ok(Spawned { child, held, log, start }),
+    // The command has the reading end, and this process must not: else nobody would see that redis has ended.
+    drop(command);
+    let held = PidFd::open(child.id()).and_then(|held| write_all(conf, text).map(|()| held));
+    match held {
+        Ok(held) => Ok((child, held, log)),
         Err(error) => {
-            // Without the hold its death would not be seen.
+            // Without the hold its death would not be seen, and without a configuration it is nothing.
             let _ = child.kill();
             let _ = child.wait();
             Err(error)
@@ -144,25 +187,25 @@ fn exec(plan: &Plan, conf: &Path, start: Start) -> io::Result<Spawned> {
     }
 }
 
-#[expect(unsafe_code, reason = "what the child must do between fork and exec can be said in no other way")]
-fn prepare(command: &mut Command, parent: Pid) {
-    let in_child = move || {
-        prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // The parent may have died before the signal was set; then nobody would send it.
-        if getppid() != parent {
-            return Err(io::ErrorKind::BrokenPipe.into());
+/// Writes the whole configuration, and closes its end. One that ends before it has read all has said why in its log.
+fn write_all(mut pipe: PipeWriter, mut text: &[u8]) -> io::Result<()> {
+    let limit = Instant::now() + READ_MAX;
+    while !text.is_empty() {
+        match pipe.write(text) {
+            Ok(written) => text = &text[written..],
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = limit.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::Error::other(format!("it has not read its configuration within {READ_MAX:?}")));
+                }
+                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+                // Whatever it says, the next try to write decides.
+                let _ = poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)], timeout);
+            }
+            Err(error) => return Err(error),
         }
-        // A fork of redis copies page by page: with huge ones a write during a save costs 2 MiB instead of 4 KiB.
-        // Kernels without huge pages refuse, and need it not.
-        let _ = prctl::set_thp_disable(true);
-        // Its files hold data, and its configuration, which it may rewrite, the password.
-        umask(Mode::from_bits_truncate(0o077));
-        // Redis lowers its `maxclients` if it cannot have more.
-        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(FILES_WANTED)), hard);
-        }
-        Ok(())
-    };
-    // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock.
-    unsafe { command.pre_exec(in_child) };
+    }
+    Ok(())
 }

@@ -1,11 +1,14 @@
 //! Runs the supervisor of the node's redis: its process, its configuration file, its durable record.
 
+mod account;
 mod asker;
+mod child;
 mod conf;
 mod disk;
 mod keeper;
 mod log;
 mod server;
+mod users;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,15 +29,17 @@ use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
 use super::status::latest_decision;
 use super::store::{Kind, Store, StoreError};
-use crate::base::{Epoch, Machine, NodeName, Secret};
+use crate::base::{Credentials, EPOCH_STEP, Epoch, Machine, NodeName, Secret};
 use crate::config;
 use crate::cores::cluster::{Part, View};
 use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
 use crate::wire::frame::{Decision, RedisRole};
+pub use account::AccountError;
+use account::Choice;
 pub use conf::ConfError;
 use conf::{Conf, Start};
 pub use keeper::SpawnError;
-use keeper::{Plan, Spawned};
+use keeper::{Numbered, Plan, Spawned};
 pub use server::ServerError;
 
 const SOURCE: &str = "redis";
@@ -54,9 +59,11 @@ pub struct Setup {
     pub address: IpAddr,
     /// The node's name.
     pub node: NodeName,
-    /// The cluster's password.
-    pub password: Secret,
-    /// Where its configuration, log and record are written; made if it is missing.
+    /// The cluster's secrets, as they are now.
+    pub credentials: watch::Receiver<Arc<Credentials>>,
+    /// The data nodes of the cluster: nobody else is ever followed.
+    pub nodes: Vec<SocketAddr>,
+    /// Where its log and record are written; made if it is missing.
     pub state_dir: PathBuf,
     /// Replica priority, 0–1000000; 0: never a master.
     pub priority: u32,
@@ -68,6 +75,9 @@ pub enum RedisError {
     /// An include file is not allowed or not readable.
     #[error(transparent)]
     Conf(#[from] ConfError),
+    /// There is nobody to run it as.
+    #[error(transparent)]
+    Account(#[from] AccountError),
     /// The durable record cannot be read.
     #[error(transparent)]
     Record(#[from] StoreError),
@@ -89,7 +99,6 @@ pub async fn run(
     let conf = Conf {
         address: setup.address,
         port: setup.config.port,
-        password: setup.password.clone(),
         data_dir,
         persistence: setup.config.persistence,
         include: setup.config.include.iter().map(PathBuf::from).collect(),
@@ -97,8 +106,17 @@ pub async fn run(
     };
     let store = record(&setup.state_dir);
     let own = SocketAddr::new(conf.own_ip(), conf.port);
-    let (checked, loaded, conf, store) = blocking(move || (conf.check(), store.load::<Durable>(), conf, store)).await;
+    let wanted = setup.config.user.clone();
+    let (choice, checked, loaded, conf, store) = blocking(move || {
+        let wanted = wanted.as_deref();
+        (account::choose(wanted), conf.includes(), store.load::<Durable>(), conf, store)
+    })
+    .await;
     checked?;
+    let Choice { account, warning } = choice?;
+    if let Some(warning) = warning {
+        journal.record(SOURCE, Level::Warn, "user", warning);
+    }
     if setup.config.tune_host {
         for fault in blocking(|| host::tune(Path::new("/"))).await {
             journal.record(SOURCE, Level::Warn, "not-tuned", fault);
@@ -108,10 +126,21 @@ pub async fn run(
     tracing::debug!(node = %setup.node, incarnation = durable.incarnation, "supervises {own}");
 
     let address = SocketAddr::new(setup.address, setup.config.port);
-    let mut machine = Supervisor::new(Config { address, priority: setup.priority }, durable);
+    let mut machine =
+        Supervisor::new(Config { address, priority: setup.priority, nodes: setup.nodes.clone() }, durable);
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let (spawned, started) = mpsc::unbounded_channel();
-    let plan = Plan { server: setup.config.server.clone(), conf, state_dir: setup.state_dir.clone() };
+    let (numbered, secrets) = watch::channel((0, setup.credentials.borrow().clone()));
+    // Nothing knows the first one: no process has it.
+    let (local, local_now) = watch::channel(Secret::new(""));
+    let plan = Plan {
+        server: setup.config.server.clone(),
+        conf,
+        state_dir: setup.state_dir.clone(),
+        account,
+        secrets: secrets.clone(),
+        local,
+    };
     let orders = keeper::start(plan, move |result| {
         // Nobody is left to hear of it: dropping the child's hold is all that can be done, its parent thread ends too.
         let _ = spawned.send(result);
@@ -121,7 +150,8 @@ pub async fn run(
     let (left, ended) = oneshot::channel();
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(asker::run(own, setup.password.clone(), asked, inputs.clone()));
+    tasks.spawn(asker::run(own, local_now, secrets, asked, inputs.clone()));
+    tasks.spawn(watch_secrets(setup.credentials.clone(), numbered, inputs.clone()));
     tasks.spawn(watch_view(setup.cluster.clone(), view, inputs.clone()));
     tasks.spawn(watch_stop(stop, inputs.clone()));
     tasks.spawn(write_records(store, recorded, journal.clone()));
@@ -143,9 +173,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// The master that the cluster decided on, and whether a failover is on, by the sentinels that are heard.
 fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
-    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
-    let masters = sentinels.flat_map(|sentinel| &sentinel.masters).filter(|master| master.name.as_str() == cluster);
-    (latest_decision(view, cluster), masters.filter_map(|master| master.leads).max())
+    let sentinels: Vec<_> = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref()).collect();
+    let mut epochs: Vec<_> = sentinels.iter().map(|sentinel| sentinel.current_epoch).collect();
+    epochs.sort_unstable();
+    // What most of them have got to: one with the disk of another life is followed by nobody, wherever it says it leads.
+    let most = epochs.get(epochs.len().saturating_sub(1) / 2).copied().unwrap_or(0);
+    let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
+    let masters = masters.filter(|master| master.name.as_str() == cluster);
+    let leads = masters.filter_map(|master| master.leads).filter(|epoch| *epoch <= most.saturating_add(EPOCH_STEP));
+    (latest_decision(view, cluster), leads.max())
 }
 
 async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
@@ -160,6 +196,25 @@ async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, input
             }
         }
         if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Counts the changes of the secrets: the start of a process and a change while it runs must not miss each other.
+async fn watch_secrets(
+    mut credentials: watch::Receiver<Arc<Credentials>>,
+    numbered: watch::Sender<Numbered>,
+    inputs: mpsc::Sender<Input>,
+) {
+    while credentials.changed().await.is_ok() {
+        let newest = credentials.borrow_and_update().clone();
+        numbered.send_modify(|(number, secrets)| {
+            *number += 1;
+            *secrets = newest;
+        });
+        let number = numbered.borrow().0;
+        if inputs.send(Input::Secrets(number)).await.is_err() {
             return;
         }
     }
@@ -218,7 +273,8 @@ async fn watch_process(mut watched: Watched) {
             Ok(spawned) => match watched.take(spawned) {
                 Ok(process) => {
                     let (pid, log_later) = (process.child.id(), process.start == Start::FromSnapshot);
-                    if watched.inputs.send(Input::Spawned { pid, log_later }).await.is_err() {
+                    let secrets = process.secrets;
+                    if watched.inputs.send(Input::Spawned { pid, log_later, secrets }).await.is_err() {
                         return;
                     }
                     watched.live(process).await;
@@ -239,6 +295,7 @@ struct Living {
     ending: Ending,
     last_words: oneshot::Receiver<Vec<String>>,
     start: Start,
+    secrets: u64,
 }
 
 impl Watched {
@@ -255,7 +312,8 @@ impl Watched {
         match begun.and_then(|_| Ending::of(held.clone())) {
             Ok(ending) => {
                 self.held.send_replace(Some(held));
-                Ok(Living { child: spawned.child, ending, last_words, start: spawned.start })
+                let Spawned { child, start, secrets, .. } = spawned;
+                Ok(Living { child, ending, last_words, start, secrets })
             }
             Err(error) => {
                 // A process that nobody watches must not live.
@@ -379,6 +437,21 @@ impl Executor {
             Event::Busy => (Level::Warn, "busy", "redis is alive and does not answer".to_owned()),
             Event::Follows(Decision { master, epoch }) => {
                 (Level::Info, "follows", format!("redis was told to follow {master}, master of epoch {epoch}"))
+            }
+            Event::Stranger(Decision { master, epoch }) => {
+                let text =
+                    format!("{master}, master of epoch {epoch}, is no data node of the file: it is not followed");
+                (Level::Error, "stranger", text)
+            }
+            Event::ShutOut(reason) => {
+                let text = format!(
+                    "redis is started again from its own configuration, since its users were changed: {reason}"
+                );
+                (Level::Error, "shut-out", text)
+            }
+            Event::Secrets => (Level::Info, "secrets", "redis takes the secrets that are valid now".to_owned()),
+            Event::NotSecrets(reason) => {
+                (Level::Warn, "not-secrets", format!("redis does not take the secrets that are valid now: {reason}"))
             }
             Event::NotFollowed(reason) => (Level::Warn, "not-followed", format!("redis refuses to follow: {reason}")),
             Event::Role { from, to } => {

@@ -1,11 +1,17 @@
 //! The server program: whether it is one that vigie can supervise.
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use super::account::Account;
+use super::child;
 use crate::runtime::pidfd::PidFd;
 
 /// A program that says its version takes no longer.
@@ -26,7 +32,17 @@ pub(super) struct Version {
 
 impl Version {
     /// Redis 7.0 and Valkey know `shutdown-timeout`.
-    pub(super) fn has_shutdown_timeout(&self) -> bool {
+    pub(super) fn has_shutdown_timeout(self) -> bool {
+        self.major >= 7
+    }
+
+    /// They know `enable-debug-command` and the like.
+    pub(super) fn has_guarded_commands(self) -> bool {
+        self.major >= 7
+    }
+
+    /// They can forbid a user one subcommand.
+    pub(super) fn denies_subcommands(self) -> bool {
         self.major >= 7
     }
 }
@@ -66,6 +82,16 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The user that redis runs as may not run it.
+    #[error("redis.server = {server:?}: cannot be run by {user}, the user that redis runs as: {source}")]
+    Forbidden {
+        /// As configured.
+        server: String,
+        /// Whom.
+        user: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// It said nothing within a few seconds.
     #[error("redis.server = {server:?}: does not answer to --version within {ANSWER_MAX:?}")]
     Silent {
@@ -90,18 +116,56 @@ pub enum ServerError {
     },
 }
 
-/// Asks the program `server` for its version, and judges it. Blocks for some milliseconds, at most a few seconds.
-pub(super) fn check(server: &str) -> Result<Version, ServerError> {
-    judge(server, &ask(server)?)
+/// Where programs are, if nobody says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where to look for programs.
+pub(super) fn path() -> OsString {
+    env::var_os("PATH").unwrap_or_else(|| PATH.into())
 }
 
-fn ask(server: &str) -> Result<String, ServerError> {
+/// A program that vigie can supervise.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Where it is.
+    pub(super) program: PathBuf,
+    /// What it said of itself.
+    pub(super) version: Version,
+}
+
+/// Finds the program `server`, asks it for its version, as the user that it shall run as, and judges it. Blocks for some
+/// milliseconds, at most a few seconds.
+pub(super) fn check(server: &str, account: Option<&Account>) -> Result<Server, ServerError> {
+    let program = find(server).ok_or_else(|| ServerError::Missing { server: server.to_owned() })?;
+    let version = judge(server, &ask(server, &program, account)?)?;
+    Ok(Server { program, version })
+}
+
+/// By this process, not at the exec: the user that redis runs as may be kept out of directories in which it is not, and the
+/// system would say that instead of that there is none.
+fn find(server: &str) -> Option<PathBuf> {
+    let runnable =
+        |path: &PathBuf| path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0);
+    if server.contains('/') {
+        return Some(PathBuf::from(server)).filter(|path| path.exists());
+    }
+    let path = path();
+    let mut directories = env::split_paths(&path).filter(|directory| directory.is_absolute());
+    directories.find_map(|directory| Some(directory.join(server)).filter(runnable))
+}
+
+fn ask(server: &str, program: &Path, account: Option<&Account>) -> Result<String, ServerError> {
     let run = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => ServerError::Missing { server: server.to_owned() },
+        std::io::ErrorKind::PermissionDenied if account.is_some() => {
+            let (server, user) = (server.to_owned(), account.map_or_else(String::new, |account| account.name.clone()));
+            ServerError::Forbidden { server, user, source }
+        }
         _ => ServerError::Run { server: server.to_owned(), source },
     };
-    let mut command = Command::new(server);
+    let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    child::confine(&mut command, account, None);
     let mut child = command.spawn().map_err(run)?;
     let ended = PidFd::open(child.id()).and_then(|held| wait(&held, Instant::now() + ANSWER_MAX));
     if !matches!(ended, Ok(true)) {

@@ -2,5 +2,6 @@
 //! password, a user without rights on a node. Nothing may come of it, and it is reported.
 
 pub(crate) mod address;
+pub(crate) mod child;
 pub(crate) mod cluster;
 pub(crate) mod crowd;

@@ -13,10 +13,11 @@ use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 use vigie::wire::resp::Reply;
 
-use super::super::whole::{text, wait_ok};
+use super::super::whole::{self, text, wait_ok};
 use super::super::{Outcome, note};
 use super::{
-    BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, SHELL, TARGET, address, ask, disk, put, segment, tail, writer,
+    BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, SHELL, TARGET, address, ask, cluster_file, disk, put, segment,
+    tail, writer,
 };
 
 const NAMED: &str = "vigie.node=box-1";
@@ -188,6 +189,8 @@ pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
     let cuts: u32 = std::env::var("VIGIE_BOX_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(3);
     let lab = segment(sandbox, 1)?;
     let box_1 = disk(sandbox, "one", 1)?;
+    put(&box_1, "vigie.toml", &format!("{}[redis]\ninclude = [\"/etc/vigie/users.conf\"]\n", cluster_file(1)))?;
+    put(&box_1, "users.conf", &format!("user operator on >{PASSWORD} +config|set\n"))?;
     let network = lab.network(CLIENT).map_err(text)?;
     let (mut moments, mut in_boot) = (Rng::new(1), 0);
     let mut synced: Vec<(Plan, Vec<Ack>)> = Vec::new();
@@ -215,10 +218,9 @@ pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
             break;
         }
         let redis = SocketAddr::new(address(1), TARGET.port());
-        let always = ask(&lab, redis, Some(PASSWORD), &["CONFIG", "SET", "appendfsync", "always"])?;
-        if !always.is_ok() {
-            return Err(format!("CONFIG SET appendfsync: {always:?}"));
-        }
+        // Applications may not do that: an operator's user does.
+        let always = [vec!["AUTH", "operator", PASSWORD], vec!["CONFIG", "SET", "appendfsync", "always"]];
+        whole::ask(&lab, CLIENT, redis, None, BOOT_TIME, &always)?;
         let plan = Plan { rate: 200, ..writer(&format!("cuts-{round}")) };
         let since = clock::now();
         let client = Client::start(&lab, CLIENT, plan.clone()).map_err(text)?;
