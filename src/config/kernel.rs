@@ -37,7 +37,7 @@ impl Address {
 }
 
 /// What the kernel command line says to vigie.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
     /// `vigie.node=`
     pub node: Option<NodeName>,
@@ -53,7 +53,7 @@ pub struct Kernel {
     pub ntp: Vec<String>,
     /// `vigie.console=ttyS0`: the terminal that shows the status, below `/dev`; without it that of the kernel.
     pub console: Option<String>,
-    /// `vigie.shell=off`: no shell for who is at the box.
+    /// `vigie.shell=on`: a shell of root for who types at the console.
     pub shell: bool,
     /// `vigie.config=`: path of the cluster file.
     pub config: Option<PathBuf>,
@@ -108,23 +108,6 @@ pub enum IdentityError {
         /// The node.
         node: NodeName,
     },
-}
-
-impl Default for Kernel {
-    fn default() -> Self {
-        Self {
-            node: None,
-            role: None,
-            address: None,
-            gateway: None,
-            dns: Vec::new(),
-            ntp: Vec::new(),
-            console: None,
-            shell: true,
-            config: None,
-            reset: false,
-        }
-    }
 }
 
 impl Kernel {
@@ -228,8 +211,13 @@ impl Kernel {
                 }
                 self.console = Some(value.to_owned());
             }
-            "shell" if value == "off" => self.shell = false,
-            "shell" => return Err("allowed: off; leave it out for a shell at the console".to_owned()),
+            "shell" => {
+                self.shell = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err("allowed: on or off; without it there is no shell at the console".to_owned()),
+                }
+            }
             "config" if value.starts_with('/') => self.config = Some(PathBuf::from(value)),
             "config" => return Err("allowed: an absolute path".to_owned()),
             _ if value == "1" => self.reset = true,

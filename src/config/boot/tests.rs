@@ -30,7 +30,7 @@ fn a_name_is_enough_where_the_file_tells_the_rest() {
     assert_eq!(
         told.to_string(),
         "NODE='box-1'\nROLES='proxy,redis,sentinel'\nINTERFACE='lan0'\nADDRESS='192.168.0.11/24'\nGATEWAY=''\nDNS=''\n\
-         NTP=''\nCONSOLE=''\nCONSOLE_SHELL='on'\nRESET='0'\nCONFIG='/boot/vigie.toml'\n"
+         NTP=''\nCONSOLE=''\nCONSOLE_SHELL='off'\nRESET='0'\nCONFIG='/boot/vigie.toml'\n"
     );
     assert_eq!(boot("vigie.address=192.168.0.11/16").unwrap().node, told.node);
     let far = boot("vigie.node=far vigie.address=10.1.0.12/8").unwrap().to_string();
@@ -40,7 +40,7 @@ fn a_name_is_enough_where_the_file_tells_the_rest() {
 #[test]
 fn everything_that_is_said_is_passed_on() {
     let line = "vigie.node=box-1 vigie.role=redis vigie.gateway=192.168.0.254 vigie.dns=192.168.0.254,fd00::1 \
-                vigie.ntp=pool.example.org vigie.console=ttyS1 vigie.shell=off vigie.reset=1";
+                vigie.ntp=pool.example.org vigie.console=ttyS1 vigie.shell=on vigie.reset=1";
     let told = boot(line).unwrap().to_string();
     for part in [
         "ROLES='redis'",
@@ -48,7 +48,7 @@ fn everything_that_is_said_is_passed_on() {
         "DNS='192.168.0.254 fd00::1'",
         "NTP='pool.example.org'",
         "CONSOLE='ttyS1'",
-        "CONSOLE_SHELL='off'",
+        "CONSOLE_SHELL='on'",
         "RESET='1'",
     ] {
         assert!(told.lines().any(|line| line == part), "{part}: {told}");

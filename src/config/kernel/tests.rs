@@ -40,7 +40,7 @@ fn a_whole_line_is_read() {
     let line = "BOOT_IMAGE=/vmlinuz root=/dev/vda1 console=ttyS0 vigie.node=redis-1 vigie.role=redis,sentinel \
                 vigie.address=192.168.0.4/24 vigie.gateway=192.168.0.254 \
                 vigie.dns=192.168.0.254,fd00::1 vigie.ntp=192.168.0.254,time.example.org vigie.console=ttyS0 \
-                vigie.shell=off vigie.config=\"/mnt/my disk/v.toml\" vigie.reset=1 quiet\n";
+                vigie.shell=on vigie.config=\"/mnt/my disk/v.toml\" vigie.reset=1 quiet\n";
     let expected = Kernel {
         node: Some("redis-1".parse().unwrap()),
         role: Some(REDIS),
@@ -49,13 +49,16 @@ fn a_whole_line_is_read() {
         dns: vec![ip("192.168.0.254"), ip("fd00::1")],
         ntp: vec!["192.168.0.254".to_owned(), "time.example.org".to_owned()],
         console: Some("ttyS0".to_owned()),
-        shell: false,
+        shell: true,
         config: Some("/mnt/my disk/v.toml".into()),
         reset: true,
     };
     assert_eq!(kernel(line), expected);
     assert_eq!(kernel("root=/dev/vda1 node=x role=y usbcore.role=z vga.node"), Kernel::default());
     assert_eq!(kernel("vigie.node=a vigie.node=a").node.unwrap().as_str(), "a");
+    // Who says nothing has no shell; who says so has.
+    let shells = ["", "vigie.shell=off", "vigie.shell=on"].map(|line| kernel(line).shell);
+    assert_eq!(shells, [false, false, true]);
     assert_eq!(kernel("vigie.address=fd00::4/64 vigie.gateway=fe80::1").gateway, Some(ip("fe80::1")));
 }
 
@@ -88,7 +91,7 @@ fn typos_and_contradictions_are_faults() {
         ("vigie.ntp=time/org", "vigie.ntp = time/org", "no address and no host name"),
         ("vigie.console=/dev/ttyS0", "vigie.console = /dev/ttyS0", "like ttyS0"),
         ("vigie.console=ttyS0,115200", "vigie.console = ttyS0,115200", "like ttyS0"),
-        ("vigie.shell=no", "vigie.shell = no", "allowed: off"),
+        ("vigie.shell=no", "vigie.shell = no", "allowed: on or off"),
         ("vigie.gateway=192.168.0.254/24", "vigie.gateway = 192.168.0.254/24", "without prefix length"),
         ("vigie.address=10.0.0.4/24 vigie.gateway=10.0.1.1", "vigie.gateway = 10.0.1.1", "cannot be reached from"),
         ("vigie.address=10.0.0.4/24 vigie.gateway=fd00::1", "vigie.gateway = fd00::1", "cannot be reached from"),
@@ -107,9 +110,9 @@ fn typos_and_contradictions_are_faults() {
 #[test]
 fn a_file_beside_the_line_says_more_and_contradicts_nothing() {
     let with = |line, text| Kernel::parse_with(line, Path::new("/boot/cmdline.txt"), text);
-    let text = "\u{feff}# who this is\r\nvigie.node=redis-1 # not vigie.node=redis-2\r\n\r\nvigie.shell=off";
+    let text = "\u{feff}# who this is\r\nvigie.node=redis-1 # not vigie.node=redis-2\r\n\r\nvigie.shell=on";
     let both = with("quiet vigie.node=redis-1 vigie.reset=1", text).unwrap();
-    let expected = Kernel { node: Some("redis-1".parse().unwrap()), shell: false, reset: true, ..Kernel::default() };
+    let expected = Kernel { node: Some("redis-1".parse().unwrap()), shell: true, reset: true, ..Kernel::default() };
     assert_eq!(both, expected);
     let said = with("vigie.node=redis-2", text).unwrap_err().to_string();
     let contradiction = "/boot/cmdline.txt: vigie.node = redis-1: it is also said to be \"redis-2\" (kernel command line); \

@@ -16,7 +16,7 @@ use vigie::wire::resp::Reply;
 use super::super::whole::{text, wait_ok};
 use super::super::{Outcome, note};
 use super::{
-    BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, TARGET, address, ask, disk, put, segment, tail, writer,
+    BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, SHELL, TARGET, address, ask, disk, put, segment, tail, writer,
 };
 
 const NAMED: &str = "vigie.node=box-1";
@@ -98,6 +98,90 @@ pub(super) fn logins(sandbox: &Sandbox) -> Outcome {
     outcome.map_err(|why| format!("{why}\n{}", tail(&guest.said())))
 }
 
+/// What the shell of a box is asked: each line is one answer, `name=value`.
+const LOOK: &str = r#"
+for name in ipv4/conf/all/accept_redirects ipv4/conf/eth0/accept_redirects ipv4/conf/eth0/send_redirects \
+    ipv4/conf/eth0/secure_redirects ipv4/conf/eth0/arp_ignore ipv6/conf/eth0/accept_ra ipv6/conf/eth0/accept_redirects; do
+    echo "$name=$(cat /proc/sys/net/$name)"
+done
+for name in dmesg_restrict kptr_restrict; do echo "$name=$(cat /proc/sys/kernel/$name)"; done
+for name in mem kmem port; do [ -e /dev/$name ] || echo "$name=none"; done
+echo "redis=$(id -u redis):$(id -g redis)"
+echo "data=$(ls -ldn /data/vigie | awk '{ print $1 ":" $3 ":" $4 }')"
+echo "the look is over"
+"#;
+
+/// No shell by default, one where it is asked for, and what a box is like inside.
+pub(super) fn hardened(sandbox: &Sandbox) -> Outcome {
+    let lab = segment(sandbox, 1)?;
+    let box_1 = disk(sandbox, "one", 1)?;
+    put(&box_1, "look.sh", LOOK)?;
+    for (what, words, there, shell) in [
+        ("by default", NAMED, SERVES, false),
+        ("in safe mode", "vigie.nod=box-1", "SAFE MODE", false),
+        ("where it is asked for", "vigie.node=box-1 vigie.shell=on", SERVES, true),
+        ("where it is asked for in safe mode", "vigie.nod=box-1 vigie.shell=on", "SAFE MODE", true),
+    ] {
+        let guest = Guest::start(&lab, Machine::X86, 1, &box_1, words)?;
+        let outcome = (|| {
+            guest.wait_said(there)?;
+            let foot = if shell { " s: a shell" } else { " no shell at this console" };
+            guest.wait_said(foot)?;
+            let drawn = guest.said().matches(foot).count();
+            guest.types("s\r")?;
+            if shell {
+                return guest.wait_said(":~# ").map(drop);
+            }
+            // Any other key has the whole screen drawn once more: what was typed has been read.
+            let again = || {
+                if guest.said().matches(foot).count() > drawn + 1 { Ok(()) } else { Err("it is not drawn".to_owned()) }
+            };
+            wait_ok("the screen is drawn once more", Instant::now(), BOOT_TIME, again)?;
+            if guest.said().contains(":~# ") { Err("a shell was opened".to_owned()) } else { Ok(()) }
+        })();
+        outcome.map_err(|why| format!("{what}: {why}\n{}", tail(&guest.said())))?;
+        note(format!("a shell {what} (`{words}`): {}", if shell { "yes" } else { "no" }));
+        if shell && there == SERVES {
+            let looked = || {
+                if guest.said().contains("the look is over") {
+                    return Ok(());
+                }
+                guest.types("\x15sh /boot/look.sh\r")?;
+                std::thread::sleep(Duration::from_secs(1));
+                Err("no answer".to_owned())
+            };
+            wait_ok("a look inside", Instant::now(), BOOT_TIME, looked)
+                .map_err(|why| format!("{why}\n{}", tail(&guest.said())))?;
+            let said = guest.said();
+            for line in [
+                "ipv4/conf/all/accept_redirects=0",
+                "ipv4/conf/eth0/accept_redirects=0",
+                "ipv4/conf/eth0/send_redirects=0",
+                "ipv4/conf/eth0/secure_redirects=0",
+                "ipv4/conf/eth0/arp_ignore=1",
+                "ipv6/conf/eth0/accept_ra=0",
+                "ipv6/conf/eth0/accept_redirects=0",
+                "dmesg_restrict=1",
+                "kptr_restrict=2",
+                "mem=none",
+                "kmem=none",
+                "port=none",
+                "redis=100:100",
+                "data=drwx--x---:0:100",
+            ] {
+                if !said.lines().any(|said| said.trim_end().ends_with(line)) {
+                    return Err(format!("the box does not say {line:?}:\n{}", tail(&said)));
+                }
+            }
+            note(
+                "inside: redirects and router advertisements refused, no /dev/mem, redis has a user of its own"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Boots a box, has a client write to it, and takes its power away at some moment, again and again. Redis syncs each write
 /// before it acknowledges it here, so that every acknowledged one must be there again.
 pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
@@ -156,7 +240,7 @@ pub(super) fn aarch64(sandbox: &Sandbox) -> Outcome {
     let lab = segment(sandbox, 1)?;
     let box_1 = disk(sandbox, "one", 1)?;
     for data in ["blank data", "data from before"] {
-        let mut guest = Guest::start(&lab, Machine::Arm, 1, &box_1, NAMED)?;
+        let mut guest = Guest::start(&lab, Machine::Arm, 1, &box_1, &format!("{NAMED} {SHELL}"))?;
         guest.wait_said(SERVES)?;
         let written = || match ask(&lab, TARGET, Some(PASSWORD), &["INCR", "boots"])? {
             Reply::Integer(boots) => Ok(boots),
@@ -203,7 +287,7 @@ pub(super) fn boot_times(sandbox: &Sandbox) -> Outcome {
     let alone = disk(sandbox, "one", 1)?;
     let (mut init, mut known, mut ready, mut address_up) = (vec![], vec![], vec![], vec![]);
     for run in 0..=RUNS {
-        let mut guest = Guest::start(&lab, Machine::X86, 1, &alone, NAMED)?;
+        let mut guest = Guest::start(&lab, Machine::X86, 1, &alone, &format!("{NAMED} {SHELL}"))?;
         guest.wait_said("vigie: this box is")?;
         let seen = Instant::now();
         let named = kernel_time(&guest.said(), "vigie: this box is").ok_or("the kernel prints no times")?;
@@ -241,7 +325,8 @@ pub(super) fn cold_cluster(sandbox: &Sandbox) -> Outcome {
     let mut cold = vec![];
     for run in 0..=RUNS {
         let begun = Instant::now();
-        let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n}"));
+        let start =
+            |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n} {SHELL}"));
         let mut guests = (1..=3).map(start).collect::<Result<Vec<_>, _>>()?;
         answers(&lab, TARGET, &["SET", "a", "b"], "OK")?;
         note(format!("run {run}: three boxes switched on → a write at the virtual address {:?}", begun.elapsed()));

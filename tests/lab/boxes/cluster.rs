@@ -11,7 +11,7 @@ use vigie::wire::resp::Reply;
 
 use super::super::whole::{text, wait_ok};
 use super::super::{Outcome, note};
-use super::{AGREE_TIME, CLIENT, Guest, Machine, PASSWORD, address, ask, disk, segment, tail, writer};
+use super::{AGREE_TIME, CLIENT, Guest, Machine, PASSWORD, SHELL, address, ask, disk, segment, tail, writer};
 
 const BOXES: usize = 3;
 
@@ -83,7 +83,7 @@ fn wait_whole(guests: &[Guest]) -> Outcome {
 pub(super) fn three(sandbox: &Sandbox) -> Outcome {
     let lab = segment(sandbox, BOXES)?;
     let disks = (1..=BOXES).map(|n| disk(sandbox, &format!("disk-{n}"), BOXES)).collect::<Result<Vec<_>, _>>()?;
-    let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n}"));
+    let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n} {SHELL}"));
     let begun = Instant::now();
     let mut guests = (1..=BOXES).map(start).collect::<Result<Vec<_>, _>>()?;
     let plan = writer("boxes");

@@ -2,6 +2,7 @@
 //! anything of a real one. `image/quick` must have built it; or `VIGIE_BOX_DISK` names the disk image of a box, unpacked,
 //! which then starts by its own boot loader.
 
+mod address;
 mod alone;
 mod cluster;
 mod paths;
@@ -28,6 +29,8 @@ const NEEDS: &[&str] = &["qemu-system-x86_64", "box-image-x86_64", "sfdisk", "mc
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "every_boot_path", needs: NEEDS, run: paths::all },
+    Case { name: "who_answers_for_its_address", needs: NEEDS, run: address::all },
+    Case { name: "what_a_stranger_finds", needs: NEEDS, run: alone::hardened },
     Case { name: "a_cluster_of_three", needs: NEEDS, run: cluster::three },
     Case {
         name: "logins_with_keys_only",
@@ -50,6 +53,7 @@ pub(crate) const BENCH: &[Case] = &[
 pub(crate) const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/image");
 const DISK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/image/disk");
 const CLIENT: &str = "client";
+const STRANGER: &str = "stranger";
 const PASSWORD: &str = "secret-of-the-boxes";
 /// Where the proxy is.
 const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 0, 1)), 6379);
@@ -61,6 +65,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Where the FAT partition and the data partition of `image/partitions.sfdisk` begin.
 const BOOT_BEGINS: &str = "@@2M";
 const DATA_BEGINS: u64 = 80 << 20;
+/// What a box is told that is to have a shell at its console. Without it there is none.
+const SHELL: &str = "vigie.shell=on";
 /// What a box alone shows when it serves.
 const SERVES: &str = "master, 0 replicas";
 
@@ -221,7 +227,7 @@ impl Guest {
         std::io::copy(&mut line, &mut std::io::sink()).map(drop).map_err(text)
     }
 
-    /// Has the box leave, by a command in the shell behind the status screen.
+    /// Has the box leave, by a command in the shell behind the status screen, which it must have been told to offer ([`SHELL`]).
     fn leaves(&self, command: &str) -> Outcome {
         self.types("s")?;
         self.wait_said(":~# ")?;
@@ -271,10 +277,10 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
-/// The segment: a client, and a port for each box.
+/// The segment: a client, somebody who has no business there, and a port for each box.
 fn segment(sandbox: &Sandbox, boxes: usize) -> Result<Lab, String> {
-    let address = IpAddr::from([192, 168, 0, 100]);
-    let lab = Lab::new(&sandbox.scratch, &[HostSpec { name: CLIENT.to_owned(), address, prefix: 24 }]).map_err(text)?;
+    let host = |name: &str, last| HostSpec { name: name.to_owned(), address: [192, 168, 0, last].into(), prefix: 24 };
+    let lab = Lab::new(&sandbox.scratch, &[host(CLIENT, 100), host(STRANGER, 101)]).map_err(text)?;
     (1..=boxes).try_for_each(|n| lab.tap(&format!("box-{n}"))).map_err(text)?;
     Ok(lab)
 }

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vigie::operate::lab::sandbox::Sandbox;
 
 use super::super::whole::{text, wait_ok};
 use super::super::{Outcome, note};
-use super::{BOOT_TIME, Guest, Machine, SERVES, cluster_file, disk, put, scribble, segment, tail, whole_disk};
+use super::{BOOT_TIME, Guest, Machine, SERVES, SHELL, cluster_file, disk, put, scribble, segment, tail, whole_disk};
 
 /// What a boot leads to.
 struct BootPath {
@@ -26,7 +26,9 @@ pub(super) fn all(sandbox: &Sandbox) -> Outcome {
     let one = disk(sandbox, "one", 1)?;
     let start = |number, disk: &Path, words: &str| Guest::start(&lab, Machine::X86, number, disk, words);
     let boot = |path: &BootPath, disk: &Path| -> Result<Guest, String> {
-        let guest = start(1, disk, path.words)?;
+        // What serves is switched off by a command.
+        let words = if path.serves { format!("{} {SHELL}", path.words) } else { path.words.to_owned() };
+        let guest = start(1, disk, &words)?;
         let judged = path.says.iter().try_for_each(|said| guest.wait_said(said).map(drop));
         judged.map_err(|why| format!("{}: {why}", path.what))?;
         let safe = guest.said().contains("SAFE MODE");
@@ -86,23 +88,27 @@ pub(super) fn all(sandbox: &Sandbox) -> Outcome {
     let other = disk(sandbox, "three", 1)?;
     let first = boot(&serves("one of two with a name", named, &[SERVES]), &whole)?;
     let second = start(2, &other, named)?;
-    let says = "The address 192.168.0.11 is used by another box";
+    let says = "ADDRESS TAKEN: 192.168.0.11 is used by another box";
     second.wait_said(says)?;
-    note(format!("| the other of two with a name | `{named}` | safe mode | {says} |"));
-    drop(second);
+    if second.said().contains(SERVES) {
+        return Err(format!("the other of two with a name serves:\n{}", tail(&second.said())));
+    }
     drop(first);
+    second.wait_said(SERVES)?;
+    note(format!("| the other of two with a name | `{named}` | waits, and serves once the first is gone | {says} |"));
+    drop(second);
     // The probes of both pass each other, so that both believe to be alone at first.
     let pair = [start(1, &whole, named)?, start(2, &other, named)?];
-    // Whoever sets the address a moment earlier has it; if it is the same moment, the hardware address decides.
-    let one_yields = || match pair.iter().filter(|guest| guest.said().contains(says)).count() {
-        0 => Err("nobody has noticed".to_owned()),
-        n => Ok(n),
+    // Who sets the address a moment earlier has it; if it is the same moment, both give way, and who asks again first has it.
+    let one_serves = || {
+        std::thread::sleep(Duration::from_millis(100));
+        let screens = pair.each_ref().map(Guest::screen);
+        let shown = |n: usize, what: &str| screens[n].contains(what) && !screens[1 - n].contains(what);
+        let decided = (0..2).any(|n| shown(n, SERVES) && shown(1 - n, "ADDRESS TAKEN"));
+        if decided { Ok(()) } else { Err(screens.join("\n--\n")) }
     };
-    let (_, yielded) = wait_ok("one of two gives way", Instant::now(), BOOT_TIME, one_yields)?;
-    let serving =
-        pair.iter().find(|guest| !guest.said().contains(says)).ok_or_else(|| format!("{yielded} of two gave way"))?;
-    serving.wait_said(SERVES)?;
-    note(format!("| two with a name, at once | `{named}` | one serves, the other: safe mode | {says} |"));
+    wait_ok("one of two gives way", Instant::now(), BOOT_TIME, one_serves)?;
+    note(format!("| two with a name, at once | `{named}` | one serves, the other waits | {says} |"));
     drop(pair);
 
     let large = disk(sandbox, "large", 1)?;
