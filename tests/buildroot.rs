@@ -171,6 +171,62 @@ fn configurations_are_written_as_such_and_agree() {
     }
 }
 
+/// The SHA-256 sums of a `.hash` file, by the name of the archive.
+fn hashes(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let hash = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [kind, sum, name] = words[..] else { panic!("{line:?} is no hash") };
+        assert!(kind == "sha256" && sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()), "{line:?}");
+        (name.to_owned(), sum.to_owned())
+    };
+    lines.map(hash).collect()
+}
+
+#[test]
+fn every_archive_has_a_hash() {
+    for arch in ["x86_64", "aarch64"] {
+        let config = settings(&read(&format!("buildroot/configs/vigie_{arch}_defconfig"))).unwrap();
+        assert_eq!(config.get("BR2_DOWNLOAD_FORCE_CHECK_HASHES").map(String::as_str), Some("y"), "{arch}");
+        let directory = &config["BR2_GLOBAL_PATCH_DIR"];
+        assert!(directory.contains("board/vigie/patches"), "{directory}");
+        let kernel = config["BR2_LINUX_KERNEL_CUSTOM_VERSION_VALUE"].trim_matches('"');
+        // The headers are another package of the same archive.
+        for package in ["linux", "linux-headers"] {
+            let known = hashes(&read(&format!("buildroot/board/vigie/patches/{package}/{package}.hash")));
+            assert!(known.contains_key(&format!("linux-{kernel}.tar.xz")), "{package}: {kernel} is none of {known:?}");
+        }
+    }
+    for file in files("buildroot/package").iter().filter(|file| file.ends_with(".mk")) {
+        let rules = read(file);
+        let value = |what: &str| rules.lines().find_map(|line| line.split_once(what)).map(|(_, value)| value.trim());
+        if value("_SITE_METHOD =") == Some("local") {
+            continue;
+        }
+        let name = Path::new(file).file_stem().unwrap().to_str().unwrap();
+        let archive = format!("{name}-{}.tar.gz", value("_VERSION =").unwrap());
+        let known = hashes(&read(&file.replace(".mk", ".hash")));
+        assert!(known.contains_key(&archive), "{archive} is none of {known:?}");
+    }
+    for wrong in ["sha1  0123  a.tar", "sha256  0123  a.tar", "sha256  a.tar"] {
+        assert!(std::panic::catch_unwind(|| hashes(wrong)).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn redis_has_a_user_and_root_is_the_only_one_who_may_log_in() {
+    let lines = |path: &str| -> Vec<Vec<String>> {
+        read(path).lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
+    };
+    let (users, groups) = (lines("image/rootfs/etc/passwd"), lines("image/rootfs/etc/group"));
+    let redis = users.iter().find(|user| user[0] == "redis").unwrap();
+    assert!(redis[2] != "0" && groups.iter().any(|group| group[0] == "redis" && group[2] == redis[3]), "{redis:?}");
+    for user in &users {
+        assert_eq!(user.len(), 7, "{user:?}");
+        assert!(user[1] == "*" && (user[0] == "root" || user[6] == "/bin/false"), "{user:?}");
+    }
+}
+
 #[test]
 fn scripts_are_scripts() {
     let with_line = |file: &String| read(file).starts_with("#!");
