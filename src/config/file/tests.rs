@@ -426,8 +426,11 @@ fn a_file_that_others_can_change_is_refused() {
     let at = |name: &str| directory.path().join(name);
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let said = || load(&at("vigie.toml")).map(|_| ()).map_err(|faults| faults.to_string());
-    fs::write(at("vigie.toml"), edited("password_file = \"/secret\"", "password = \"a-long-enough-password\""))
-        .unwrap();
+    let private = || {
+        let inline = edited("password_file = \"/secret\"", "password = \"a-long-enough-password\"");
+        inline.replace("secret_file = \"/own-secret\"\n", "\n")
+    };
+    fs::write(at("vigie.toml"), private()).unwrap();
     for (mode, right) in [(0o664, false), (0o602, false), (0o644, true), (0o600, true)] {
         set(&at("vigie.toml"), mode);
         assert_eq!(said().is_ok(), right, "{mode:o}");
@@ -440,8 +443,7 @@ fn a_file_that_others_can_change_is_refused() {
     let both = said().unwrap_err();
     assert!(both.contains("others can change it") && both.contains("claster"), "{both}");
 
-    fs::write(at("vigie.toml"), edited("password_file = \"/secret\"", "password = \"a-long-enough-password\""))
-        .unwrap();
+    fs::write(at("vigie.toml"), private()).unwrap();
     set(&at("vigie.toml"), 0o600);
     set(directory.path(), 0o777);
     let replaceable = said().unwrap_err();
@@ -459,7 +461,8 @@ fn files_of_other_users_are_not_read() {
     let at = |name: &str| directory.path().join(name);
     let give = |name: &str| std::os::unix::fs::lchown(at(name), Some(65_534), None).unwrap();
     let folder = directory.path().display().to_string();
-    fs::write(at("vigie.toml"), edited("/secret", &format!("{folder}/password"))).unwrap();
+    let text = edited("/secret", &format!("{folder}/password")).replace("secret_file = \"/own-secret\"\n", "\n");
+    fs::write(at("vigie.toml"), text).unwrap();
     fs::write(at("real"), PASSWORD).unwrap();
     fs::set_permissions(at("real"), fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::symlink(at("real"), at("password")).unwrap();

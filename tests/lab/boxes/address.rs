@@ -23,7 +23,7 @@ const SETTLED: &str = "nobody else answers for 192.168.0.11";
 /// The longest time between two of its questions, and what an emulated box takes for one.
 const ASKS_TIME: Duration = Duration::from_secs(90);
 
-/// Has the stranger answer, or no longer answer, whoever asks for the address of the box: by the hand of its kernel.
+/// Has the stranger answer, or no longer answer, those who ask for the address of the box: by the hand of its kernel.
 fn forge(lab: &Lab, verb: &str) -> Outcome {
     let mut ip = Command::new("ip");
     ip.args(["addr", verb, &format!("{}/32", address(1)), "dev", "eth0"]);
