@@ -390,6 +390,12 @@ fn addresses(sandbox: &Sandbox) -> Outcome {
     }
     world.run(CLIENT, &format!("ip addr del {proxy}/24 dev eth0"))?;
     world.cluster.lab().heal("haproxy-02").map_err(text)?;
+    // The neighbours still send to the stranger's interface until their caches have found out.
+    let back = || {
+        let after = world.standing()?;
+        if after == before { Ok(()) } else { Err(format!("{after:#?}, and before {before:#?}")) }
+    };
+    wait_ok("haproxy-02 is not back", Instant::now(), Duration::from_secs(60), back).map_err(|why| world.told(why))?;
     world.healthy()?;
     world.unmoved(&before, keys)?;
 
