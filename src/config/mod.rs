@@ -100,7 +100,7 @@ pub struct Redis {
     pub server: String,
     /// Where it keeps its data; none: `<state-dir>/redis`.
     pub data_dir: Option<PathBuf>,
-    /// Whom it runs as; none: as `redis` where there is such a user.
+    /// Whom it runs as; none: as `redis` or `valkey` where there is such a user.
     pub user: Option<String>,
     /// How it persists.
     pub persistence: Persistence,

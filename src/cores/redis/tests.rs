@@ -503,17 +503,21 @@ fn any_order_of_inputs_is_survived() {
             let token = u64::from(rng.next_u32() % 4);
             let token = scene.machine.owed().unwrap_or(1).saturating_sub(token);
             let answer = match rng.next_u32() % 6 {
+                0 if rng.next_u32().is_multiple_of(4) => Answer::ShutOut("x".into()),
                 0 => Answer::Busy,
                 1 => Answer::Refused("x".into()),
                 2 => Answer::Unreachable("x".into()),
                 3 => Answer::Done,
                 _ => Answer::Info(Box::new(Info { role, loading: rng.next_u32().is_multiple_of(5), ..info() })),
             };
-            let decision = Some(Decision { master: node(4 + (seed % 3) as u8), epoch: u64::from(rng.next_u32() % 9) });
-            let input = match rng.next_u32() % 12 {
+            let stranger = SocketAddr::from(([203, 0, 113, 9], 6379));
+            let master = if rng.next_u32().is_multiple_of(4) { stranger } else { node(4 + (seed % 3) as u8) };
+            let decision = Some(Decision { master, epoch: u64::from(rng.next_u32() % 9) });
+            let input = match rng.next_u32() % 13 {
+                8 => Input::Secrets(token),
                 0 if living == 1 => Input::Exited(Exit::Code(0)),
                 1 => Input::SpawnFailed("x".into()),
-                2 | 3 => Input::Spawned { pid: PID, log_later: false, secrets: 0 },
+                2 | 3 => Input::Spawned { pid: PID, log_later: false, secrets: token },
                 4 | 5 => Input::Cluster { decision, leading: (rng.next_u32().is_multiple_of(3)).then_some(token) },
                 6 if rng.next_u32().is_multiple_of(20) => Input::Stop,
                 7 => Input::Tick,
@@ -529,6 +533,7 @@ fn any_order_of_inputs_is_survived() {
             out.extend(scene.pass(rng.below(ms(400))));
             let spawns = out.iter().filter(|output| **output == Output::Spawn).count();
             assert!(spawns == 0 || living == 0, "seed {seed}: a second process");
+            assert!(order(&out).is_none_or(|(master, _)| master != stranger), "seed {seed}: follows a stranger");
             if out.contains(&Output::Left) {
                 assert_eq!((living, scene.machine.deadline()), (0, None), "seed {seed}");
             }

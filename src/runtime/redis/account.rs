@@ -4,8 +4,8 @@ use std::fs;
 
 use nix::unistd::geteuid;
 
-/// The user without one in the cluster file.
-const STANDARD: &str = "redis";
+/// The users without one in the cluster file: the first that there is. Packages of redis and of valkey make them.
+const STANDARD: [&str; 2] = ["redis", "valkey"];
 /// What is needed to start, watch and end a process of another user, and to look at its data: `CAP_CHOWN`,
 /// `CAP_DAC_OVERRIDE`, `CAP_KILL`, `CAP_SETGID`, `CAP_SETUID`.
 const NEEDED: u64 = 1 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7;
@@ -68,8 +68,10 @@ pub(super) fn choose(wanted: Option<&str>) -> Result<Choice, AccountError> {
 }
 
 fn judge(wanted: Option<&str>, passwd: &str, own: &Own) -> Result<Choice, AccountError> {
-    let name = wanted.unwrap_or(STANDARD);
-    let found = find(passwd, name);
+    let found = match wanted {
+        Some(name) => find(passwd, name),
+        None => STANDARD.iter().find_map(|name| find(passwd, name)),
+    };
     if let (Some(name), None) = (wanted, &found) {
         return Err(AccountError::Unknown { name: name.to_owned() });
     }
@@ -78,15 +80,15 @@ fn judge(wanted: Option<&str>, passwd: &str, own: &Own) -> Result<Choice, Accoun
     }
     let itself = |warning| Ok(Choice { account: None, warning });
     let Some(account) = found.filter(|account| account.uid != 0) else {
-        let said = format!("redis runs as root: there is no user {name} in /etc/passwd; make it, or set redis.user");
-        return itself(own.root.then_some(said));
+        let said = "redis runs as root: there is no user redis in /etc/passwd; make it, or set redis.user";
+        return itself(own.root.then(|| said.to_owned()));
     };
     if !own.root {
-        let said = format!("redis.user = {name:?} has no effect: vigie itself does not run as root");
-        return itself(wanted.map(|_| said));
+        let said = |name| format!("redis.user = {name:?} has no effect: vigie itself does not run as root");
+        return itself(wanted.map(said));
     }
     if let Some(lack) = own.lack(&account) {
-        return itself(Some(format!("redis runs as root and not as {name}: {lack}")));
+        return itself(Some(format!("redis runs as root and not as {}: {lack}", account.name)));
     }
     Ok(Choice { account: Some(account), warning: None })
 }
@@ -147,6 +149,8 @@ mod tests {
         let chosen = |wanted| judge(wanted, PASSWD, &own()).unwrap();
         assert_eq!(chosen(None), Choice { account: account("redis", 102, 105), warning: None });
         assert_eq!(chosen(Some("valkey")), Choice { account: account("valkey", 103, 106), warning: None });
+        let valkey = PASSWD.replace("\nredis:", "\nredit:");
+        assert_eq!(judge(None, &valkey, &own()).unwrap().account, account("valkey", 103, 106));
         for (name, said) in [("nobody", "no such user"), ("toor", "root by another name"), ("odd", "no such user")] {
             let refused = judge(Some(name), PASSWD, &own()).unwrap_err().to_string();
             assert!(refused.contains(said) && refused.contains(name), "{refused}");

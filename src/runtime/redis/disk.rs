@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid, fchownat, geteuid};
 use super::account::Account;
 
 /// A data directory of redis has a handful of entries. One with more is something else.
-const ENTRIES_MAX: usize = 4_096;
+const ENTRIES_MAX: usize = 65_536;
 /// What a file system has of its own at its root.
 const LOST: &CStr = c"lost+found";
 

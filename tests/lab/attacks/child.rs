@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,9 +69,16 @@ fn reachable(server: &str) -> Result<PathBuf, String> {
     Ok(copy)
 }
 
+fn binary() -> PathBuf {
+    std::env::var_os("VIGIE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vigie").into(), PathBuf::from)
+}
+
 fn start(sandbox: &Sandbox, layout: Layout) -> Result<Cluster, String> {
-    let binary = std::env::var_os("VIGIE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vigie").into(), PathBuf::from);
-    let cluster = Cluster::start(sandbox, layout, &binary).map_err(text)?;
+    start_as(sandbox, layout, &binary())
+}
+
+fn start_as(sandbox: &Sandbox, layout: Layout, binary: &Path) -> Result<Cluster, String> {
+    let cluster = Cluster::start(sandbox, layout, binary).map_err(text)?;
     cluster.wait_healthy(START_TIME).map_err(text)?;
     Ok(cluster)
 }
@@ -406,9 +414,20 @@ fn holds(bytes: &[u8], secret: &str) -> bool {
     bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
 }
 
-/// A node of the version before: redis ran as root, and its configuration lay in the state directory.
+/// A node of the version before: redis ran as root, and its configuration lay in the state directory. With `$VIGIE_OLD_BIN` that
+/// is a real one; without, what it left is made here.
 fn upgrade(sandbox: &Sandbox) -> Outcome {
-    let cluster = start(sandbox, Layout::classic())?;
+    let old = std::env::var_os("VIGIE_OLD_BIN").map(PathBuf::from);
+    let (switch, version) = (sandbox.scratch.join("vigie"), sandbox.scratch.join("version"));
+    let mut layout = Layout::classic();
+    if old.is_some() {
+        layout.secret = None;
+    }
+    let first = old.clone().unwrap_or_else(binary);
+    fs::write(&version, first.as_os_str().as_bytes()).map_err(text)?;
+    fs::write(&switch, format!("#!/bin/sh\nexec \"$(cat {})\" \"$@\"\n", version.display())).map_err(text)?;
+    fs::set_permissions(&switch, fs::Permissions::from_mode(0o755)).map_err(text)?;
+    let cluster = start_as(sandbox, layout, &switch)?;
     let password = cluster.layout().password.reveal();
     let vip = SocketAddr::new(cluster.layout().vip, 6379);
     let keys: Vec<String> = (0..500).map(|number| format!("key:{number}")).collect();
@@ -423,7 +442,8 @@ fn upgrade(sandbox: &Sandbox) -> Outcome {
     for node in &names {
         cluster.wait_ended(node, START_TIME).map_err(text)?;
     }
-    for node in DATA {
+    fs::write(&version, binary().as_os_str().as_bytes()).map_err(text)?;
+    for node in DATA.iter().filter(|_| old.is_none()) {
         let state = cluster.state_dir(node);
         let done = Command::new("chown").args(["-R", "0:0"]).arg(&state).status().map_err(text)?;
         if !done.success() {
@@ -455,6 +475,7 @@ fn upgrade(sandbox: &Sandbox) -> Outcome {
             return Err(format!("{} still belongs to root", root.display()));
         }
     }
-    note(format!("upgrade of three nodes from redis as root: {} keys, 0 lost, all data handed over", keys.len()));
+    let from = if old.is_some() { "the version before" } else { "redis as root" };
+    note(format!("upgrade of three nodes from {from}: {} keys, 0 lost, all data handed over", keys.len()));
     Ok(())
 }
