@@ -121,6 +121,9 @@ pub enum Command {
         vigie failover                   to the best replica\n  \
         vigie failover --to redis-02     to this one")]
     Failover(Failover),
+    /// An operator's override: the sentinel of this node forgets its record and goes on from what all other sentinels have.
+    #[command(after_help = "Example:\n  vigie bootstrap     tells what it risks, and asks; --yes does not")]
+    Bootstrap(Bootstrap),
     /// Judges a cluster file: every fault at once, and what is legal but unwise.
     #[command(after_help = "Examples:\n  \
         vigie check                  the installed file\n  \
@@ -189,6 +192,14 @@ pub struct Failover {
     /// The node that becomes the master; without it the best replica does.
     #[arg(long, value_name = "NODE")]
     pub to: Option<NodeName>,
+}
+
+/// `vigie bootstrap`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Bootstrap {
+    /// Does not ask.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `vigie sentinel`

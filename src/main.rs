@@ -55,6 +55,10 @@ fn main() -> ExitCode {
             let to = arguments.to.as_ref().map(|name| name.as_str());
             asked(commands::failover(&global.runtime_dir, to, &mut stdout()).map(|()| true))
         }
+        Command::Bootstrap(arguments) => {
+            let answer = std::io::stdin().lock();
+            asked(commands::bootstrap(&global.runtime_dir, arguments.yes, answer, &mut stdout()).map(|()| true))
+        }
         Command::Check(arguments) => judged(&arguments, &global),
         Command::Sentinel(arguments) => return run_sentinel(&arguments.words),
         Command::Version => {

@@ -76,7 +76,7 @@ fn told<T: DeserializeOwned>(runtime_dir: &Path, request: &Request) -> Result<T,
     // A refusal comes in place of the answer.
     match serde_json::from_str(&line) {
         Ok(Answer::Error(reason)) => Err(ClientError::Refused(reason)),
-        Ok(Answer::Ok(_)) | Err(_) => answers.read(&line),
+        Ok(Answer::Ok(_) | Answer::Said(_)) | Err(_) => answers.read(&line),
     }
 }
 
@@ -87,7 +87,17 @@ pub fn failover(runtime_dir: &Path, to: Option<&str>, limit: Duration) -> Result
     let line = answers.line()?.ok_or_else(|| answers.silent(io::ErrorKind::UnexpectedEof.into()))?;
     match answers.read(&line)? {
         Answer::Ok(switched) => Ok(switched),
+        Answer::Said(text) => Err(ClientError::Refused(text)),
         Answer::Error(reason) => Err(ClientError::Refused(reason)),
+    }
+}
+
+/// Has the sentinel of the node take over what all others have; what was done, in words.
+pub fn bootstrap(runtime_dir: &Path) -> Result<String, ClientError> {
+    match told(runtime_dir, &Request::Bootstrap)? {
+        Answer::Said(text) => Ok(text),
+        Answer::Error(reason) => Err(ClientError::Refused(reason)),
+        Answer::Ok(switched) => Ok(format!("{switched:?}")),
     }
 }
 

@@ -1,6 +1,6 @@
-//! The commands that ask a running node: `status`, `why`, `events`, `failover`.
+//! The commands that ask a running node: `status`, `why`, `events`, `failover`, `bootstrap`.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,6 +94,35 @@ pub fn failover(runtime_dir: &Path, to: Option<&str>, out: &mut impl Write) -> R
         None => "the old master could not be asked to hold writes back".to_owned(),
     };
     writeln!(out, "{} is master instead of {} (epoch {}); {pause}", done.to, done.from, done.epoch)?;
+    Ok(())
+}
+
+/// What an order to bootstrap risks, as it is told before it is given.
+const BOOTSTRAP: &str = "\
+The sentinel of this node forgets its own record and goes on from what the other sentinels have. That is the way back for
+one whose disk was restored from elsewhere, and whose epoch is far above that of all others. Every sentinel has to be heard.
+What it risks: had this sentinel's record been the right one, a decision that only it knows of would be forgotten.
+";
+
+/// `vigie bootstrap`: tells what it risks and, without `yes`, asks.
+pub fn bootstrap(
+    runtime_dir: &Path,
+    yes: bool,
+    mut answer: impl BufRead,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
+    if !yes {
+        write!(out, "{BOOTSTRAP}Type yes to go on: ")?;
+        out.flush()?;
+        let mut line = String::new();
+        answer.read_line(&mut line)?;
+        if line.trim() != "yes" {
+            writeln!(out)?;
+            let said = "nothing was done: \"yes\" was not typed (scripts give --yes)".to_owned();
+            return Err(ClientError::Refused(said).into());
+        }
+    }
+    writeln!(out, "{}", client::bootstrap(runtime_dir)?)?;
     Ok(())
 }
 

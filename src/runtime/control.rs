@@ -1,7 +1,7 @@
 //! The control socket of a node: one request a line, answers as lines of JSON.
 //!
 //! `{"request":"status"}` · `{"request":"events","follow":true}` · `{"request":"failover","to":"redis-02"}` ·
-//! `{"request":"why"}`
+//! `{"request":"why"}` · `{"request":"bootstrap"}`
 
 use std::fs;
 use std::io;
@@ -47,6 +47,8 @@ pub enum Request {
     },
     /// Why there is, or is not, a failover; answered by a [`Why`].
     Why,
+    /// The sentinel of this node takes over what all others have.
+    Bootstrap,
 }
 
 /// The last line of an answer that is not a status, a record or a reason.
@@ -55,6 +57,8 @@ pub enum Request {
 pub enum Answer {
     /// Done.
     Ok(Switched),
+    /// Done; what was, in words.
+    Said(String),
     /// Refused or aborted, and why.
     Error(String),
 }
@@ -80,6 +84,8 @@ pub trait Node: Clone + 'static {
     fn failover(&self, to: Option<NodeName>) -> impl Future<Output = Result<Switched, String>>;
     /// Why there is, or is not, a failover.
     fn why(&self) -> impl Future<Output = Result<Why, String>>;
+    /// Has the sentinel of this node take over what all others have.
+    fn bootstrap(&self) -> impl Future<Output = Result<String, String>>;
 }
 
 /// The socket cannot be opened.
@@ -152,6 +158,10 @@ async fn answer(mut stream: UnixStream, node: &impl Node, journal: &Journal) -> 
             Ok(why) => say(&mut stream, &why).await,
             Err(reason) => say(&mut stream, &Answer::Error(reason)).await,
         },
+        Ok(Request::Bootstrap) => {
+            let answer = node.bootstrap().await.map_or_else(Answer::Error, Answer::Said);
+            say(&mut stream, &answer).await
+        }
         Err(error) => say(&mut stream, &Answer::Error(format!("not a request: {error}"))).await,
     }
 }

@@ -498,6 +498,13 @@ impl control::Node for ControlNode {
         Ok(self.switched(&report))
     }
 
+    async fn bootstrap(&self) -> Result<String, String> {
+        if !self.spec.roles.sentinel {
+            return Err("this node has no sentinel: give the order on one that has".to_owned());
+        }
+        self.order(sentinel::Order::Bootstrap).await?
+    }
+
     async fn why(&self) -> Result<Why, String> {
         let (node, config) = (self.spec.node().name.to_string(), &self.spec.config);
         if !self.spec.roles.sentinel {

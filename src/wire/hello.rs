@@ -12,8 +12,11 @@ use crate::base::{Epoch, Place, RunId};
 pub const CHANNEL: &str = "__sentinel__:hello";
 /// Longer payloads are refused unread.
 pub const LENGTH_MAX: usize = 512;
-/// Epochs beyond this are refused: whoever sends one would take all the higher ones away from the others.
-pub const EPOCH_MAX: Epoch = 1 << 53;
+/// The last epoch: what a reply can carry as an integer. By steps nobody comes near it.
+pub const EPOCH_MAX: Epoch = i64::MAX as Epoch;
+/// Up to here a sentinel without a cluster file follows a greeting at once, as redis-sentinel does. Beyond it only a step further,
+/// so that no greeting uses the epochs up.
+pub const GREETED_MAX: Epoch = 1 << 53;
 
 /// One greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]

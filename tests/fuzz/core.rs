@@ -152,6 +152,7 @@ impl Run {
                 | Output::Fault(_)
                 | Output::Publish(_)
                 | Output::OrderDone(..)
+                | Output::Bootstrapped(..)
                 | Output::Stopped => {}
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vigie::base::RunId;
-use vigie::cores::sentinel::{Input, Record};
+use vigie::cores::sentinel::{Input, OrderId, Record};
 
 use crate::plan::Fault;
 use crate::world::{Happening, Heal, World, group_name, ms, redis_at, sentinel_at};
@@ -201,6 +201,11 @@ impl World {
         if let Some(Record::Votes(durable)) = &mut self.sentinels[s].disk {
             durable.current_epoch += 1 << 45;
             self.checks.restored(s);
+            if self.fault_dice.chance(500) {
+                // An operator sees it, now or later.
+                let (wait, boot) = (self.fault_dice.time(ms(2_000), ms(20_000)), self.sentinels[s].boot + 1);
+                self.later(wait, Happening::Told(s, boot, Box::new(Input::Bootstrap(OrderId(0)))));
+            }
         }
     }
 

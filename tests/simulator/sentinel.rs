@@ -249,6 +249,7 @@ impl World {
             | Input::Told(..)
             | Input::Order(..)
             | Input::Why(_)
+            | Input::Bootstrap(_)
             | Input::Renew(_)
             | Input::Stop => None,
         };
@@ -313,6 +314,7 @@ impl World {
             | Output::Protocol(..)
             | Output::WrongPassword(_)
             | Output::LogLevel(_)
+            | Output::Bootstrapped(..)
             | Output::Why(..) => {}
             Output::Publish(event) => self.check_event(host, &event),
             Output::OrderDone(_, result) => {

@@ -44,6 +44,7 @@ pub fn input(input: &Input) -> Option<String> {
         | Input::Resolved(_)
         | Input::Told(..)
         | Input::Why(_)
+        | Input::Bootstrap(_)
         | Input::Renew(_)
         | Input::Message(..)
         | Input::ClientCame(..)
@@ -106,6 +107,7 @@ pub fn output(output: &Output) -> Option<String> {
         }
         Output::Fault(fault) => Some(format!("fault {fault:?}")),
         Output::Publish(event) => Some(format!("{} {}", event.name, event.payload)),
+        Output::Bootstrapped(order, result) => Some(format!("{order:?} {result:?}")),
         Output::OrderDone(order, result) => Some(format!("{order:?} {result:?}")),
         Output::Stopped => Some("stopped".to_owned()),
     }

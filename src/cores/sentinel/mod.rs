@@ -18,7 +18,7 @@
 //!
 //! In a cluster only the sentinels of its file vote: who they are is configuration, their run ids are learned. They hear each
 //! other on the peer link and nowhere else: votes, epochs and decisions stand in its frames, and what is greeted or published
-//! changes nothing ([`trust`]). A stock sentinel among them has to be listed, and is heard and asked at its port. A sentinel
+//! changes nothing (`trust.rs`). A stock sentinel among them has to be listed, and is heard and asked at its port. A sentinel
 //! [alone](Sentinel::alone) has its masters from its own file and from commands, and the voters on a master are all that were
 //! ever heard on its hello channel and not forgotten by order, as with redis-sentinel.
 
@@ -429,6 +429,7 @@ impl Sentinel {
             | Input::Stored(Err(_))
             | Input::Resolved(_)
             | Input::Order(..)
+            | Input::Bootstrap(_)
             | Input::Why(_)
             | Input::Stop => {
                 self.touch_all();
@@ -456,6 +457,7 @@ impl Sentinel {
             Input::Resolved(answer) => self.resolved(answer, now),
             Input::Script(report) => self.scripts.report(report, now),
             Input::Order(order, to) => self.order(order, to.as_ref(), now),
+            Input::Bootstrap(order) => self.bootstrap(order, now),
             Input::Renew(renewal) => self.renew(*renewal),
             Input::Why(order) => self.free.push(Output::Why(order, self.why(now))),
             Input::Stop => self.stop(now),

@@ -56,6 +56,8 @@ pub enum Input {
     Order(OrderId, Option<NodeName>),
     /// The operator asks why there is, or is not, a failover.
     Why(OrderId),
+    /// The operator orders this sentinel to take over what all others have.
+    Bootstrap(OrderId),
     /// The secrets of the cluster were changed.
     Renew(Box<Renewal>),
     /// The process is about to leave: an ordered switchover is undone.
@@ -132,6 +134,8 @@ pub enum Output {
     Publish(Event),
     /// What became of an order.
     OrderDone(OrderId, Result<FailoverReport, String>),
+    /// What became of an order to take over what the others have.
+    Bootstrapped(OrderId, Result<String, String>),
     /// Why there is, or is not, a failover.
     Why(OrderId, Vec<why::MasterWhy>),
     /// What was begun is undone: the process may leave.

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::{EPOCH_STEP, Epoch, Instant};
-use crate::wire::hello::EPOCH_MAX;
+use crate::wire::hello::{EPOCH_MAX, GREETED_MAX};
 
 use super::sabotage::Rule;
-use super::{Event, Membership, Sentinel, Severity};
+use super::{Event, Membership, NOBODY, OrderId, Output, Sentinel, Severity};
 
 /// The same kind of refusal is reported at most so often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -64,12 +64,67 @@ impl Sentinel {
         let voters = match &self.membership {
             Membership::Voters { all, .. } => all.len(),
             // As redis-sentinel: there is nobody whose word could be told from that of a stranger.
-            Membership::Discovered { .. } => return epoch <= EPOCH_MAX,
+            Membership::Discovered { .. } => {
+                return epoch <= GREETED_MAX.max(self.current_epoch.saturating_add(EPOCH_STEP)).min(EPOCH_MAX);
+            }
         };
         let there = |facts: &crate::wire::frame::SentinelFacts| facts.current_epoch >= epoch;
         let heard = self.peers.iter().filter_map(|peer| peer.fresh_facts()).filter(|facts| there(facts)).count();
         let near = epoch <= self.current_epoch.saturating_add(EPOCH_STEP) || !self.rules.holds(Rule::EpochStep);
         epoch <= EPOCH_MAX && (near || heard > voters / 2)
+    }
+
+    /// The way back for a sentinel whose record is of another life (a disk that was restored): none of the others follows it to
+    /// its epoch, and it has no vote that counts. It takes over what they have got to, and counts all of that as voted. Only with
+    /// every other sentinel heard: what one of them knows must not be missed. An operator orders it, and hears the end.
+    pub(super) fn bootstrap(&mut self, order: OrderId, now: Instant) {
+        match self.rejoin(now) {
+            Ok(text) => {
+                self.publish(Event::new("bootstrap", Severity::Warn, text.clone()));
+                // Heard of once it is on disk.
+                self.owed.push(Output::Bootstrapped(order, Ok(text)));
+            }
+            Err(reason) => self.free.push(Output::Bootstrapped(order, Err(reason))),
+        }
+    }
+
+    fn rejoin(&mut self, now: Instant) -> Result<String, String> {
+        let Membership::Voters { all, .. } = &self.membership else {
+            return Err("only a sentinel of a cluster file can take over what the others have".to_owned());
+        };
+        let voters = all.len();
+        let silent: Vec<_> =
+            self.peers.iter().filter(|peer| peer.fresh_facts().is_none()).map(|peer| peer.label()).collect();
+        if !silent.is_empty() {
+            return Err(format!("every sentinel must be heard; not heard: {}", silent.join(", ")));
+        }
+        let heard = || self.peers.iter().filter_map(|peer| peer.fresh_facts());
+        let mut epochs: Vec<Epoch> = heard().map(|facts| facts.current_epoch).collect();
+        epochs.sort_unstable();
+        // What a majority of the voters has got to without this one.
+        let common = epochs.len().checked_sub(voters / 2 + 1).and_then(|at| epochs.get(at)).copied();
+        let common = common.ok_or("the others are no majority: there is nobody to follow")?;
+        let limit = common.saturating_add(EPOCH_STEP);
+        let own = self.current_epoch;
+        if own <= limit {
+            return Err(format!(
+                "this sentinel is in step: its epoch is {own}, a majority of the others has got to {common}"
+            ));
+        }
+        let highest = epochs.into_iter().filter(|epoch| *epoch <= limit).max().unwrap_or(common);
+        for m in 0..self.masters.len() {
+            self.give_up(m, now, "the operator ordered a bootstrap");
+            let decisions = (0..self.peers.len()).filter_map(|p| self.peer_master(p, m)?.decision);
+            let decision = decisions.filter(|decision| decision.epoch <= limit).max_by_key(|decision| decision.epoch);
+            self.masters[m].vote = Some((NOBODY, highest));
+            self.masters[m].decision = None;
+            if let Some(decision) = decision.filter(|decision| self.may_be_master(m, decision.master)) {
+                self.switch(m, decision, now);
+            }
+        }
+        self.current_epoch = highest;
+        self.dirty = true;
+        Ok(format!("this sentinel goes on from epoch {highest}, which the others have got to; it was at {own}"))
     }
 
     /// Tells people what was refused, and how often since it was last told.

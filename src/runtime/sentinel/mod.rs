@@ -96,6 +96,8 @@ pub enum Order {
         /// Told when it is done or why it was not.
         done: oneshot::Sender<Result<FailoverReport, String>>,
     },
+    /// To take over what all other sentinels have.
+    Bootstrap(oneshot::Sender<Result<String, String>>),
     /// Why there is, or is not, a failover: told at once.
     Why(oneshot::Sender<Vec<MasterWhy>>),
 }
@@ -231,6 +233,7 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 #[derive(Debug)]
 enum Done {
     Switch(oneshot::Sender<Result<FailoverReport, String>>),
+    Bootstrap(oneshot::Sender<Result<String, String>>),
     Why(oneshot::Sender<Vec<MasterWhy>>),
 }
 
@@ -254,6 +257,7 @@ async fn take_orders(mut orders: mpsc::Receiver<Order>, waiting: Waiting, inputs
         count += 1;
         let (done, input) = match order {
             Order::Switch { to, done } => (Done::Switch(done), Input::Order(OrderId(count), to)),
+            Order::Bootstrap(done) => (Done::Bootstrap(done), Input::Bootstrap(OrderId(count))),
             Order::Why(done) => (Done::Why(done), Input::Why(OrderId(count))),
         };
         waiting.put(OrderId(count), done);
@@ -370,6 +374,11 @@ impl Execute<Sentinel> for Runner {
             Output::OrderDone(order, result) => {
                 // Who ordered may have gone.
                 if let Some(Done::Switch(done)) = self.waiting.take(order) {
+                    let _ = done.send(result);
+                }
+            }
+            Output::Bootstrapped(order, result) => {
+                if let Some(Done::Bootstrap(done)) = self.waiting.take(order) {
                     let _ = done.send(result);
                 }
             }

@@ -398,6 +398,36 @@ fn nobody_is_given_a_vote_but_the_sentinels_of_the_file() {
 }
 
 #[test]
+fn a_sentinel_with_the_disk_of_another_life_finds_its_way_back_by_order() {
+    let mut world = World::settled();
+    let bootstrap = |world: &mut World, n: usize| {
+        world.said_to_operator.clear();
+        world.feed(n, Input::Bootstrap(OrderId(9)));
+        world.said_to_operator.pop().unwrap()
+    };
+    assert!(bootstrap(&mut world, 2).unwrap_err().contains("in step: its epoch is 1"));
+    world.crash_sentinel(2);
+    world.disks[2].as_mut().unwrap().current_epoch = 1 << 50;
+    world.start(2);
+    world.run(ms(500));
+    world.crash_sentinel(1);
+    world.run(ms(1_000));
+    assert_eq!(bootstrap(&mut world, 2), Err("every sentinel must be heard; not heard: redis-2".to_owned()));
+    world.start(1);
+    world.run(ms(500));
+    assert!(bootstrap(&mut world, 2).unwrap().contains("goes on from epoch 1"));
+    assert_eq!(
+        world.disks[2].as_ref().map(|disk| (disk.current_epoch, disk.masters[0].vote)),
+        Some((1, Some((NOBODY, 1))))
+    );
+    // Its vote counts again: with another one gone there is no majority without it.
+    world.crash_sentinel(1);
+    world.kill_redis(0);
+    world.run_until(ms(3_000), "a new master", |world| world.redis[1..].iter().any(|redis| redis.master.is_none()));
+    assert_eq!(world.epoch_seen(2), 2);
+}
+
+#[test]
 fn an_epoch_out_of_reach_is_taken_over_from_a_majority_only() {
     let mut world = World::settled();
     let far = 1 << 40;

@@ -127,6 +127,7 @@ pub(super) struct World {
     pub(super) count: u64,
     pub(super) events: Vec<(Instant, usize, Event)>,
     pub(super) done: Vec<Result<FailoverReport, String>>,
+    pub(super) said_to_operator: Vec<Result<String, String>>,
     pub(super) answers: BTreeMap<ClientId, Vec<Answer>>,
     pub(super) faults: Vec<Option<String>>,
     votes: BTreeMap<(usize, Epoch), RunId>,
@@ -188,6 +189,7 @@ impl World {
             count: 0,
             events: vec![],
             done: vec![],
+            said_to_operator: vec![],
             answers: BTreeMap::new(),
             faults: vec![None; 3],
             votes: BTreeMap::new(),
@@ -616,6 +618,7 @@ impl World {
             Output::Fault(fault) => self.faults[n] = fault,
             Output::Publish(event) => self.events.push((self.now, n, event)),
             Output::OrderDone(_, result) => self.done.push(result),
+            Output::Bootstrapped(_, result) => self.said_to_operator.push(result),
             Output::Why(..) => {}
         }
     }
