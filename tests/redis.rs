@@ -391,7 +391,7 @@ async fn a_redis_whose_users_were_changed_is_started_again() {
     for (incarnation, change) in (2..).zip(changes) {
         let changed = Instant::now();
         let mut admin = Client::of(node.address, "admin", "hush");
-        // Whoever is let in without a password has not been let in as the supervisor.
+        // To be let in without a password is not to be let in as the supervisor.
         assert_eq!(admin.say("ACL SETUSER default nopass"), "+OK");
         let said = admin.say(change);
         assert!(["+OK", ":1", ""].contains(&said.as_str()), "{change}: {said}");

@@ -1,5 +1,5 @@
 //! What a process of vigie gives up at its start: to leave its memory on a disk, and every right of root that it has no use
-//! for. Whoever takes it over has no more than that.
+//! for. An intruder has no more than that.
 
 use std::io;
 

@@ -26,7 +26,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// One that does not know its supervisor any more must be back within 5 s, whatever it has to save.
 const SHUT_OUT_MAX: Duration = Duration::from_secs(4);
-/// One that is starting is given so long: until then it is likely another process that holds the port.
+/// One that is starting is given this time: until then it is likely another process that holds the port.
 const STRANGE_MAX: Duration = Duration::from_secs(2);
 /// A redis that was asked to end saves its data for at most so long.
 const STOP_MAX: Duration = Duration::from_secs(10);

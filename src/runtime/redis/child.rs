@@ -87,7 +87,7 @@ fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     rights::set_capabilities(&[[0; 3]; 2])
 }
 
-/// Every descriptor of this process is made to close at an exec. This is for one that was forgotten, or came from whoever
+/// Every descriptor of this process is made to close at an exec. This is for one that was forgotten, or came from what
 /// started vigie.
 #[expect(unsafe_code, reason = "neither std nor nix has close_range")]
 fn close_the_rest_at_exec() {

@@ -338,7 +338,7 @@ supervised no
 logfile \"\"
 ";
 
-/// Whoever may send `CONFIG SET dir`, `MODULE LOAD` or `DEBUG` has what redis itself has on its host.
+/// A client that may send `CONFIG SET dir`, `MODULE LOAD` or `DEBUG` has what redis itself has on its host.
 const GUARDED: &str = "\
 enable-protected-configs no
 enable-module-command no

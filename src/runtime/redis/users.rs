@@ -62,7 +62,7 @@ pub(super) fn lines(credentials: &Credentials, local: &Secret, version: Version)
     text
 }
 
-/// The commands that make a running redis take the secrets of `credentials`, and no others. Whoever is connected stays so.
+/// The commands that make a running redis take the secrets of `credentials`, and no others. Connections stay.
 pub(super) fn changes(credentials: &Credentials) -> Vec<Vec<String>> {
     let users = shared(credentials).into_iter().map(|(name, secrets)| {
         let head = ["ACL", "SETUSER", name, "resetpass"].map(str::to_owned);

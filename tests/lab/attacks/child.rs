@@ -39,9 +39,9 @@ pub(crate) const CASES: &[Case] = &[
 
 /// A name under which a machine may have another version, such as 6.2.
 const OTHER: &str = "redis-server-other";
-/// Who serves through the virtual address answers within so long.
+/// Who serves through the virtual address answers within this time.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
-/// A redis that somebody shut its supervisor out of is back within so long.
+/// A redis that somebody shut its supervisor out of is back within this time.
 const BACK_TIME: Duration = Duration::from_secs(5);
 /// The capabilities of `config/systemd/vigie.service`, and `CAP_SETPCAP`.
 const RIGHTS: u64 = 0x0180_75eb;
@@ -247,7 +247,7 @@ fn applications(cluster: &Cluster) -> Outcome {
     Ok(())
 }
 
-/// Whoever may change users changes those of vigie: the supervisor brings its redis back, and says so.
+/// Somebody who may change users changes those of vigie: the supervisor brings its redis back, and says so.
 fn changed_users(sandbox: &Sandbox) -> Outcome {
     let cluster = start(sandbox, layout(sandbox, Path::new("redis-server"))?)?;
     let status = cluster.status(DATA[0]).map_err(text)?;
