@@ -116,7 +116,10 @@ impl Sentinel {
             self.give_up(m, now, "the operator ordered a bootstrap");
             let decisions = (0..self.peers.len()).filter_map(|p| self.peer_master(p, m)?.decision);
             let decision = decisions.filter(|decision| decision.epoch <= limit).max_by_key(|decision| decision.epoch);
-            self.masters[m].vote = Some((NOBODY, highest));
+            // A vote in that very epoch is known.
+            if self.voted(m).is_none_or(|(_, epoch)| epoch != highest) {
+                self.masters[m].vote = Some((NOBODY, highest));
+            }
             self.masters[m].decision = None;
             if let Some(decision) = decision.filter(|decision| self.may_be_master(m, decision.master)) {
                 self.switch(m, decision, now);
