@@ -39,12 +39,14 @@ type Expand<'a> = &'a dyn Fn(&str) -> Vec<String>;
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), Faults> {
     let (text, mode) = read_file(path).map_err(|error| Faults(vec![Fault::of_file(path, cannot_read(&error))]))?;
     let mut result = read(&text, path, mode, &read_file, &include::expand);
-    if let Some(said) = changeable(path, mode) {
-        let fault = Fault::of_file(path, said);
-        match &mut result {
-            Ok(_) => result = Err(Faults(vec![fault])),
-            Err(faults) => faults.0.insert(0, fault),
-        }
+    let mut faults: Vec<_> = changeable(path, mode).map(|said| Fault::of_file(path, said)).into_iter().collect();
+    for include in result.iter().flat_map(|(config, _)| &config.redis.include) {
+        let mode = std::fs::metadata(include).map_or(0, |about| about.permissions().mode() & 0o7777);
+        faults.extend(changeable(Path::new(include), mode).map(|said| Fault::of_file(Path::new(include), said)));
+    }
+    if !faults.is_empty() {
+        faults.extend(result.err().into_iter().flat_map(|faults| faults.0));
+        result = Err(Faults(faults));
     }
     result
 }
@@ -55,8 +57,8 @@ pub fn parse(text: &str, file: &Path, read_other: Read<'_>) -> Result<(Config, V
     read(text, file, 0o600, read_other, &|pattern| vec![pattern.to_owned()])
 }
 
-/// What is wrong with a cluster file that others than its owner can change, or put another one in the place of: they could
-/// have vigie do what they like.
+/// What is wrong with a file that others than its owner can change, or put another one in the place of: they could have vigie
+/// do what they like, or redis.
 fn changeable(path: &Path, mode: u32) -> Option<String> {
     if mode & OTHERS_WRITE != 0 {
         return Some(format!("others can change it (mode {mode:04o}); run: chmod go-w {}", path.display()));

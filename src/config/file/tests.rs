@@ -450,6 +450,15 @@ fn a_file_that_others_can_change_is_refused() {
     assert!(replaceable.contains("anybody can replace it (") && replaceable.contains("has mode 0777); run: chmod o-w"));
     set(directory.path(), 0o1777);
     assert_eq!(said(), Ok(()));
+
+    let include = at("more.conf").display().to_string();
+    let includes = format!("persistence = \"rdb\"\ninclude = [\"{include}\"]");
+    fs::write(at("vigie.toml"), private().replace("persistence = \"aof\"", &includes)).unwrap();
+    fs::write(&include, "").unwrap();
+    set(Path::new(&include), 0o644);
+    assert_eq!(said(), Ok(()));
+    set(Path::new(&include), 0o646);
+    assert_eq!(said(), Err(format!("{include}: others can change it (mode 0646); run: chmod go-w {include}")));
 }
 
 #[test]
