@@ -81,7 +81,7 @@ pub enum Why {
         /// Three intervals and the skew.
         for_: Duration,
     },
-    /// Adverts come in the name of a proxy which does not hold the addresses by its own word.
+    /// Adverts come in the name of a proxy which does not say that it holds the addresses.
     NotHeld {
         /// In whose name.
         peer: IpAddr,
@@ -129,7 +129,7 @@ pub enum Refusal {
     Stranger,
     /// Its sender claims to own the addresses for good, which no proxy does.
     Owner,
-    /// The proxy in whose name it came does not hold the addresses by its own word.
+    /// The proxy in whose name it came does not say over the peer link that it holds the addresses.
     NotHolding,
 }
 
@@ -166,7 +166,7 @@ impl fmt::Display for Refusal {
             Self::Stranger => f.write_str("not a proxy of the cluster file nor in vip.peers"),
             Self::Owner => f.write_str("priority 255 is of a router that owns the address, which no proxy does"),
             Self::NotHolding => f.write_str(
-                "that proxy says over the peer link that it does not hold the address; somebody sends in its name",
+                "that proxy does not say over the peer link that it holds the address; somebody sends in its name",
             ),
         }
     }

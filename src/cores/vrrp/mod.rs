@@ -20,7 +20,7 @@
 //! | the link says of that proxy | its advert | its farewell |
 //! |---|---|---|
 //! | nothing of late ([`Word::Silent`]) | counts | counts; if another proxy says that it holds the addresses, it is asked first |
-//! | it does not hold the addresses ([`Word::Idle`]) | counts for 700 ms in a backup, not at all in a master | counts unless another holds them |
+//! | it does not hold the addresses, or it is lost ([`Word::Idle`]) | counts for 700 ms in a backup, not at all in a master | counts unless another holds them |
 //! | it holds them ([`Word::Holds`]) | counts | it is asked first |
 //!
 //! To ask is to send a farewell: a master answers it at once (RFC 9568 §6.4.3), and nobody else does. The link never makes a

@@ -20,7 +20,7 @@ pub(super) const GRACE: Duration = Duration::from_millis(700);
 pub enum Word {
     /// Not heard of late: nothing is known.
     Silent,
-    /// It does not say that it holds the addresses.
+    /// It says that it does not hold the addresses; or it has been silent for long, though most nodes are heard.
     Idle,
     /// It says that it holds them.
     Holds,

@@ -14,6 +14,10 @@ use crate::wire::frame::VipState;
 /// A view is published each second. One that is older says nothing: the thread of the link is stuck.
 const VIEW_AGE_MAX: Duration = Duration::from_millis(1_500);
 
+/// A proxy that was heard, and has said nothing for this long though most nodes are heard, does not hold the addresses: who
+/// sends adverts in its name may be anybody. Long enough for a link that loses frames, or a node that is busy.
+const LOST: Duration = Duration::from_secs(3);
+
 /// Tells a router each time the words change; ends with the router or the link.
 pub(super) async fn follow(spec: VipSpec, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
     let mut told = Vec::new();
@@ -49,11 +53,15 @@ async fn tell(told: &mut Vec<(IpAddr, Word)>, said: Vec<(IpAddr, Word)>, inputs:
 /// What the other proxies say of a virtual router, by their addresses in the file.
 fn words(view: &View, spec: &VipSpec) -> Vec<(IpAddr, Word)> {
     let proxies = view.nodes.iter().filter(|node| spec.proxies.contains(&node.address));
-    proxies.map(|node| (node.address, word(node, spec.virtual_router_id))).collect()
+    let most = view.nodes.iter().filter(|node| node.fresh).count() * 2 > view.nodes.len();
+    let lost = |node: &NodeView| most && node.heard_at.is_some_and(|at| view.at.since(at) >= LOST);
+    proxies.map(|node| (node.address, word(node, lost(node), spec.virtual_router_id))).collect()
 }
 
-fn word(node: &NodeView, virtual_router_id: u8) -> Word {
-    let Some(state) = node.state.as_ref().filter(|_| node.fresh) else { return Word::Silent };
+fn word(node: &NodeView, lost: bool, virtual_router_id: u8) -> Word {
+    let Some(state) = node.state.as_ref().filter(|_| node.fresh) else {
+        return if lost { Word::Idle } else { Word::Silent };
+    };
     let holds = |state| match state {
         VipState::Master => true,
         VipState::Initialize | VipState::Backup => false,
@@ -124,6 +132,26 @@ mod tests {
     #[test]
     fn only_the_fresh_word_of_another_proxy_on_this_router_counts() {
         assert_eq!(words(&view(), &spec()), expected());
+    }
+
+    #[test]
+    fn a_proxy_that_is_lost_does_not_hold_the_addresses() {
+        let mut view = view();
+        let of_the_lost = |view: &View| words(view, &spec())[2].1;
+        assert!(view.nodes.iter().any(|node| node.address == IpAddr::from([10, 0, 0, 5]) && !node.fresh));
+        // Never heard: the link may be blocked, and it the master.
+        view.at = Instant::START + Duration::from_secs(60);
+        assert_eq!(of_the_lost(&view), Word::Silent);
+        view.nodes[3].heard_at = Some(view.at);
+        view.at = view.at + (LOST - Duration::from_millis(1));
+        assert_eq!(of_the_lost(&view), Word::Silent);
+        view.at = view.at + Duration::from_millis(1);
+        assert_eq!(of_the_lost(&view), Word::Idle);
+        // It may be this node that is cut off.
+        for node in &mut view.nodes[..3] {
+            node.fresh = false;
+        }
+        assert_eq!(of_the_lost(&view), Word::Silent);
     }
 
     #[tokio::test]

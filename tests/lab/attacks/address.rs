@@ -39,7 +39,16 @@ const STRANGER_MAC: arp::Mac = [2, 0x66, 0x66, 0x66, 0x66, 0x66];
 pub(crate) const CASES: &[Case] = &[
     Case { name: "adverts_of_a_stranger_move_nothing", needs: NEEDS, run: stranger },
     Case { name: "adverts_in_the_proxies_names_move_nothing", needs: NEEDS, run: names },
-    Case { name: "a_dead_holder_is_replaced_whatever_a_stranger_sends", needs: NEEDS, run: dead_holder },
+    Case {
+        name: "a_dead_holder_is_replaced_whatever_a_stranger_sends",
+        needs: NEEDS,
+        run: |sandbox| dead_holder(sandbox, false),
+    },
+    Case {
+        name: "a_dead_holder_is_replaced_while_a_stranger_speaks_for_it",
+        needs: NEEDS,
+        run: |sandbox| dead_holder(sandbox, true),
+    },
     Case { name: "an_address_claimed_by_arp_is_claimed_back", needs: NEEDS, run: claimed },
 ];
 
@@ -195,15 +204,17 @@ fn names(sandbox: &Sandbox) -> Outcome {
         }
     }
     let (holder, other) = (holder.to_string(), other.to_string());
-    world.told(world.holder, &["packet-refused", &other, "does not hold the address; somebody sends in its name"])?;
+    world
+        .told(world.holder, &["packet-refused", &other, "does not say over the peer link that it holds the address"])?;
     world.told(world.holder, &["packet-refused", &other, "priority 255"])?;
     world.told(world.others[0], &["packet-refused", &holder, "priority 255"])?;
     world.cluster.wait_healthy(LIMIT).map_err(text)?;
     world.undisturbed(since)
 }
 
-/// Three proxies. The host of the holder is lost, and the others are kept from noticing by adverts in each other's names.
-fn dead_holder(sandbox: &Sandbox) -> Outcome {
+/// Three proxies. The host of the holder is lost, and the others are kept from noticing by adverts in each other's names, and
+/// in the `holder`'s.
+fn dead_holder(sandbox: &Sandbox, holder: bool) -> Outcome {
     let mut layout = Layout::classic();
     for node in layout.nodes.iter_mut().filter(|node| node.name == "redis-03") {
         (node.roles, node.keys) = (&["proxy", "redis", "sentinel"], "priority = 90\n");
@@ -212,6 +223,9 @@ fn dead_holder(sandbox: &Sandbox) -> Outcome {
     let vip = world.cluster.layout().vip;
     let mut packets = vec![advert(STRANGER, 255, 4_095, vip)];
     packets.extend(world.others.iter().map(|name| advert(world.address(name), 200, 4_095, vip)));
+    if holder {
+        packets.push(advert(world.address(world.holder), 200, 4_095, vip));
+    }
     let (socket, group) = (world.raw()?, SocketAddr::from((GROUP_V4, 0)).into());
     let send = || packets.iter().try_for_each(|packet| socket.send_to(packet, &group).map(drop)).map_err(text);
     send()?;
@@ -224,7 +238,8 @@ fn dead_holder(sandbox: &Sandbox) -> Outcome {
         std::thread::sleep(PAUSE);
     }
     let Some(heir) = held else { return Err(format!("nobody holds the address after {:?}", lost.elapsed())) };
-    note(format!("attacks: a dead holder is replaced after {} ms of forged adverts", lost.elapsed().as_millis()));
+    let whose = if holder { "adverts in its own name" } else { "adverts in the others' names" };
+    note(format!("attacks: a dead holder is replaced after {} ms of {whose}", lost.elapsed().as_millis()));
     world.told(heir, &["became-master", "nobody holds the address: adverts come from"])?;
     // It stays with one of them while that goes on, and clients are served.
     let begin = Instant::now();
