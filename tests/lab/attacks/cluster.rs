@@ -43,10 +43,32 @@ everybody = b'\\xff' * 6
 wire.send(everybody + mac + b'\\x08\\x06\\x00\\x01\\x08\\x00\\x06\\x04\\x00\\x01' + mac + ip + bytes(6) + ip)
 ";
 
+/// Holds back what one host sends to another on the peer link, and goes to this interface by mistake: each packet is passed on
+/// to where it belongs after the time in seconds.
+const HOLD_BACK: &str = "\
+import collections, select, socket, sys, time
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(('eth0', 0x0800))
+own, held = wire.getsockname()[4], collections.deque()
+source, target = (socket.inet_aton(address) for address in sys.argv[1:3])
+mac, delay = bytes.fromhex(sys.argv[3].replace(':', '')), float(sys.argv[4])
+while True:
+    wait = max(0, held[0][0] - time.monotonic()) if held else 1
+    if select.select([wire], [], [], wait)[0]:
+        packet = wire.recv(2048)
+        if packet[:6] == own and packet[23] == 17 and packet[26:30] == source and packet[30:34] == target:
+            # The checksum of UDP was left to an interface that computes none: zero is none.
+            held.append((time.monotonic() + delay, mac + own + packet[12:40] + bytes(2) + packet[42:]))
+    while held and held[0][0] <= time.monotonic():
+        wire.send(held.popleft()[1])
+";
+
 pub(crate) const CASES: &[Case] = &[
     Case { name: "what_is_greeted_published_or_voted_by_others_changes_nothing", needs: NEEDS, run: greetings },
     Case { name: "the_address_of_a_node_opens_nothing_and_is_told_no_password", needs: NEEDS, run: addresses },
     Case { name: "frames_of_others_change_nothing", needs: NEEDS, run: frames },
+    Case { name: "frames_of_nodes_said_again_change_nothing", needs: NEEDS, run: recorded },
+    Case { name: "frames_held_back_on_their_way_count_for_nothing", needs: NEEDS, run: held_back },
     Case { name: "both_secrets_are_changed_under_load_without_an_error", needs: NEEDS, run: rotation },
 ];
 
@@ -92,11 +114,11 @@ impl World {
         if status.map_err(text)?.success() { Ok(()) } else { Err(format!("{host}: {line} failed")) }
     }
 
-    /// Says to the whole segment that `address` is at the client's interface.
-    fn announce(&self, address: IpAddr) -> Outcome {
+    /// Says to the whole segment that `address` is at a host's interface.
+    fn announce(&self, host: &str, address: IpAddr) -> Outcome {
         let mut python = Command::new("python3");
         python.args(["-c", ANNOUNCE, &address.to_string()]);
-        let status = self.cluster.lab().spawn(CLIENT, &mut python, "attack").map_err(text)?.wait().map_err(text)?;
+        let status = self.cluster.lab().spawn(host, &mut python, "attack").map_err(text)?.wait().map_err(text)?;
         if status.success() { Ok(()) } else { Err("no ARP was sent".to_owned()) }
     }
 
@@ -223,6 +245,26 @@ impl World {
     fn master(&self) -> Result<String, String> {
         let master = self.cluster.status("haproxy-01").map_err(text)?.master.and_then(|master| master.node);
         master.ok_or_else(|| "no master".to_owned())
+    }
+
+    /// The frames that come in at a node for a while, and where from.
+    fn record(&self, node: &str) -> Result<Vec<(IpAddr, Vec<u8>)>, String> {
+        let recorded = self.cluster.lab().exec(node, || {
+            let mut raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
+            raw.set_read_timeout(Some(ANSWER_TIME))?;
+            let (until, mut frames) = (Instant::now() + ANSWER_TIME, Vec::new());
+            let mut packet = [0; 2048];
+            while Instant::now() < until {
+                let length = raw.read(&mut packet)?;
+                let Some(([header @ .., _, _, _, _], body)) = packet[..length].split_at_checked(28) else { continue };
+                let &[.., a, b, c, d, _, _, _, _, from, to, port, at] = header else { continue };
+                if [from, to] == LINK.to_be_bytes() && [port, at] == LINK.to_be_bytes() {
+                    frames.push((IpAddr::from([a, b, c, d]), body.to_vec()));
+                }
+            }
+            Ok::<_, std::io::Error>(frames)
+        });
+        recorded.map_err(text)?.map_err(text)
     }
 
     fn fill(&self) -> Result<usize, String> {
@@ -390,7 +432,8 @@ fn addresses(sandbox: &Sandbox) -> Outcome {
     }
     world.run(CLIENT, &format!("ip addr del {proxy}/24 dev eth0"))?;
     world.cluster.lab().heal("haproxy-02").map_err(text)?;
-    // The neighbours still send to the stranger's interface until their caches have found out.
+    // Otherwise the neighbours send to the stranger's interface until their caches have found out, in up to a minute.
+    world.announce("haproxy-02", proxy)?;
     let back = || {
         let after = world.standing()?;
         if after == before { Ok(()) } else { Err(format!("{after:#?}, and before {before:#?}")) }
@@ -405,7 +448,7 @@ fn addresses(sandbox: &Sandbox) -> Outcome {
         let network = || world.cluster.lab().network(CLIENT).map_err(text);
         world.cluster.lab().cut(node).map_err(text)?;
         world.run(CLIENT, &format!("ip addr add {address}/24 dev eth0"))?;
-        world.announce(address)?;
+        world.announce(CLIENT, address)?;
         let redis = Ear::open(network()?, SocketAddr::new(address, REDIS))?;
         let sentinel = Ear::open(network()?, SocketAddr::new(address, SENTINEL))?;
         std::thread::sleep(SETTLE_TIME);
@@ -422,6 +465,7 @@ fn addresses(sandbox: &Sandbox) -> Outcome {
         world.run(CLIENT, &format!("ip addr del {address}/24 dev eth0"))?;
         drop((redis, sentinel));
         world.cluster.lab().heal(node).map_err(text)?;
+        world.announce(node, address)?;
         world.healthy()?;
         world.kept(keys)?;
     }
@@ -454,6 +498,92 @@ fn frames(sandbox: &Sandbox) -> Outcome {
     world.kept(keys)
 }
 
+/// Genuine frames, recorded where they came in: repeated to whom they were for, sent to everybody else, and back to where they
+/// came from. Then their master is lost, and they are all that is heard of it.
+fn recorded(sandbox: &Sandbox) -> Outcome {
+    let world = World::start(sandbox)?;
+    let keys = world.fill()?;
+    let before = world.standing()?;
+    let nodes: Vec<_> = world.cluster.layout().nodes.iter().map(|node| node.address).collect();
+    let mut packets = Vec::new();
+    let mut replay = Vec::new();
+    for receiver in ["redis-02", "haproxy-01"] {
+        let to = world.address(receiver);
+        for (from, body) in world.record(receiver)? {
+            for node in &nodes {
+                packets.push((from, *node, body.clone()));
+            }
+            packets.push((to, from, body.clone()));
+            replay.push((from, to, body));
+        }
+    }
+    let senders = |packets: &[(IpAddr, IpAddr, Vec<u8>)]| {
+        packets.iter().map(|(from, ..)| *from).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(senders(&replay), nodes.len(), "not everybody was heard");
+    let flood = Flood::of(&world, packets)?;
+    world.unmoved(&before, keys)?;
+    flood.stop();
+    world.healthy()?;
+    world.reported("redis-03", &["frame-refused", &world.address("redis-01").to_string()])?;
+
+    let master = world.master()?;
+    let flood = Flood::of(&world, replay)?;
+    world.cluster.lab().cut(&master).map_err(text)?;
+    let lost = Instant::now();
+    let password = world.login();
+    let written = || {
+        let said = world.say(CLIENT, None, world.vip(), &[password.clone(), vec!["SET", "while", "1"]])?;
+        if said[1].is_ok() && world.master()? != master { Ok(()) } else { Err(format!("{said:?}")) }
+    };
+    let (took, ()) = wait_ok("no write", lost, START_TIME, written).map_err(|why| world.told(why))?;
+    let (sent, rate) = flood.stop();
+    note(format!(
+        "recorded frames: {sent} at {rate:.0}/s; host of the master lost meanwhile: first write after {} ms",
+        took.as_millis()
+    ));
+    world.cluster.lab().heal(&master).map_err(text)?;
+    world.healthy()?;
+    world.kept(keys)
+}
+
+/// Somebody between two nodes delivers what one says to the other, signed and in order, but late.
+fn held_back(sandbox: &Sandbox) -> Outcome {
+    let world = World::start(sandbox)?;
+    let keys = world.fill()?;
+    let before = world.standing()?;
+    let (from, to) = ("redis-03", "redis-02");
+    let mac = |host: &str| {
+        let read = world.cluster.lab().exec(host, || {
+            let output = Command::new("ip").args(["-br", "link", "show", "dev", "eth0"]).output()?;
+            let line = String::from_utf8_lossy(&output.stdout).into_owned();
+            line.split_whitespace().nth(2).map(str::to_owned).ok_or_else(|| std::io::Error::other(line.clone()))
+        });
+        read.map_err(text)?.map_err(text)
+    };
+    let (source, target) = (world.address(from).to_string(), world.address(to).to_string());
+    let mut python = Command::new("python3");
+    python.args(["-c", HOLD_BACK, &source, &target, &mac(to)?, "3"]);
+    let mut python = world.cluster.lab().spawn(CLIENT, &mut python, "held-back").map_err(text)?;
+    world.run(from, &format!("ip neigh replace {target} lladdr {} dev eth0 nud permanent", mac(CLIENT)?))?;
+    let seen = || {
+        let status = world.cluster.status(to).map_err(text)?;
+        let node = status.nodes.into_iter().find(|node| node.name == from).ok_or("every node is in the status")?;
+        if node.health == "unreachable" && node.why.contains("held back on their way") {
+            Ok(node.why)
+        } else {
+            Err(format!("{} {}", node.health, node.why))
+        }
+    };
+    let (_, why) = wait_ok("not seen", Instant::now(), START_TIME, seen).map_err(|why| world.told(why))?;
+    note(format!("frames held back for 3 s: {to} says of {from} that {why}"));
+    world.run(from, &format!("ip neigh del {target} dev eth0"))?;
+    world.healthy()?;
+    python.kill().map_err(text)?;
+    python.wait().map_err(text)?;
+    world.unmoved(&before, keys)
+}
+
 /// Frames that nobody signed, in the name of every node and of the stranger, to every node.
 struct Flood {
     stop: Arc<std::sync::atomic::AtomicBool>,
@@ -462,13 +592,25 @@ struct Flood {
 
 impl Flood {
     fn start(world: &World) -> Result<Self, String> {
-        let network = world.cluster.lab().network(CLIENT).map_err(text)?;
         let nodes: Vec<_> = world.cluster.layout().nodes.iter().map(|node| node.address).collect();
+        Self::spawn(world, move |stop| flood(&nodes, stop))
+    }
+
+    /// These packets of the peer link (from, to, body), over and over.
+    fn of(world: &World, packets: Vec<(IpAddr, IpAddr, Vec<u8>)>) -> Result<Self, String> {
+        Self::spawn(world, move |stop| repeat(&packets, stop))
+    }
+
+    fn spawn(
+        world: &World,
+        send: impl FnOnce(&std::sync::atomic::AtomicBool) -> std::io::Result<(u64, f64)> + Send + 'static,
+    ) -> Result<Self, String> {
+        let network = world.cluster.lab().network(CLIENT).map_err(text)?;
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let flooded = network.enter().map_err(text).and_then(|()| flood(&nodes, &stopped).map_err(text));
-            flooded.unwrap_or_else(|error| panic!("{error}"))
+            let sent = network.enter().map_err(text).and_then(|()| send(&stopped).map_err(text));
+            sent.unwrap_or_else(|error| panic!("{error}"))
         });
         Ok(Self { stop, thread })
     }
@@ -500,6 +642,24 @@ fn flood(nodes: &[IpAddr], stop: &std::sync::atomic::AtomicBool) -> std::io::Res
         // About 50,000 in a second, and the sender leaves the machine to others.
         let due = Duration::from_micros(sent * 20);
         if let Some(early) = due.checked_sub(started.elapsed()) {
+            std::thread::sleep(early);
+        }
+    }
+    Ok((sent, sent as f64 / started.elapsed().as_secs_f64()))
+}
+
+/// About 5,000 in a second.
+fn repeat(packets: &[(IpAddr, IpAddr, Vec<u8>)], stop: &std::sync::atomic::AtomicBool) -> std::io::Result<(u64, f64)> {
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+    raw.set_header_included_v4(true)?;
+    let (started, mut sent) = (Instant::now(), 0_u64);
+    for (from, to, body) in packets.iter().cycle() {
+        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+            break;
+        }
+        let (IpAddr::V4(source), IpAddr::V4(target)) = (*from, *to) else { continue };
+        sent += u64::from(raw.send_to(&datagram(source, target, body), &SocketAddr::new(*to, 0).into()).is_ok());
+        if let Some(early) = Duration::from_micros(sent * 200).checked_sub(started.elapsed()) {
             std::thread::sleep(early);
         }
     }
