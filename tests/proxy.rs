@@ -219,6 +219,7 @@ impl Proxy {
             // Whatever address a redis of these tests gets.
             masters: (0..=u8::MAX).map(numbered).collect(),
             credentials: watch::channel(Arc::new(credentials())).1,
+            presence: None,
             node: "proxy-01".parse().unwrap(),
             counters: Arc::default(),
         };

@@ -215,7 +215,7 @@ impl World {
             watch::channel(Arc::new(Credentials::new("mymaster", Secret::new(PASSWORD).into(), None)));
         let (addresses, nodes) = (vec![at(1).ip()], vec![at(1).ip()]);
         let (config, port, door) = (self.config(n), self.sentinels[n], Door::default());
-        let setup = Setup { config, store, port, addresses, nodes, credentials, door };
+        let setup = Setup { config, store, port, addresses, nodes, credentials, presence: None, door };
         let task = tokio::spawn(run(setup, view_rx, orders_rx, post, journal.clone(), stop_rx));
         let (link, mut posted) = (self.link.clone(), posted);
         link.views.lock().unwrap().push(view);

@@ -221,7 +221,8 @@ impl Ours {
         };
         let store = Store::new(directory.join("ours"), KIND);
         let (_, credentials) = watch::channel(Arc::new(Credentials::new("mymaster", Secret::new("hush").into(), None)));
-        let setup = Setup { config, store, port, addresses: vec![at(1).ip()], nodes: Vec::new(), credentials, door };
+        let (addresses, nodes, presence) = (vec![at(1).ip()], Vec::new(), None);
+        let setup = Setup { config, store, port, addresses, nodes, credentials, presence, door };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

@@ -1,15 +1,16 @@
 //! The peer link's socket, and the watch through which every role of this node sees the cluster.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
-use crate::base::{Credentials, NodeName, Purpose};
+use crate::base::{Credentials, Instant, NodeName, Purpose};
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
 use crate::wire::frame::{Health, Keys};
@@ -54,10 +55,40 @@ pub struct Peers {
     pub view: watch::Receiver<Arc<View>>,
     /// For the roles to speak of themselves.
     pub post: mpsc::Sender<Part>,
+    /// For the roles to make sure of a node before they tell it a password.
+    pub presence: Presence,
     machine: Cluster,
     socket: Arc<UdpSocket>,
     views: watch::Sender<Arc<View>>,
     posted: mpsc::Receiver<Part>,
+    reached: watch::Sender<Vec<Option<Instant>>>,
+    asked: mpsc::Receiver<usize>,
+}
+
+/// Tells whether a node of the file is at its address, or somebody else.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    own: IpAddr,
+    nodes: Arc<[IpAddr]>,
+    /// By place in the file: when that was sent which the node has heard last.
+    reached: watch::Receiver<Vec<Option<Instant>>>,
+    ask: mpsc::Sender<usize>,
+}
+
+impl Presence {
+    /// Waits until the node of this address has shown that it hears what is sent to it from now on; false if it has not within
+    /// `limit`. Whoever has a connection to that address already, so knows that nobody has taken the address before. True at
+    /// once for this node itself, and for addresses of no node, of which the link knows nothing.
+    pub async fn of(&mut self, address: IpAddr, limit: Duration) -> bool {
+        let Some(place) = self.nodes.iter().position(|node| *node == address).filter(|_| address != self.own) else {
+            return true;
+        };
+        let since = clock::now();
+        // Full, or gone: the frames that are sent anyway show it, a little later, or nothing does.
+        let _ = self.ask.try_send(place);
+        let shown = self.reached.wait_for(|reached| reached[place].is_some_and(|sent| sent >= since));
+        tokio::time::timeout(limit, shown).await.is_ok_and(|shown| shown.is_ok())
+    }
 }
 
 impl Peers {
@@ -67,10 +98,14 @@ impl Peers {
         let address = SocketAddr::new(own.address, config.port);
         let fault = |source| PeersError { node: own.name.clone(), address, hint: hint(&source), source };
         let socket = bind(address).map_err(fault)?;
+        let nodes: Arc<[IpAddr]> = config.peers.iter().map(|peer| peer.address).collect();
         let machine = Cluster::new(config, env!("CARGO_PKG_VERSION"), clock::now());
         let (views, view) = watch::channel(Arc::new(machine.view().clone()));
         let (post, posted) = mpsc::channel(WAITING_MAX);
-        Ok(Self { view, post, machine, socket: Arc::new(socket), views, posted })
+        let (reached, seen) = watch::channel(vec![None; nodes.len()]);
+        let (ask, asked) = mpsc::channel(WAITING_MAX);
+        let presence = Presence { own: address.ip(), nodes, reached: seen, ask };
+        Ok(Self { view, post, presence, machine, socket: Arc::new(socket), views, posted, reached, asked })
     }
 
     /// Runs the link until `stop` says so; the caller still sends its last words through `post` before.
@@ -80,11 +115,19 @@ impl Peers {
         journal: Journal,
         mut stop: watch::Receiver<bool>,
     ) {
-        let Self { view: _, post, mut machine, socket, views, mut posted } = self;
-        drop(post);
+        let Self { view: _, post, presence, mut machine, socket, views, mut posted, reached, mut asked } = self;
+        drop((post, presence));
         let (inputs, receiver) = mpsc::channel(WAITING_MAX);
         let datagrams = receive(Arc::clone(&socket), inputs.clone());
         let keys = follow(credentials, inputs.clone());
+        let askers = inputs.clone();
+        let asks = async move {
+            while let Some(place) = asked.recv().await {
+                if askers.send(Input::Prove(place)).await.is_err() {
+                    return;
+                }
+            }
+        };
         let parts = async move {
             while let Some(part) = posted.recv().await {
                 if inputs.send(Input::Part(part)).await.is_err() {
@@ -92,12 +135,12 @@ impl Peers {
                 }
             }
         };
-        let mut executor = Executor { socket, views, journal };
+        let mut executor = Executor { socket, views, reached, journal };
         tokio::select! {
             () = drive(&mut machine, receiver, &mut executor) => {}
             () = datagrams => {}
             () = keys => {}
-            () = async { tokio::join!(parts, std::future::pending::<()>()); } => {}
+            () = async { tokio::join!(parts, asks, std::future::pending::<()>()); } => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
@@ -135,6 +178,7 @@ async fn follow(mut credentials: watch::Receiver<Arc<Credentials>>, inputs: mpsc
 struct Executor {
     socket: Arc<UdpSocket>,
     views: watch::Sender<Arc<View>>,
+    reached: watch::Sender<Vec<Option<Instant>>>,
     journal: Journal,
 }
 
@@ -144,6 +188,9 @@ impl Execute<Cluster> for Executor {
             // Not sent (no route, a full queue): the next frame repeats it.
             Output::Send { to, bytes } => drop(self.socket.try_send_to(&bytes, to)),
             Output::View(view) => drop(self.views.send_replace(Arc::new(*view))),
+            Output::Reached { node, sent } => self.reached.send_modify(|reached| {
+                reached[node] = reached[node].max(Some(sent));
+            }),
             Output::Publish(event) => {
                 let level = match &event {
                     Event::PeerUp(_) | Event::PeerHealth(_, Health::Good) => Level::Info,

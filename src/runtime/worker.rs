@@ -22,7 +22,7 @@ use tokio::task::LocalSet;
 
 use super::control::{self, Switched};
 use super::journal::{Journal, Level};
-use super::peers::Peers;
+use super::peers::{Peers, Presence};
 use super::status::Status;
 use super::why::{Frames, Why};
 use super::{clock, forward, guard, notify, private, proxy, redis, sentinel, store, vip};
@@ -153,7 +153,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     let peers = open_link(spec).await?;
     // Before any role begins: whatever refuses the start has started nothing.
     let control = control::open(&spec.runtime_dir)?;
-    let (view, post) = (peers.view.clone(), peers.post.clone());
+    let (view, post, presence) = (peers.view.clone(), peers.post.clone(), peers.presence.clone());
     // Read again at SIGHUP, and followed by every role.
     let (renew, credentials) = watch::channel(Arc::new(spec.config.cluster.credentials.clone()));
     let link = tokio::task::spawn_local(peers.run(credentials.clone(), journal.clone(), link_ends));
@@ -166,6 +166,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
         journal: journal.clone(),
         stop: stopping.clone(),
         credentials: credentials.clone(),
+        presence,
     };
     let orders = Orders::default();
     let mut roles = Vec::new();
@@ -258,6 +259,7 @@ struct Ends {
     journal: Journal,
     stop: watch::Receiver<bool>,
     credentials: watch::Receiver<Arc<Credentials>>,
+    presence: Presence,
 }
 
 impl Ends {
@@ -308,9 +310,10 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
         orders.0.replace(Some(sender));
         let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
         let (config, port, addresses) = (sentinel_config(&spec), spec.config.sentinel.port, sentinel_addresses(&spec));
-        let Ends { view, post, journal, stop, credentials } = ends.clone();
+        let Ends { view, post, journal, stop, credentials, presence } = ends.clone();
+        let presence = Some(presence);
         let (nodes, door) = (spec.config.nodes.iter().map(|node| node.address).collect(), sentinel::Door::default());
-        let setup = sentinel::Setup { config, store, port, addresses, nodes, credentials, door };
+        let setup = sentinel::Setup { config, store, port, addresses, nodes, credentials, presence, door };
         sentinel::run(setup, view, receiver, post, journal, stop)
     })
     .await;
@@ -384,7 +387,7 @@ async fn run_redis(spec: Spec, ends: Ends) {
             state_dir: spec.state_dir.clone(),
             priority: own.replica_priority,
         };
-        let Ends { view, post, journal, stop, credentials: _ } = ends.clone();
+        let Ends { view, post, journal, stop, credentials: _, presence: _ } = ends.clone();
         redis::run(setup, view, post, journal, stop)
     })
     .await;
@@ -401,10 +404,11 @@ async fn run_proxy(spec: Spec, ends: Ends, usable: watch::Sender<Result<(), Stri
             master_name: config.cluster.name.clone(),
             masters: data_nodes(config),
             credentials: ends.credentials.clone(),
+            presence: Some(ends.presence.clone()),
             node: own.name.clone(),
             counters: Arc::default(),
         };
-        let Ends { view, post, journal, stop, credentials: _ } = ends.clone();
+        let Ends { view, post, journal, stop, credentials: _, presence: _ } = ends.clone();
         proxy::run(setup, view, usable.clone(), post, journal, stop)
     })
     .await;

@@ -393,9 +393,9 @@ fn password(sandbox: &Sandbox) -> Outcome {
     world.stop("box-3")?;
     world.write_password("box-3", "quite-another-password")?;
     world.start("box-3")?;
-    world.said(&["box-1", "box-2"], "box-3", &["another password"])?;
-    world.said(&["box-3"], "box-1", &["another password"])?;
-    world.said(&["box-3"], "box-3", &["password of this node", "box-1 (192.168.0.4:6379)"])?;
+    world.said(&["box-1", "box-2"], "box-3", &["another secret"])?;
+    world.said(&["box-3"], "box-1", &["another secret"])?;
+    world.said(&["box-3"], "box-3", &["secret of this node is not that of box-1, box-2"])?;
     // Longer than any suspicion or election takes.
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
@@ -427,7 +427,7 @@ fn password(sandbox: &Sandbox) -> Outcome {
     }
     world.write_password("box-1", "quite-another-password")?;
     world.start_all()?;
-    world.said(&["box-2", "box-3"], "box-1", &["another password"])?;
+    world.said(&["box-2", "box-3"], "box-1", &["another secret"])?;
     wait_for("the others go on without it", LIMIT, || world.set("without"))?;
     world.stop("box-1")?;
     world.write_password("box-1", PASSWORD)?;
@@ -649,7 +649,9 @@ fn identity(sandbox: &Sandbox) -> Outcome {
     fs::write(&file, swapped).map_err(text)?;
     let child = world.lab.spawn("box-3", Command::new(VIGIE).args(&mut arguments), "box-3").map_err(text)?;
     world.guards.push(("box-3", child));
-    world.said(&["box-1", "box-2"], "box-3", &["say that it is box-1"])?;
+    // What it sends to box-1 is meant for box-3, which it takes it for.
+    world.said(&["box-1"], "box-3", &["not authentic", "redirected"])?;
+    world.said(&["box-2"], "box-3", &["say that it is box-1"])?;
     std::thread::sleep(Duration::from_secs(1));
     let after = world.standing()?;
     assert_eq!((&after.0, &after.1, &after.3), (&before.0, &before.1, &before.3));

@@ -159,7 +159,7 @@ impl Network {
                             waiting.push_back((target, Self::datagram(place, bytes)));
                         }
                     }
-                    Output::View(_) => {}
+                    Output::View(_) | Output::Reached { .. } => {}
                     Output::Publish(event) => {
                         lines.push(line(self.now, BEGIN, &format!("{}: {event}", self.names[place])));
                     }

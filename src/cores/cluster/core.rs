@@ -75,6 +75,8 @@ pub enum Input {
     Part(Part),
     /// The secret was changed: these keys from now on.
     Keys(Keys),
+    /// The node of this place is to show that it hears this one now: it is asked at once.
+    Prove(usize),
 }
 
 /// What the link asks for.
@@ -89,6 +91,13 @@ pub enum Output {
     },
     /// What this node knows has changed, or was not said for a while.
     View(Box<View>),
+    /// A node has heard what this one sent at that time: it is reached at its address, and nobody in its place.
+    Reached {
+        /// Its place in the file.
+        node: usize,
+        /// When what it heard was sent.
+        sent: Instant,
+    },
     /// Tell people.
     Publish(Event),
 }
@@ -257,6 +266,14 @@ impl Cluster {
         }
     }
 
+    /// A nonce that the peer has not seen is answered at once.
+    fn prove(&mut self, place: usize, now: Instant, out: &mut Vec<Output>) {
+        if place != self.config.me && place < self.links.len() {
+            self.links[place].nonce = self.rng.next_u64();
+            self.send(place, now, out);
+        }
+    }
+
     fn send_all(&mut self, now: Instant, out: &mut Vec<Output>) {
         let me = self.config.me;
         for place in (0..self.links.len()).filter(|place| *place != me) {
@@ -413,6 +430,7 @@ impl Cluster {
     }
 
     fn accept(&mut self, now: Instant, place: usize, frame: Frame, again: bool, out: &mut Vec<Output>) {
+        out.push(Output::Reached { node: place, sent: Instant::from_micros(frame.heard) });
         let link = &mut self.links[place];
         link.believed = Some((frame.boot, frame.sequence));
         // A nonce not yet echoed: the peer may be waiting for it.
@@ -524,6 +542,7 @@ impl Machine for Cluster {
             Input::Datagram { from, bytes } => self.datagram(now, from, &bytes, out),
             Input::Part(part) => self.part(now, part, out),
             Input::Keys(keys) => self.config.keys = keys,
+            Input::Prove(place) => self.prove(place, now, out),
         }
     }
 

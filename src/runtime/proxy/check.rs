@@ -10,17 +10,36 @@ use crate::base::Secret;
 use crate::base::secret::CHECK_USER;
 use crate::cores::proxy::route::CheckFault;
 use crate::runtime::connection::{Connection, ConnectionError};
+use crate::runtime::peers::Presence;
 use crate::wire::resp::Reply;
 
 /// Proves, within `limit`, that the redis at `address` calls itself a master; without a password only that somebody is there.
-pub(super) async fn check(address: SocketAddr, password: Option<&Secret>, limit: Duration) -> Result<(), CheckFault> {
-    let asked = timeout(limit, ask(address, password, limit)).await;
+/// The password is told only where the node is `present`.
+pub(super) async fn check(
+    address: SocketAddr,
+    password: Option<&Secret>,
+    present: Option<Presence>,
+    limit: Duration,
+) -> Result<(), CheckFault> {
+    let asked = timeout(limit, ask(address, password, present, limit)).await;
     asked.unwrap_or_else(|_| Err(CheckFault::Unclear(format!("no answer from {address} within {limit:?}"))))
 }
 
-async fn ask(address: SocketAddr, password: Option<&Secret>, limit: Duration) -> Result<(), CheckFault> {
+async fn ask(
+    address: SocketAddr,
+    password: Option<&Secret>,
+    present: Option<Presence>,
+    limit: Duration,
+) -> Result<(), CheckFault> {
     let mut connection = Connection::open(address, limit).await.map_err(fault)?;
     let Some(password) = password else { return Ok(()) };
+    if let Some(mut present) = present
+        && !present.of(address.ip(), limit).await
+    {
+        return Err(CheckFault::Unclear(format!(
+            "somebody answers at {address}, and the node does not show that it does"
+        )));
+    }
     let reply = connection.ask(&["AUTH", CHECK_USER, password.reveal()], limit).await.map_err(fault)?;
     if !reply.is_ok() {
         return Err(unfit("AUTH", &reply));

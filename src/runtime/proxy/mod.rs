@@ -27,6 +27,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::crowd::{Crowd, LEAVING_MAX};
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
+use super::peers::Presence;
 use crate::base::{Credentials, NodeName, Purpose, Secrets};
 use crate::config;
 use crate::cores::cluster::{Part, View};
@@ -57,6 +58,8 @@ pub struct Setup {
     pub masters: Vec<SocketAddr>,
     /// What the checks log in with; clients bring their own password.
     pub credentials: watch::Receiver<Arc<Credentials>>,
+    /// Asked before a node is told a password.
+    pub presence: Option<Presence>,
     /// This node, as errors to clients name it.
     pub node: NodeName,
     /// Counted while the proxy runs, for whoever wants to show it.
@@ -297,7 +300,8 @@ impl Execute<Route> for Executor {
                 let check = tokio::spawn(async move {
                     let own = login.then(|| shared.setup.credentials.borrow().own(Purpose::Check));
                     let password = own.as_ref().map(Secrets::current);
-                    let result = check::check(decision.master, password, limit).await;
+                    let present = shared.setup.presence.clone();
+                    let result = check::check(decision.master, password, present, limit).await;
                     if let Some(inputs) = inputs.upgrade() {
                         let _ = inputs.send(Input::Checked { serial, result }).await;
                     }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::cores::sentinel::{Input, LinkId, Tag};
 use crate::runtime::connection::Connection;
+use crate::runtime::peers::Presence;
 use crate::wire::resp::Reply;
 
 /// Queries that may wait on one link; a link with more is dead.
@@ -21,13 +22,15 @@ type Query = (Tag, Vec<Bytes>);
 /// All links.
 pub(super) struct Links {
     inputs: mpsc::Sender<Input>,
+    /// None: there is no link between nodes, whose word is asked.
+    presence: Option<Presence>,
     open: HashMap<LinkId, (mpsc::Sender<Query>, tokio::task::AbortHandle)>,
     tasks: JoinSet<()>,
 }
 
 impl Links {
-    pub(super) fn new(inputs: mpsc::Sender<Input>) -> Self {
-        Self { inputs, open: HashMap::new(), tasks: JoinSet::new() }
+    pub(super) fn new(inputs: mpsc::Sender<Input>, presence: Option<Presence>) -> Self {
+        Self { inputs, presence, open: HashMap::new(), tasks: JoinSet::new() }
     }
 
     pub(super) fn connect(&mut self, link: LinkId, address: SocketAddr, limit: Duration) {
@@ -35,7 +38,8 @@ impl Links {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|_, (queries, _)| !queries.is_closed());
         let (queries, received) = mpsc::channel(QUERIES_MAX);
-        let task = self.tasks.spawn(serve(link, address, limit, received, self.inputs.clone()));
+        let task =
+            self.tasks.spawn(serve(link, (address, limit), self.presence.clone(), received, self.inputs.clone()));
         self.open.insert(link, (queries, task));
     }
 
@@ -68,12 +72,12 @@ impl Links {
 
 async fn serve(
     link: LinkId,
-    address: SocketAddr,
-    limit: Duration,
+    (address, limit): (SocketAddr, Duration),
+    presence: Option<Presence>,
     queries: mpsc::Receiver<Query>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let reason = match Connection::open(address, limit).await {
+    let reason = match open(address, limit, presence).await {
         Ok(connection) => {
             if inputs.send(Input::LinkUp(link, connection.local())).await.is_err() {
                 return;
@@ -84,10 +88,21 @@ async fn serve(
                 None => return,
             }
         }
-        Err(error) => error.to_string(),
+        Err(reason) => reason,
     };
     // At the end of the process nobody listens.
     let _ = inputs.send(Input::LinkDown(link, reason)).await;
+}
+
+/// A connection to where the node is that belongs there: what is said first is a password.
+async fn open(address: SocketAddr, limit: Duration, presence: Option<Presence>) -> Result<Connection, String> {
+    let connection = Connection::open(address, limit).await.map_err(|error| error.to_string())?;
+    if let Some(mut presence) = presence
+        && !presence.of(address.ip(), limit).await
+    {
+        return Err(format!("somebody answers at {address}, and the node does not show that it does"));
+    }
+    Ok(connection)
 }
 
 /// Until the link fails, with the reason, or is not wanted any more.

@@ -24,6 +24,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::clock;
 use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
+use super::peers::Presence;
 use super::store::{Kind, Store, StoreError};
 use crate::base::{Credentials, NodeName, Purpose, RunId};
 use crate::config::sentinel::{Document, Host, ThisHost};
@@ -63,6 +64,8 @@ pub struct Setup {
     pub nodes: Vec<IpAddr>,
     /// The secrets of the cluster, whenever they change.
     pub credentials: watch::Receiver<Arc<Credentials>>,
+    /// Asked before a node is told a password.
+    pub presence: Option<Presence>,
     /// Who is let in at that port.
     pub door: Door,
 }
@@ -136,7 +139,7 @@ pub async fn run(
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SentinelError> {
-    let Setup { config, store, port, addresses, nodes, credentials, door } = setup;
+    let Setup { config, store, port, addresses, nodes, credentials, presence, door } = setup;
     let durable = match load(&store).await? {
         Some(durable) => durable,
         None => Durable::new(random_id().map_err(SentinelError::Random)?),
@@ -149,7 +152,7 @@ pub async fn run(
     let keep = Keep::Store(store);
     let admission = Admission::among_others(nodes, &journal);
     let port = Port { listeners, admission, teller };
-    operate(machine, port, keep, (view, orders, post), Some(credentials), journal, stop).await;
+    operate(machine, port, keep, (view, orders, post), Some((credentials, presence)), journal, stop).await;
     Ok(())
 }
 
@@ -175,7 +178,7 @@ async fn operate(
     port: Port,
     keep: Keep,
     (view, orders, post): Node,
-    credentials: Option<watch::Receiver<Arc<Credentials>>>,
+    cluster: Option<(watch::Receiver<Arc<Credentials>>, Option<Presence>)>,
     journal: Journal,
     stop: watch::Receiver<bool>,
 ) {
@@ -195,12 +198,14 @@ async fn operate(
     tasks.spawn(watch_view(view, inputs.clone()));
     tasks.spawn(take_orders(orders, waiting.clone(), inputs.clone()));
     tasks.spawn(tell_stop(stop, inputs.clone()));
-    if let Some(credentials) = credentials {
+    let mut presence = None;
+    if let Some((credentials, of_nodes)) = cluster {
         tasks.spawn(follow(credentials, inputs.clone()));
+        presence = of_nodes;
     }
     let scripts = scripts::Runner::new(inputs.clone());
     let names = names::Resolver::new(inputs.clone());
-    let links = Links::new(inputs);
+    let links = Links::new(inputs, presence);
     tasks.spawn(clients.clone().tell_wrong_passwords(journal.clone()));
     let stopped_tx = Some(stopped_tx);
     let mut runner =

@@ -12,6 +12,8 @@ struct Net {
     /// Everything ever sent: from, to, bytes.
     sent: Vec<(usize, usize, Vec<u8>)>,
     events: Vec<(usize, Event)>,
+    /// Who has shown to whom that it hears what was sent at that time: hearer, asker, when.
+    reached: Vec<(usize, usize, Instant)>,
 }
 
 fn address(place: usize) -> IpAddr {
@@ -45,6 +47,7 @@ impl Net {
             cut: vec![],
             sent: vec![],
             events: vec![],
+            reached: vec![],
         };
         (0..count).for_each(|place| net.start(place));
         net
@@ -73,6 +76,7 @@ impl Net {
                         }
                     }
                     Output::View(_) => {}
+                    Output::Reached { node, sent } => self.reached.push((node, place, sent)),
                     Output::Publish(event) => self.events.push((place, event)),
                 }
             }
@@ -127,6 +131,46 @@ fn a_change_is_known_everywhere_at_once() {
     let sent = net.sent.len();
     net.feed(0, Input::Part(proxy(7)));
     assert_eq!(net.sent.len(), sent, "the same again is no change");
+}
+
+#[test]
+fn a_node_shows_at_once_that_it_is_reached() {
+    let mut net = Net::new(3);
+    net.run(250);
+    for _ in 0..2 {
+        net.now = net.now + Duration::from_millis(3);
+        net.reached.clear();
+        net.feed(0, Input::Prove(1));
+        assert_eq!(net.reached.iter().filter(|shown| **shown == (1, 0, net.now)).count(), 1, "{:?}", net.reached);
+    }
+    // Nonsense asks for nothing.
+    let sent = net.sent.len();
+    net.feed(0, Input::Prove(0));
+    net.feed(0, Input::Prove(3));
+    assert_eq!(net.sent.len(), sent);
+}
+
+#[test]
+fn what_is_heard_of_a_node_does_not_show_that_it_is_reached() {
+    let mut net = Net::new(3);
+    net.run(250);
+    // Somebody else has its address: what is sent there goes to him.
+    net.cut = vec![(0, 1)];
+    let since = net.now;
+    net.reached.clear();
+    net.feed(0, Input::Prove(1));
+    net.run(1_000);
+    assert!(net.sees(0, 1).fresh, "it is still heard");
+    assert!(net.reached.iter().any(|(node, asker, _)| (*node, *asker) == (1, 0)));
+    assert!(net.reached.iter().all(|(node, asker, sent)| (*node, *asker) != (1, 0) || *sent < since));
+    // Recorded frames show nothing either.
+    net.nodes[1] = None;
+    net.reached.clear();
+    net.feed(0, Input::Prove(1));
+    for (_, _, bytes) in net.sent.clone().into_iter().filter(|(from, to, _)| (*from, *to) == (1, 0)) {
+        net.feed(0, Input::Datagram { from: SocketAddr::new(address(1), 26_380), bytes: bytes.into() });
+    }
+    assert_eq!(net.reached, []);
 }
 
 #[test]
