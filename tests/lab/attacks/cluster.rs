@@ -445,7 +445,7 @@ fn addresses(sandbox: &Sandbox) -> Outcome {
     // A replica that lives on, one that is gone, and then the master: whoever has their address is told nothing that opens
     // anything.
     for (place, node, lost) in
-        [("living replica", "redis-03", false), ("replica", "redis-03", true), ("master", "redis-01", true)]
+        [("living replica", "redis-02", false), ("replica", "redis-03", true), ("master", "redis-01", true)]
     {
         let address = world.address(node);
         let network = || world.cluster.lab().network(CLIENT).map_err(text);
