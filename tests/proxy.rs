@@ -526,7 +526,7 @@ fn what_was_not_yet_sent_to_an_old_master_is_never_sent() {
             let mut stream = listener.accept().unwrap().0;
             let mut first = [0; 4];
             stream.read_exact(&mut first).unwrap();
-            if first != *b"*2\r\n" {
+            if first != *b"*3\r\n" {
                 return stream;
             }
             stream.write_all(b"+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n").unwrap();

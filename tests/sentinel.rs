@@ -105,6 +105,8 @@ struct World {
     redis: Vec<u16>,
     sentinels: Vec<u16>,
     password: bool,
+    /// The first of the sentinels that are stock ones.
+    stock: usize,
     link: Arc<PeerLink>,
 }
 
@@ -113,15 +115,10 @@ struct World {
 struct PeerLink {
     nodes: Mutex<Vec<NodeView>>,
     views: Mutex<Vec<watch::Sender<Arc<View>>>>,
-    /// Otherwise nothing is ever heard.
-    works: bool,
 }
 
 impl PeerLink {
     fn say(&self, name: &str, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>) {
-        if !self.works {
-            return;
-        }
         let name: NodeName = name.parse().unwrap();
         let state = NodeState {
             name: name.clone(),
@@ -141,6 +138,10 @@ impl PeerLink {
         nodes.push(node);
         let view = Arc::new(View { at: Instant::START, me: 0, nodes: nodes.clone() });
         self.views.lock().unwrap().iter().for_each(|to| drop(to.send(view.clone())));
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::new(View { at: Instant::START, me: 0, nodes: self.nodes.lock().unwrap().clone() })
     }
 
     /// What the supervisor of redis `n` says.
@@ -164,12 +165,16 @@ impl PeerLink {
 impl World {
     fn new(sentinels: usize, password: bool) -> Self {
         let ports = |count: usize| (0..count).map(|_| free_port()).collect();
+        let link = Arc::<PeerLink>::default();
+        // A redis is connected to only where its node is heard.
+        (0..3).for_each(|n| link.say(&format!("r-{n}"), None, None));
         Self {
             directory: tempfile::tempdir().unwrap(),
             redis: ports(3),
             sentinels: ports(sentinels),
             password,
-            link: Arc::default(),
+            stock: sentinels,
+            link,
         }
     }
 
@@ -186,7 +191,9 @@ impl World {
         Config {
             membership: Membership::Voters {
                 me: name("s", n),
-                all: voters.map(|(n, port)| Voter { name: name("s", n), address: at(*port), stock: false }).collect(),
+                all: voters
+                    .map(|(n, port)| Voter { name: name("s", n), address: at(*port), stock: n >= self.stock })
+                    .collect(),
             },
             masters: vec![MasterConfig {
                 down_after: DOWN_AFTER,
@@ -206,7 +213,7 @@ impl World {
 
     fn sentinel(&self, n: usize) -> Running {
         let (orders, orders_rx) = mpsc::channel(4);
-        let (view, view_rx) = watch::channel(Arc::new(View { at: Instant::START, me: 0, nodes: vec![] }));
+        let (view, view_rx) = watch::channel(self.link.view());
         let (post, posted) = mpsc::channel(64);
         let (stop, stop_rx) = watch::channel(false);
         let journal = Journal::new();
@@ -328,8 +335,7 @@ async fn a_killed_master_is_replaced_and_a_returning_one_converted() {
 
 #[tokio::test]
 async fn closed_redis_are_opened_and_a_proved_death_needs_no_silence() {
-    let mut world = World::new(3, true);
-    world.link = Arc::new(PeerLink { works: true, ..PeerLink::default() });
+    let world = World::new(3, true);
     let closed = |port: &u16| Some(redis(world.directory.path(), *port, Some(1), true));
     let mut servers: Vec<_> = world.redis.iter().map(closed).collect();
     for (n, port) in world.redis.iter().enumerate() {
@@ -578,7 +584,8 @@ fn stock(directory: &Path, port: u16, master: u16) -> Server {
 
 /// The others are stock; with two of them ours may only vote, with one it mostly leads. Either way they elect together.
 async fn elects_with_stock(ours: usize) {
-    let world = World::new(3, false);
+    let mut world = World::new(3, false);
+    world.stock = ours;
     let mut servers = world.servers();
     let sentinels: Vec<_> = (0..ours).map(|n| world.sentinel(n)).collect();
     let _stock: Vec<_> = (ours..3).map(|n| stock(world.directory.path(), world.sentinels[n], world.redis[0])).collect();

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, watch};
-use vigie::base::{Credentials, Instant, Secret};
-use vigie::cores::cluster::View;
+use vigie::base::{Credentials, Instant, NodeName, Secret};
+use vigie::cores::cluster::{NodeView, View};
 use vigie::cores::sentinel::{Acl, Config, DataNode, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
+use vigie::wire::frame::{Health, NodeState, Roles};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -187,6 +188,22 @@ fn redis(directory: &Path, port: u16, master: Option<u16>) -> Server {
     Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed"))
 }
 
+/// A node that says over the peer link that it lives, and no more.
+fn heard(name: NodeName) -> NodeView {
+    let state = NodeState {
+        name: name.clone(),
+        version: "0".try_into().unwrap(),
+        roles: Roles::default(),
+        health: Health::Good,
+        redis: None,
+        sentinel: None,
+        proxy: None,
+        vips: heapless::Vec::new(),
+    };
+    let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
+    NodeView { name, address, roles, state: Some(state), fresh: true, heard_at: None, fault }
+}
+
 /// One of ours, in a thread of its own.
 struct Ours {
     port: u16,
@@ -198,7 +215,7 @@ impl Ours {
     fn new(directory: &Path, redis: &[u16], door: Door) -> Self {
         let port = free_port();
         let (stop, stop_rx) = watch::channel(false);
-        let node = |at: usize| format!("r-{at}").parse().unwrap();
+        let node = |at: usize| format!("r-{at}").parse::<NodeName>().unwrap();
         let config = Config {
             membership: Membership::Voters {
                 me: "s-0".parse().unwrap(),
@@ -219,14 +236,16 @@ impl Ours {
             logins: None,
             seed: 1,
         };
+        // A redis is connected to only where its node is heard.
+        let nodes = (0..redis.len()).map(|n| heard(node(n))).collect();
         let store = Store::new(directory.join("ours"), KIND);
         let (_, credentials) = watch::channel(Arc::new(Credentials::new("mymaster", Secret::new("hush").into(), None)));
-        let (addresses, nodes, presence) = (vec![at(1).ip()], Vec::new(), None);
-        let setup = Setup { config, store, port, addresses, nodes, credentials, presence, door };
+        let (addresses, presence) = (vec![at(1).ip()], None);
+        let setup = Setup { config, store, port, addresses, nodes: Vec::new(), credentials, presence, door };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (_view, view) = watch::channel(Arc::new(View { at: Instant::START, me: 0, nodes: vec![] }));
+                let (_view, view) = watch::channel(Arc::new(View { at: Instant::START, me: 0, nodes }));
                 let (_orders, orders) = mpsc::channel(1);
                 let (post, mut posted) = mpsc::channel(64);
                 tokio::spawn(async move { while posted.recv().await.is_some() {} });
