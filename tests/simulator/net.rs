@@ -161,6 +161,11 @@ impl World {
         self.wires.insert(id, wire);
         self.sentinels[from].links.insert(link, id);
         self.sentinels[from].ends.insert(link, (to, to_sentinel));
+        if to >= self.hosts.len() {
+            // It would be told a password.
+            self.checks.violated(format!("s{from} connects to {address}, which is in no file"));
+            return self.later(limit, Happening::ConnectFailed(id, "timed out"));
+        }
         let there = self.now_at(to, address.port()).ip() == address.ip();
         if there && self.net.passes(from, to) && self.hosts[to].powered {
             let at = self.net.takes_surely(from, to);
