@@ -1,7 +1,7 @@
 //! Connections that have said nothing yet, and which of them gives way to somebody else.
 //!
 //! A stranger can open connections faster than anybody could be served, and none of them costs it more than a packet. So
-//! the oldest of the source that has the most goes first: whoever has few, and speaks soon, is never the one.
+//! the oldest of the source that has the most goes first: a source that has few, and speaks soon, is never the one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

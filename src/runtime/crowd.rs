@@ -15,7 +15,7 @@ use crate::base::crowd::{self, Source};
 
 /// So many that were told to go may be on their way at once: their descriptors are not free yet.
 pub const LEAVING_MAX: usize = 256;
-/// They are waited for so long at a time.
+/// They are waited for this long at a time.
 const LEAVING_WAIT: Duration = Duration::from_millis(50);
 /// A crowd is told of so often.
 const TELL_EVERY: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(60) };
@@ -40,7 +40,7 @@ struct Inner {
 }
 
 impl Crowd {
-    /// For a port of so many clients, each of which may be silent for so long. One source may have half of them silent.
+    /// For a port of that many clients, each of which may be silent for that time. One source may have half of them silent.
     pub fn new(clients_max: usize, silence: Duration) -> Arc<Self> {
         let (inner, leaving, left) = (Mutex::default(), AtomicUsize::new(0), Notify::new());
         Arc::new(Self { inner, share: (clients_max / 2).max(1), silence, leaving, left })
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_gives_way_and_whoever_has_spoken_does_not() {
+    async fn the_oldest_gives_way_and_those_who_have_spoken_do_not() {
         let crowd = Crowd::new(100, SILENCE);
         assert!(crowd.enter(from(1), false).unwrap().spoke());
         // All others have spoken: there is no room to be made.

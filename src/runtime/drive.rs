@@ -59,7 +59,7 @@ pub struct Lanes<I> {
 pub enum Said<I> {
     /// An input.
     Input(I),
-    /// Nothing for the machine: whoever asks is told once all that came before it is carried out.
+    /// Nothing for the machine: the asker is told once all that came before it is carried out.
     Turn(oneshot::Sender<()>),
 }
 

@@ -77,7 +77,7 @@ pub struct Presence {
 
 impl Presence {
     /// Waits until the node of this address has shown that it hears what is sent to it from now on; false if it has not within
-    /// `limit`. Whoever has a connection to that address already, so knows that nobody has taken the address before. True at
+    /// `limit`. With a connection to that address open already, that shows that nobody had taken the address before. True at
     /// once for this node itself, and for addresses of no node, of which the link knows nothing.
     pub async fn of(&mut self, address: IpAddr, limit: Duration) -> bool {
         let Some(place) = self.nodes.iter().position(|node| *node == address).filter(|_| address != self.own) else {

@@ -14,7 +14,7 @@
 //! # Whose adverts count
 //!
 //! Those of the proxies of the cluster file and of the routers in `vip.peers`, and no other: anybody on the segment can send
-//! one, and one alone would take the addresses from whoever serves them. An advert in a proxy's name is held against what
+//! one, and one alone would take the addresses from the router that serves them. An advert in a proxy's name is held against what
 //! the proxy says over the peer link, which proves who speaks:
 //!
 //! | the link says of that proxy | its advert | its farewell |

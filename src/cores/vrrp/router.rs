@@ -32,7 +32,7 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 const ANSWER_PAUSE: Duration = Duration::from_millis(5);
 /// Between two questions whether a master has really left, likewise.
 const ASK_PAUSE: Duration = Duration::from_millis(10);
-/// So long at least is its answer waited for: the thread of a master is real-time, and its segment is not far.
+/// Its answer is waited for at least this long: the thread of a master is real-time, and its segment is not far.
 const ANSWER_TIME: Duration = Duration::from_millis(20);
 /// What goes on is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -426,7 +426,7 @@ impl Router {
         match &self.state {
             State::Initialize { .. } => {}
             State::Backup { master_down_at, left: Some(peer) } if !self.trust.held() => {
-                // Whoever left has said so here too, and need not be asked any more.
+                // The one that left has said so here too, and need not be asked any more.
                 let master_down_at = (*master_down_at).min(now + self.skew());
                 self.state = State::Backup { master_down_at, left: Some(*peer) };
             }

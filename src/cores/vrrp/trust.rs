@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Refusal;
 use crate::base::Instant;
 
-/// So long do adverts count that the link contradicts: a router that has just become master is heard before its word over
+/// For this long adverts count that the link contradicts: a router that has just become master is heard before its word over
 /// the link. Longer than a frame of the link is acted upon (500 ms): by then either a new one has come, or nothing is known.
 pub(super) const GRACE: Duration = Duration::from_millis(700);
 

@@ -42,7 +42,7 @@ const INPUTS_MAX: usize = 64;
 /// File descriptors beside those of clients and their connections to the master: of the rest of the process, and of clients
 /// that have given way to others and are not gone yet.
 const FILES_RESERVED: u64 = 256 + LEAVING_MAX as u64;
-/// A client that has said nothing for so long is closed. Only until its first byte: a session may be idle for ever.
+/// A client that has said nothing for this time is closed. Only until its first byte: a session may be idle for ever.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What a proxy is told at its start.

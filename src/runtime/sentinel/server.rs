@@ -59,7 +59,7 @@ const INCOMPLETE_MAX: u64 = 1024;
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// A client whose host vanished is noticed after about twice this.
 const KEEPALIVE: Duration = Duration::from_secs(300);
-/// A client that has given no command for so long is closed. Only until its first one.
+/// A client that has given no command for this time is closed. Only until its first one.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Clients of sources that have given a wrong password that give one, or wait for the answer, at once; more are closed
 /// without a look at theirs. So many guesses in two seconds are what a stranger with many connections gets.
@@ -92,7 +92,7 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, SentinelError> 
 
 enum ToClient {
     Bytes(Bytes),
-    /// What follows waits for so long.
+    /// What follows waits for this time.
     Pause(Duration),
     Close,
 }
@@ -116,7 +116,7 @@ pub(super) struct Admission {
     max: usize,
     nodes: Vec<IpAddr>,
     keepalive: Option<Duration>,
-    /// Those who have given no command yet, and give way to others; none: whoever came first stays, as with redis-sentinel.
+    /// Those who have given no command yet, and give way to others; none: those who came first stay, as with redis-sentinel.
     crowd: Option<Arc<Crowd>>,
 }
 
@@ -388,7 +388,7 @@ pub(super) async fn accept(
         }
         let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
         let (unread, killed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-        // The map holds the only sender: whoever is taken out of it, for not reading, is closed.
+        // The map holds the only sender: a client that is taken out of it, for not reading, is closed.
         let open = Open {
             answers,
             unread: unread.clone(),

@@ -9,7 +9,7 @@ use crate::base::crowd::Source;
 
 /// Sources that are remembered; beyond it, the one that has failed least recently is forgotten.
 const SOURCES_MAX: usize = 1_024;
-/// A failure after so long is the first in a row again.
+/// A failure after this time is the first in a row again.
 const FORGET: Duration = Duration::from_secs(60);
 /// What each one beyond the first in a row adds to the time until its answer, and the most that it comes to.
 const DELAY_STEP: Duration = Duration::from_millis(100);

@@ -28,7 +28,7 @@ const SENTINEL: u16 = 26379;
 const LINK: u16 = 26380;
 /// An application with an account of its own at redis, which may nothing that is dangerous.
 const APP: (&str, &str) = ("app", "the-password-of-one-application");
-/// Whoever is asked answers within this time.
+/// An answer comes within this time.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// What an attack brings about, if anything, shows within this time: with greetings it took 0.1 s.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
@@ -442,7 +442,7 @@ fn addresses(sandbox: &Sandbox) -> Outcome {
     world.healthy()?;
     world.unmoved(&before, keys)?;
 
-    // A replica that lives on, one that is gone, and then the master: whoever has their address is told nothing that opens
+    // A replica that lives on, one that is gone, and then the master: a stranger at their address is told nothing that opens
     // anything.
     for (place, node, lost) in
         [("living replica", "redis-02", false), ("replica", "redis-03", true), ("master", "redis-01", true)]

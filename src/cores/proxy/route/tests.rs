@@ -233,7 +233,7 @@ fn a_route_stays_while_neither_sentinels_nor_supervisor_are_heard() {
         bench.check(Ok(()));
     }
     let logins = bench.out.iter().filter(|output| matches!(output, Output::Check { login: true, .. })).count();
-    // Whoever has the address of a node that is not heard is told no password.
+    // A stranger at the address of a node that is not heard is told no password.
     assert_eq!((logins, bench.switches()), (0, vec![]));
 }
 
