@@ -70,17 +70,29 @@ pub struct Peers {
 pub struct Presence {
     own: IpAddr,
     nodes: Arc<[IpAddr]>,
+    /// Nodes that do not speak on the link.
+    stock: Arc<[IpAddr]>,
     /// By place in the file: when that was sent which the node has heard last.
     reached: watch::Receiver<Vec<Option<Instant>>>,
     ask: mpsc::Sender<usize>,
 }
 
 impl Presence {
+    /// The same, of a cluster that has stock sentinels at these addresses.
+    pub fn beside(self, stock: &[IpAddr]) -> Self {
+        Self { stock: stock.into(), ..self }
+    }
+
     /// Waits until the node of this address has shown that it hears what is sent to it from now on; false if it has not within
     /// `limit`. With a connection to that address open already, that shows that nobody had taken the address before. True at
-    /// once for this node itself, and for addresses of no node, of which the link knows nothing.
+    /// once for this node itself, and for addresses of which the link knows nothing: those of no node, and of stock sentinels.
     pub async fn of(&mut self, address: IpAddr, limit: Duration) -> bool {
-        let Some(place) = self.nodes.iter().position(|node| *node == address).filter(|_| address != self.own) else {
+        let Some(place) = self
+            .nodes
+            .iter()
+            .position(|node| *node == address)
+            .filter(|_| address != self.own && !self.stock.contains(&address))
+        else {
             return true;
         };
         let since = clock::now();
@@ -104,7 +116,7 @@ impl Peers {
         let (post, posted) = mpsc::channel(WAITING_MAX);
         let (reached, seen) = watch::channel(vec![None; nodes.len()]);
         let (ask, asked) = mpsc::channel(WAITING_MAX);
-        let presence = Presence { own: address.ip(), nodes, reached: seen, ask };
+        let presence = Presence { own: address.ip(), nodes, stock: Arc::default(), reached: seen, ask };
         Ok(Self { view, post, presence, machine, socket: Arc::new(socket), views, posted, reached, asked })
     }
 

@@ -311,7 +311,7 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
         let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
         let (config, port, addresses) = (sentinel_config(&spec), spec.config.sentinel.port, sentinel_addresses(&spec));
         let Ends { view, post, journal, stop, credentials, presence } = ends.clone();
-        let presence = Some(presence);
+        let presence = Some(presence.beside(&spec.config.sentinel.stock));
         let (nodes, door) = (spec.config.nodes.iter().map(|node| node.address).collect(), sentinel::Door::default());
         let setup = sentinel::Setup { config, store, port, addresses, nodes, credentials, presence, door };
         sentinel::run(setup, view, receiver, post, journal, stop)
