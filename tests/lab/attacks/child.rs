@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -58,15 +58,15 @@ fn layout(sandbox: &Sandbox, server: &Path) -> Result<Layout, String> {
     Ok(layout)
 }
 
-/// Where it is, in a place that every user may go to: the sandbox has directories of its own.
-fn reachable(server: &str) -> Result<PathBuf, String> {
+/// A copy of it in a place that every user may go to, and that place: the sandbox has directories of its own.
+fn reachable(server: &str) -> Result<(tempfile::TempDir, PathBuf), String> {
     let found = program_path(server).ok_or_else(|| format!("{server} is not installed"))?;
-    let place = PathBuf::from("/tmp").join(format!("vigie-lab-{}", std::process::id()));
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(&place).map_err(text)?;
+    let place = tempfile::Builder::new().prefix("vigie-lab-").tempdir_in("/tmp").map_err(text)?;
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).map_err(text)?;
     let name = if server.starts_with("valkey") { "valkey-server" } else { "redis-server" };
-    let copy = place.join(name);
+    let copy = place.path().join(name);
     fs::copy(&found, &copy).map_err(|error| format!("{}: {error}", found.display()))?;
-    Ok(copy)
+    Ok((place, copy))
 }
 
 fn binary() -> PathBuf {
@@ -121,7 +121,7 @@ fn proc(pid: i32, name: &str) -> Result<String, String> {
 
 /// What a process that was taken over would have.
 fn confined(sandbox: &Sandbox, server: &str) -> Outcome {
-    let program = reachable(server)?;
+    let (_place, program) = reachable(server)?;
     let cluster = start(sandbox, layout(sandbox, &program)?)?;
     for node in DATA {
         let redis = redis_of(&cluster, node)?;
