@@ -10,6 +10,7 @@ pub mod forward;
 pub mod guard;
 pub mod host;
 pub mod journal;
+pub mod listen;
 pub mod log;
 pub mod netlink;
 pub mod notify;

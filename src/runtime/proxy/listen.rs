@@ -5,15 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::sync::mpsc;
 
 use super::Shared;
 use crate::cores::proxy::route::Input;
 use crate::runtime::journal::Level;
+use crate::runtime::listen::listen;
 
-/// Connections that may wait to be accepted: all clients of a failed proxy come at once.
-const BACKLOG: i32 = 4_096;
 const RETRY: Duration = Duration::from_secs(1);
 /// A peer that is silent for so long is asked for a sign of life, then every ten seconds.
 const KEEPALIVE: TcpKeepalive =
@@ -63,23 +62,7 @@ pub(super) async fn keep(shared: Arc<Shared>, listeners: mpsc::Sender<TcpListene
 
 /// A listener that may be opened before its address exists. What is set here, accepted sockets inherit.
 pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        match address {
-            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-            SocketAddr::V6(_) => {
-                socket.set_only_v6(true)?;
-                socket.set_freebind_v6(true)?;
-            }
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        tune(&SockRef::from(&socket))?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    open().map_err(|source| ListenError { address, source })
+    listen(address, tune).map_err(|source| ListenError { address, source })
 }
 
 /// Small requests leave at once, and a peer that vanished is noticed.

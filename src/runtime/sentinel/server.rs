@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +25,7 @@ use crate::runtime::crowd::{Crowd, Over, Silent};
 use crate::runtime::drive::Said;
 use crate::runtime::host;
 use crate::runtime::journal::{Journal, Level};
+use crate::runtime::listen;
 use crate::wire::resp::{self, Decoder, Protocol, Reply};
 use crate::wire::scan::Limits;
 
@@ -32,8 +33,6 @@ use crate::wire::scan::Limits;
 const CLIENTS_MAX: usize = 10_000;
 /// So many more if they are nodes of the cluster: a crowd of others must not keep the sentinels from each other.
 const NODES_EXTRA: usize = 64;
-/// Connections that may wait to be accepted: a crowd that comes at once must not make the kernel forget the others.
-const BACKLOG: i32 = 4_096;
 /// Files that a sentinel wants to be allowed.
 const FILES_WANTED: u64 = 65_536;
 /// Of the files of a process with other roles, clients get one of so many: the rest is for what matters more.
@@ -67,24 +66,10 @@ const WRONG_WAITING_MAX: usize = 256;
 /// Wrong passwords are told so often.
 const WRONG_TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Listens on that address, also while it is on another node (as a virtual one mostly is).
+/// Listens on that address.
 pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, SentinelError> {
-    let bound = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
-        match address {
-            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-            SocketAddr::V6(_) => {
-                socket.set_only_v6(true)?;
-                socket.set_freebind_v6(true)?;
-            }
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    bound().map_err(|source| match source.kind() {
+    let listener = listen::listen(address, |_| Ok(())).and_then(TcpListener::from_std);
+    listener.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => SentinelError::PortInUse { address },
         _ => SentinelError::Listen { address, source },
     })
