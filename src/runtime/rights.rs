@@ -53,16 +53,7 @@ pub(super) fn no_core() -> io::Result<()> {
 /// Gives up all capabilities that `vigie run` has no use for, for this process and what it starts.
 #[expect(unsafe_code, reason = "neither std nor nix has capabilities")]
 pub fn keep_needed_capabilities() -> io::Result<()> {
-    let none: c_long = 0;
-    for capability in (0..CAPABILITIES).filter(|capability| !KEPT.contains(capability)) {
-        // SAFETY: the call takes integers and touches no memory of this process.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, c_long::from(capability), none, none, none) };
-        match dropped {
-            0 => {}
-            // The kernel has no more of them, or this process is not to drop any: a service manager has done that.
-            _ => break,
-        }
-    }
+    bound_to(&KEPT);
     let mut header: [u32; 2] = [VERSION, 0];
     let mut sets: Sets = [[0; 3]; 2];
     // SAFETY: both point to what the call reads and writes: a version with a process (0: this one), and two times three sets.
@@ -72,6 +63,22 @@ pub fn keep_needed_capabilities() -> io::Result<()> {
         sets.iter_mut().for_each(|set| *set &= half);
     }
     set_capabilities(&sets)
+}
+
+/// Gives up the way to all capabilities but `kept`, for this thread and what it starts. System calls and nothing else, also
+/// between fork and exec.
+#[expect(unsafe_code, reason = "nix has the bounding set only by way of the C library, or not at all")]
+pub(super) fn bound_to(kept: &[u32]) {
+    let none: c_long = 0;
+    for capability in (0..CAPABILITIES).filter(|capability| !kept.contains(capability)) {
+        // SAFETY: the call takes integers and touches no memory of this process.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, c_long::from(capability), none, none, none) };
+        // The kernel has no more of them, or this process is not to drop any: then a service manager has done that, or the next
+        // programs are run by a user that gains nothing by them.
+        if dropped != 0 {
+            break;
+        }
+    }
 }
 
 /// Makes these the capabilities of the calling thread. A system call and nothing else, also between fork and exec.

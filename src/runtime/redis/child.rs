@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use libc::{c_int, c_long, c_uint};
+use libc::{c_long, c_uint};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -18,8 +18,6 @@ use crate::runtime::rights::{self, done};
 
 /// Enough for redis's own `maxclients` of 10,000 and its files.
 const FILES_WANTED: u64 = 65_536;
-/// More than any kernel has capabilities.
-const CAPABILITIES: c_int = 64;
 
 /// Makes what `command` starts a process of `account` in `directory`, with nothing of this one: not its environment (the
 /// service manager's socket, where things are), not its descriptors, not its rights, nor a way to get any. It is killed when the
@@ -66,15 +64,7 @@ pub(super) fn confine(command: &mut Command, account: Option<&Account>, director
 #[expect(unsafe_code, reason = "nix has these calls only by way of the C library, or not at all")]
 fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     let (none, no_groups): (c_long, *const libc::gid_t) = (0, std::ptr::null());
-    for capability in 0..CAPABILITIES {
-        // SAFETY: the call takes integers and touches no memory of this process.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, c_long::from(capability), none, none, none) };
-        // Without the right to it, it may not be needed: the next programs are run by a user that gains nothing by them. And
-        // the kernel has fewer than there are numbers.
-        if dropped != 0 {
-            break;
-        }
-    }
+    rights::bound_to(&[]);
     // SAFETY: the call takes integers and touches no memory of this process. A kernel without ambient capabilities has none.
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, c_long::from(libc::PR_CAP_AMBIENT_CLEAR_ALL), none, none, none) };
     // SAFETY: the call takes integers, and a list of no elements.
