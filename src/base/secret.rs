@@ -26,14 +26,13 @@ impl Secret {
 
     /// Whether `given` is this one, in a time that does not tell how much of it is.
     pub fn is(&self, given: &[u8]) -> bool {
-        // Hashes are compared: lengths tell nothing, and neither does the first byte that differs.
-        let (own, given) = (Sha256::digest(self.0.as_bytes()), Sha256::digest(given));
-        own.iter().zip(given.iter()).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+        // Hashes are compared: lengths tell nothing.
+        same(&Sha256::digest(self.0.as_bytes()), &Sha256::digest(given))
     }
 
     /// SHA-256 of it in hexadecimal: how redis keeps the passwords of its users (`ACL SETUSER … #hash`).
     pub fn sha256(&self) -> String {
-        hexadecimal(&Sha256::digest(self.0.as_bytes()))
+        hex(&Sha256::digest(self.0.as_bytes()))
     }
 
     fn derive(&self, label: &str, cluster: &str) -> Self {
@@ -42,7 +41,7 @@ impl Secret {
         derivation.update(label.as_bytes());
         derivation.update(b"\0");
         derivation.update(cluster.as_bytes());
-        Self(hexadecimal(&derivation.finalize().into_bytes()))
+        Self(hex(&derivation.finalize().into_bytes()))
     }
 }
 
@@ -52,7 +51,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Compares in a time that does not depend on where the two differ.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         // Writing to a string does not fail.

@@ -4,11 +4,11 @@
 //! file, in words that its author knows. Patterns of keys are kept and shown, and have nothing to protect here.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
 use crate::base::Secret;
+use crate::base::secret::{hex, same};
 use crate::wire::words;
 
 use super::glob;
@@ -313,11 +313,6 @@ impl Acl {
     }
 }
 
-/// Compares in a time that does not depend on where the two differ.
-pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
-}
-
 /// Puts the words of `(… …)` together again; the start of one that is not closed.
 fn join_selectors(words: &[String]) -> Result<Vec<String>, String> {
     let mut joined: Vec<String> = Vec::new();
@@ -349,15 +344,6 @@ fn parse_hash(text: &str) -> Result<Hash, Fault> {
         *byte = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or(Fault::Hash)?;
     }
     Ok(hash)
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn push<T: PartialEq>(list: &mut Vec<T>, entry: T) -> Result<(), Fault> {

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use crate::base::Instant;
+use crate::base::secret::hex;
 use crate::wire::resp::Reply;
 
 use super::access::{Access, Asked, permitted};
-use super::acl::{self, Acl, DEFAULT, Denied};
+use super::acl::{Acl, DEFAULT, Denied};
 use super::ask::{Fact, Question};
 use super::session::{bulk, error, integer, lower, nothing, simple, text, words};
 use super::{Answer, ClientId, Output, Sentinel, table};
@@ -162,7 +163,7 @@ impl Sentinel {
             (Asked::Info(sections), Fact::Usage(usage)) => self.info_answer(&sections, &usage, now),
             (Asked::Password(bits), Fact::Random(bytes)) => {
                 // As many hexadecimal digits as hold so many bits.
-                let mut digits = acl::hex(&bytes);
+                let mut digits = hex(&bytes);
                 digits.truncate(bits.div_ceil(4));
                 Answer::Reply(bulk(digits))
             }
@@ -209,8 +210,8 @@ fn rule(word: &Bytes) -> String {
     use sha2::{Digest, Sha256};
     match (std::str::from_utf8(word), word.first()) {
         (Ok(text), _) => text.to_owned(),
-        (Err(_), Some(b'>')) => format!("#{}", acl::hex(&Sha256::digest(&word[1..]))),
-        (Err(_), Some(b'<')) => format!("!{}", acl::hex(&Sha256::digest(&word[1..]))),
+        (Err(_), Some(b'>')) => format!("#{}", hex(&Sha256::digest(&word[1..]))),
+        (Err(_), Some(b'<')) => format!("!{}", hex(&Sha256::digest(&word[1..]))),
         (Err(_), _) => String::from_utf8_lossy(word).into_owned(),
     }
 }

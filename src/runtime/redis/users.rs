@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::server::Version;
-use crate::base::secret::{CHECK_USER, CONTROL_USER, LOCAL_USER, REPLICA_USER};
+use crate::base::secret::{CHECK_USER, CONTROL_USER, LOCAL_USER, REPLICA_USER, hex};
 use crate::base::{Credentials, Purpose, Secret, Secrets};
 
 /// The user of those who log in with a password alone.
@@ -38,12 +38,7 @@ pub(super) const OWN: [&str; 5] = [DEFAULT_USER, CONTROL_USER, REPLICA_USER, CHE
 pub(super) fn random() -> io::Result<Secret> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(Secret::new(text))
+    Ok(Secret::new(hex(&bytes)))
 }
 
 /// The lines of the configuration that define all of them.
