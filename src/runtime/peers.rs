@@ -65,6 +65,13 @@ pub struct Peers {
     asked: mpsc::Receiver<usize>,
 }
 
+/// A node has not shown that it is there.
+#[derive(Debug, thiserror::Error)]
+#[error("somebody answers at {address}, and the node does not show that it does")]
+pub struct NotShown {
+    address: SocketAddr,
+}
+
 /// Tells whether a node of the file is at its address, or somebody else.
 #[derive(Clone, Debug)]
 pub struct Presence {
@@ -83,23 +90,22 @@ impl Presence {
         Self { stock: stock.into(), ..self }
     }
 
-    /// Waits until the node of this address has shown that it hears what is sent to it from now on; false if it has not within
-    /// `limit`. With a connection to that address open already, that shows that nobody had taken the address before. True at
+    /// Waits until the node of this address has shown that it hears what is sent to it from now on; an error if it has not within
+    /// `limit`. With a connection to that address open already, that shows that nobody had taken the address before. Done at
     /// once for this node itself, and for addresses of which the link knows nothing: those of no node, and of stock sentinels.
-    pub async fn of(&mut self, address: IpAddr, limit: Duration) -> bool {
-        let Some(place) = self
-            .nodes
-            .iter()
-            .position(|node| *node == address)
-            .filter(|_| address != self.own && !self.stock.contains(&address))
-        else {
-            return true;
-        };
+    pub async fn show(&mut self, address: SocketAddr, limit: Duration) -> Result<(), NotShown> {
+        let ip = address.ip();
+        let speaks = ip != self.own && !self.stock.contains(&ip);
+        let Some(place) = self.nodes.iter().position(|node| *node == ip).filter(|_| speaks) else { return Ok(()) };
         let since = clock::now();
         // Full, or gone: the frames that are sent anyway show it, a little later, or nothing does.
         let _ = self.ask.try_send(place);
         let shown = self.reached.wait_for(|reached| reached[place].is_some_and(|sent| sent >= since));
-        tokio::time::timeout(limit, shown).await.is_ok_and(|shown| shown.is_ok())
+        if tokio::time::timeout(limit, shown).await.is_ok_and(|shown| shown.is_ok()) {
+            Ok(())
+        } else {
+            Err(NotShown { address })
+        }
     }
 }
 

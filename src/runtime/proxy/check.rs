@@ -33,12 +33,8 @@ async fn ask(
 ) -> Result<(), CheckFault> {
     let mut connection = Connection::open(address, limit).await.map_err(fault)?;
     let Some(password) = password else { return Ok(()) };
-    if let Some(mut present) = present
-        && !present.of(address.ip(), limit).await
-    {
-        return Err(CheckFault::Unclear(format!(
-            "somebody answers at {address}, and the node does not show that it does"
-        )));
+    if let Some(mut present) = present {
+        present.show(address, limit).await.map_err(|error| CheckFault::Unclear(error.to_string()))?;
     }
     let reply = connection.ask(&["AUTH", CHECK_USER, password.reveal()], limit).await.map_err(fault)?;
     if !reply.is_ok() {

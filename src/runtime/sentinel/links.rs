@@ -97,10 +97,8 @@ async fn serve(
 /// A connection to where the node is that belongs there: what is said first is a password.
 async fn open(address: SocketAddr, limit: Duration, presence: Option<Presence>) -> Result<Connection, String> {
     let connection = Connection::open(address, limit).await.map_err(|error| error.to_string())?;
-    if let Some(mut presence) = presence
-        && !presence.of(address.ip(), limit).await
-    {
-        return Err(format!("somebody answers at {address}, and the node does not show that it does"));
+    if let Some(mut presence) = presence {
+        presence.show(address, limit).await.map_err(|error| error.to_string())?;
     }
     Ok(connection)
 }
