@@ -11,11 +11,11 @@
 //! |---|---|---|
 //! | entry | `main`, [`args`] | the command line; exit codes |
 //! | people | [`operate`] | [status](operate::status), the [screen](operate::console) of a box, [why](operate::why), [check](operate::check), orders to a running node, [redis-sentinel's place](operate::sentinel), the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
-//! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core; the hardware [`watchdog`](runtime::watchdog) of a box |
+//! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks, and the [rights](runtime::rights) that a process keeps: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core; the hardware [`watchdog`](runtime::watchdog) of a box |
 //! | papers | [`config`] | the cluster file and the kernel command line, validated whole, and what a box is by both ([`boot`](config::boot)); [`sentinel.conf`](config::sentinel), kept line by line |
 //! | deciders | [`cores`] | deterministic machines: [`vrrp`](cores::vrrp), [`sentinel`](cores::sentinel), [`proxy`](cores::proxy), [`redis`](cores::redis), [`cluster`](cores::cluster) |
 //! | bytes | [`wire`] | codecs: [VRRP](wire::vrrp), [ARP](wire::arp), [RESP](wire::resp) behind a [bounded scanner](wire::scan), [INFO](wire::info), [hello](wire::hello), the [frame](wire::frame) of the peer link |
-//! | ground | [`base`] | [time without a clock](base::Instant), names, seeded randomness, the [one shape of a core](base::Machine) |
+//! | ground | [`base`] | [time without a clock](base::Instant), names, the [secrets](base::secret) of a cluster, seeded randomness, the [one shape of a core](base::Machine) |
 //!
 //! A core never opens a socket, reads a clock or starts a process: inputs and a time go in, outputs and a deadline come
 //! out. [`runtime::drive`] is the one loop around all of them. So every decision can be replayed, and tested in virtual

@@ -17,7 +17,7 @@ use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::runtime::journal::Journal;
 use vigie::runtime::proxy::{Counters, ProxyError, Setup, run};
 use vigie::wire::frame::{
-    Decision, Health, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
+    Decision, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
 };
 
 const PASSWORD: &str = "open sesame";
@@ -168,16 +168,7 @@ fn view(decision: Option<Decision>) -> Arc<View> {
         name: name.parse().unwrap(),
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         roles,
-        state: Some(NodeState {
-            name: name.parse().unwrap(),
-            version: clipped("test"),
-            roles,
-            health: Health::Good,
-            redis: None,
-            sentinel,
-            proxy: None,
-            vips: heapless::Vec::new(),
-        }),
+        state: Some(NodeState { sentinel, ..NodeState::new(name.parse().unwrap(), clipped("test"), roles) }),
         fresh: true,
         heard_at: None,
         fault: String::new(),

@@ -21,9 +21,7 @@ use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::runtime::clock;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::redis::{self, RedisError, Setup};
-use vigie::wire::frame::{
-    Decision, Health, MasterFacts, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts,
-};
+use vigie::wire::frame::{Decision, MasterFacts, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 
 const PASSWORD: &str = "a \"strange\\ password";
 const SECRET: &str = "the secret of the cluster itself";
@@ -85,16 +83,8 @@ fn view(decision: Option<Decision>) -> Arc<View> {
     let master =
         MasterFacts { name: "mymaster".try_into().unwrap(), decision, sees_down: false, leads: None, vote: None };
     let masters = heapless::Vec::from_slice(&[master]).unwrap();
-    let state = NodeState {
-        name: name.clone(),
-        version: "0".try_into().unwrap(),
-        roles,
-        health: Health::Good,
-        redis: None,
-        sentinel: Some(SentinelFacts { id: RunId([7; 20]), current_epoch: 1, masters }),
-        proxy: None,
-        vips: heapless::Vec::new(),
-    };
+    let sentinel = Some(SentinelFacts { id: RunId([7; 20]), current_epoch: 1, masters });
+    let state = NodeState { sentinel, ..NodeState::new(name.clone(), "0".try_into().unwrap(), roles) };
     let (address, at) = (IpAddr::V4(Ipv4Addr::LOCALHOST), clock::now());
     let node = NodeView { name, address, roles, state: Some(state), fresh: true, heard_at: None, fault: String::new() };
     Arc::new(View { at, me: 0, nodes: vec![node] })

@@ -19,7 +19,7 @@ use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, Order, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
-use vigie::wire::frame::{Health, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
+use vigie::wire::frame::{NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 use vigie::wire::info::Info;
 use vigie::wire::resp::Reply;
 
@@ -120,17 +120,9 @@ struct PeerLink {
 impl PeerLink {
     fn say(&self, name: &str, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>) {
         let name: NodeName = name.parse().unwrap();
-        let state = NodeState {
-            name: name.clone(),
-            version: "0".try_into().unwrap(),
-            roles: Roles::default(),
-            health: Health::Good,
-            redis,
-            sentinel,
-            proxy: None,
-            vips: heapless::Vec::new(),
-        };
         let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
+        let heard = NodeState::new(name.clone(), "0".try_into().unwrap(), roles);
+        let state = NodeState { redis, sentinel, ..heard };
         let node =
             NodeView { name: name.clone(), address, roles, state: Some(state), fresh: true, heard_at: None, fault };
         let mut nodes = self.nodes.lock().unwrap();

@@ -20,7 +20,7 @@ use vigie::cores::sentinel::{Acl, Config, DataNode, MasterConfig, Membership, Se
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
-use vigie::wire::frame::{Health, NodeState, Roles};
+use vigie::wire::frame::{NodeState, Roles};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -190,17 +190,8 @@ fn redis(directory: &Path, port: u16, master: Option<u16>) -> Server {
 
 /// A node that says over the peer link that it lives, and no more.
 fn heard(name: NodeName) -> NodeView {
-    let state = NodeState {
-        name: name.clone(),
-        version: "0".try_into().unwrap(),
-        roles: Roles::default(),
-        health: Health::Good,
-        redis: None,
-        sentinel: None,
-        proxy: None,
-        vips: heapless::Vec::new(),
-    };
     let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
+    let state = NodeState::new(name.clone(), "0".try_into().unwrap(), roles);
     NodeView { name, address, roles, state: Some(state), fresh: true, heard_at: None, fault }
 }
 

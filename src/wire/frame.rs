@@ -70,6 +70,13 @@ pub struct NodeState {
     pub vips: Vec<VipFacts, 4>,
 }
 
+impl NodeState {
+    /// A node whose roles have said nothing yet, and that is well.
+    pub fn new(name: NodeName, version: String<16>, roles: Roles) -> Self {
+        Self { name, version, roles, health: Health::Good, redis: None, sentinel: None, proxy: None, vips: Vec::new() }
+    }
+}
+
 /// The roles of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roles {

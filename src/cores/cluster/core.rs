@@ -188,16 +188,7 @@ impl Cluster {
     pub fn new(config: Config, version: &str, now: Instant) -> Self {
         assert!(config.me < config.peers.len(), "a node is part of its cluster");
         let mut rng = Rng::new(config.seed);
-        let own = NodeState {
-            name: config.peers[config.me].name.clone(),
-            version: clipped(version),
-            roles: config.roles,
-            health: Health::Good,
-            redis: None,
-            sentinel: None,
-            proxy: None,
-            vips: heapless::Vec::new(),
-        };
+        let own = NodeState::new(config.peers[config.me].name.clone(), clipped(version), config.roles);
         let nodes = config.peers.iter().enumerate().map(|(place, peer)| NodeView {
             name: peer.name.clone(),
             address: peer.address,

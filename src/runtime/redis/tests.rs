@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::base::{Instant, RunId};
 use crate::cores::cluster::NodeView;
-use crate::wire::frame::{Health, MasterFacts, NodeState, Roles, SentinelFacts};
+use crate::wire::frame::{MasterFacts, NodeState, Roles, SentinelFacts};
 
 fn decision(last: u8, epoch: Epoch) -> Option<Decision> {
     Some(Decision { master: SocketAddr::from(([192, 168, 0, last], 6379)), epoch })
@@ -16,16 +16,8 @@ fn sentinel(cluster: &str, decision: Option<Decision>, leads: Option<Epoch>, fre
     let name_of_master = cluster.try_into().unwrap();
     let master = MasterFacts { name: name_of_master, decision, sees_down: false, leads, vote: None };
     let masters = heapless::Vec::from_slice(&[master]).unwrap();
-    let state = NodeState {
-        name: name.clone(),
-        version: heapless::String::new(),
-        roles,
-        health: Health::Good,
-        redis: None,
-        sentinel: Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 9, masters }),
-        proxy: None,
-        vips: heapless::Vec::new(),
-    };
+    let sentinel = Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 9, masters });
+    let state = NodeState { sentinel, ..NodeState::new(name.clone(), heapless::String::new(), roles) };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, fault: String::new() }
 }

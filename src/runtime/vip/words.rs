@@ -74,7 +74,7 @@ fn word(node: &NodeView, lost: bool, virtual_router_id: u8) -> Word {
 mod tests {
     use super::*;
     use crate::base::{Instant, NodeName};
-    use crate::wire::frame::{Health, NodeState, Roles, VipFacts};
+    use crate::wire::frame::{NodeState, Roles, VipFacts};
 
     fn node(last: u8, fresh: bool, vips: &[(u8, VipState)]) -> NodeView {
         let name = format!("n{last}").parse::<NodeName>().unwrap();
@@ -83,16 +83,8 @@ mod tests {
             state: *state,
             priority: 100,
         };
-        let state = NodeState {
-            name: name.clone(),
-            version: heapless::String::new(),
-            roles: Roles::default(),
-            health: Health::Good,
-            redis: None,
-            sentinel: None,
-            proxy: None,
-            vips: vips.iter().map(facts).collect(),
-        };
+        let heard = NodeState::new(name.clone(), heapless::String::new(), Roles::default());
+        let state = NodeState { vips: vips.iter().map(facts).collect(), ..heard };
         let address = IpAddr::from([10, 0, 0, last]);
         let (roles, fault) = (Roles::default(), String::new());
         NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, fault }
