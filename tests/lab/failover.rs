@@ -1,6 +1,5 @@
 //! The classic cluster with the real binary, hurt in every way that the demo offers, as a client sees it.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use vigie::operate::lab::sandbox::Sandbox;
 use vigie::operate::{client, commands};
 use vigie::runtime::clock;
 
+use super::whole::{HEALTHY_TIME, flows, text, written};
 use super::{Case, Outcome, program_path, wait_for};
 
 const VIGIE: &str = env!("CARGO_BIN_EXE_vigie");
 const REDIS: &[&str] = &["redis-server"];
 /// A cluster is whole again after so long, on a machine that does much else.
-const HEALTHY_TIME: Duration = Duration::from_secs(60);
 const RECOVERY_TIME: Duration = Duration::from_secs(30);
 
 pub(crate) const CASES: &[Case] = &[
@@ -32,10 +31,6 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "the_live_demo_wants_a_terminal", needs: REDIS, run: demo_without_terminal },
 ];
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
 /// A healthy cluster with a client that writes.
 struct World {
     cluster: Cluster,
@@ -48,13 +43,8 @@ impl World {
     }
 
     fn of(sandbox: &Sandbox, layout: Layout) -> Result<Self, String> {
-        let cluster = Cluster::start(sandbox, layout, Path::new(VIGIE)).map_err(text)?;
-        cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
-        let started = clock::now();
-        let client = Client::start(cluster.lab(), CLIENT, cluster.plan("case")).map_err(text)?;
-        let world = Self { cluster, client };
-        world.flows_since(started)?;
-        Ok(world)
+        let (cluster, client) = written(sandbox, layout, "case", RECOVERY_TIME)?;
+        Ok(Self { cluster, client })
     }
 
     fn master(&self) -> Result<String, String> {
@@ -64,10 +54,7 @@ impl World {
 
     /// Waits until writes flow steadily.
     fn flows_since(&self, since: Instant) -> Outcome {
-        if self.client.wait_steady(since, Duration::from_millis(500), RECOVERY_TIME) {
-            return Ok(());
-        }
-        Err(format!("writes do not flow: {:?}", self.client.tally().kinds))
+        flows(&self.client, since, RECOVERY_TIME)
     }
 
     /// Stops the client and returns how many acknowledged writes are missing.

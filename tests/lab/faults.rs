@@ -16,6 +16,7 @@ use vigie::operate::lab::hosts::{HostSpec, Lab, signal};
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::status::{NodeStatus, Status};
 
+use super::whole::text;
 use super::{Case, Outcome, wait_for};
 
 const NEEDS: &[&str] = &["redis-server", "ip"];
@@ -47,10 +48,6 @@ type Damage = fn(&mut Vec<u8>);
 struct World {
     lab: Lab,
     guards: Vec<(&'static str, Child)>,
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 fn address(node: &str) -> IpAddr {

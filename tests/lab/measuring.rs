@@ -13,6 +13,7 @@ use vigie::operate::lab::hosts::{HostSpec, Lab, signal};
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
+use super::whole::text;
 use super::{Case, Outcome, wait_for};
 
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 6379);
@@ -66,10 +67,6 @@ impl World {
         assert_eq!(read_back(&network, &self.plan, &acks, true).map_err(text)?.len(), acks.len());
         Ok(lost)
     }
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 fn steady(sandbox: &Sandbox) -> Outcome {

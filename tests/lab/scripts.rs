@@ -2,24 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use vigie::operate::lab::cluster::{Cluster, Layout};
 use vigie::operate::lab::sandbox::Sandbox;
 
+use super::whole::{HEALTHY_TIME, text};
 use super::{Case, Outcome};
 
 const VIGIE: &str = env!("CARGO_BIN_EXE_vigie");
-const HEALTHY_TIME: Duration = Duration::from_secs(60);
 /// `O_CLOEXEC` in `/proc/<pid>/fdinfo`.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
 
 pub(crate) const CASES: &[Case] =
     &[Case { name: "no_descriptor_of_vigie_is_passed_on", needs: &["redis-server"], run: descriptors }];
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
 
 /// Whether a descriptor stays open in what its process starts.
 fn is_passed_on(info: &Path) -> bool {

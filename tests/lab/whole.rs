@@ -3,13 +3,15 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use vigie::cores::redis::Durable;
+use vigie::operate::lab::client::Client;
 use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
 use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::clock;
 use vigie::runtime::connection::Connection;
 use vigie::runtime::redis::record;
 use vigie::wire::info::{Info, Role};
@@ -25,6 +27,8 @@ pub(crate) const PROXIES: [&str; 2] = ["haproxy-01", "haproxy-02"];
 const REDIS: u16 = 6379;
 /// A machine whose cores are shared brings a cluster up in so long.
 pub(crate) const START_TIME: Duration = Duration::from_secs(30);
+/// All of it is well within this time, also after a failure.
+pub(crate) const HEALTHY_TIME: Duration = Duration::from_secs(60);
 /// Who does not answer within this time does not serve.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
@@ -230,15 +234,43 @@ impl World {
 
     /// A failure, with what every node has to say of the time before it.
     pub(crate) fn told(&self, failure: String) -> String {
-        let log = |node: &'static str| {
-            let log = std::fs::read_to_string(self.cluster.lab().scratch().join(format!("{node}.log")));
-            let log = log.unwrap_or_else(text);
-            let lines: Vec<_> = log.lines().collect();
-            format!("-- {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
-        };
-        let logs: Vec<_> = self.cluster.names().map(log).collect();
-        format!("{failure}\n{}", logs.join("\n"))
+        told(&self.cluster, failure)
     }
+}
+
+/// A failure, with what every node of a cluster has to say of the time before it.
+pub(crate) fn told(cluster: &Cluster, failure: String) -> String {
+    let log = |node: &'static str| {
+        let log = std::fs::read_to_string(cluster.lab().scratch().join(format!("{node}.log")));
+        let log = log.unwrap_or_else(text);
+        let lines: Vec<_> = log.lines().collect();
+        format!("-- {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+    };
+    let logs: Vec<_> = cluster.names().map(log).collect();
+    format!("{failure}\n{}", logs.join("\n"))
+}
+
+/// A healthy cluster with a client that writes steadily within `limit`.
+pub(crate) fn written(
+    sandbox: &Sandbox,
+    layout: Layout,
+    plan: &str,
+    limit: Duration,
+) -> Result<(Cluster, Client), String> {
+    let cluster = Cluster::start(sandbox, layout, Path::new(env!("CARGO_BIN_EXE_vigie"))).map_err(text)?;
+    cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
+    let started = clock::now();
+    let client = Client::start(cluster.lab(), CLIENT, cluster.plan(plan)).map_err(text)?;
+    flows(&client, started, limit)?;
+    Ok((cluster, client))
+}
+
+/// Waits until writes flow steadily.
+pub(crate) fn flows(client: &Client, since: vigie::base::Instant, limit: Duration) -> Outcome {
+    if client.wait_steady(since, Duration::from_millis(500), limit) {
+        return Ok(());
+    }
+    Err(format!("writes do not flow: {:?}", client.tally().kinds))
 }
 
 /// Waits until `condition` says yes, at most `limit` since `since`. Returns how long that was; in vain, its last no.

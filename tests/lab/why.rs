@@ -6,20 +6,16 @@ use std::time::Duration;
 use vigie::operate::lab::cluster::{Cluster, Layout};
 use vigie::operate::lab::sandbox::Sandbox;
 
+use super::whole::{HEALTHY_TIME, text};
 use super::{Case, Outcome, wait_for};
 
 const VIGIE: &str = env!("CARGO_BIN_EXE_vigie");
-const HEALTHY_TIME: Duration = Duration::from_secs(60);
 /// A node has noticed what was done within this time, also on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 const PROXY: &str = "haproxy-01";
 
 pub(crate) const CASES: &[Case] =
     &[Case { name: "sentinels_that_are_cut_off_are_named_as_what_blocks", needs: &["redis-server"], run: cut_off }];
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
 
 /// The exit code of `vigie why` on a node, and what it prints.
 fn why(cluster: &Cluster, node: &str, options: &[&str]) -> Result<(Option<i32>, String), String> {

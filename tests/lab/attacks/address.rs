@@ -4,7 +4,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -18,11 +17,10 @@ use vigie::runtime::clock;
 use vigie::wire::arp;
 use vigie::wire::vrrp::{Advert, ChecksumForm, GROUP_V4, Interval, PROTOCOL, emit};
 
+use super::super::whole::{HEALTHY_TIME, flows, text, written};
 use super::super::{Case, Outcome, note, wait_for};
 
 const NEEDS: &[&str] = &["redis-server", "ip"];
-const VIGIE: &str = env!("CARGO_BIN_EXE_vigie");
-const HEALTHY_TIME: Duration = Duration::from_secs(60);
 /// What must happen has happened within this time, also on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 /// How long each kind of packet is sent, and how often.
@@ -52,10 +50,6 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "an_address_claimed_by_arp_is_claimed_back", needs: NEEDS, run: claimed },
 ];
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
 /// A healthy cluster with a client that writes.
 struct World {
     cluster: Cluster,
@@ -67,13 +61,7 @@ struct World {
 
 impl World {
     fn new(sandbox: &Sandbox, layout: Layout) -> Result<Self, String> {
-        let cluster = Cluster::start(sandbox, layout, Path::new(VIGIE)).map_err(text)?;
-        cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
-        let started = clock::now();
-        let client = Client::start(cluster.lab(), CLIENT, cluster.plan("attack")).map_err(text)?;
-        if !client.wait_steady(started, Duration::from_millis(500), LIMIT) {
-            return Err(format!("writes do not flow: {:?}", client.tally().kinds));
-        }
+        let (cluster, client) = written(sandbox, layout, "attack", LIMIT)?;
         let proxies = cluster.layout().nodes.iter().filter(|node| node.roles.contains(&"proxy")).map(|node| node.name);
         let mut proxies: Vec<_> = proxies.collect();
         let holders = cluster.vip_holders().map_err(text)?;
@@ -253,9 +241,7 @@ fn dead_holder(sandbox: &Sandbox, holder: bool) -> Outcome {
         }
         std::thread::sleep(PAUSE);
     }
-    if !world.client.wait_steady(clock::now(), Duration::from_millis(500), LIMIT) {
-        return Err(format!("writes do not flow: {:?}", world.client.tally().kinds));
-    }
+    flows(&world.client, clock::now(), LIMIT)?;
     world.cluster.lab().heal(world.holder).map_err(text)?;
     world.cluster.wait_healthy(HEALTHY_TIME).map_err(text)?;
     Ok(())

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::connection::Connection;
 use vigie::wire::resp::Reply;
 
-use crate::whole::{DATA, START_TIME, text, wait_ok};
+use crate::whole::{self, DATA, START_TIME, text, wait_ok};
 use crate::{Case, Outcome, note};
 
 const NEEDS: &[&str] = &["redis-server", "ip", "setpriv", "redis-cli", "python3"];
@@ -30,6 +31,8 @@ const LINK: u16 = 26380;
 const APP: (&str, &str) = ("app", "the-password-of-one-application");
 /// An answer comes within this time.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// So many recorded frames are said again in a second.
+const RECORDED_RATE: u32 = 5_000;
 /// What an attack brings about, if anything, shows within this time: with greetings it took 0.1 s.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 
@@ -98,13 +101,7 @@ impl World {
     }
 
     fn told(&self, failure: String) -> String {
-        let log = |node| {
-            let log = fs::read_to_string(self.cluster.lab().scratch().join(format!("{node}.log"))).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            format!("-- {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
-        };
-        let logs: Vec<_> = self.cluster.names().map(log).collect();
-        format!("{failure}\n{}", logs.join("\n"))
+        whole::told(&self.cluster, failure)
     }
 
     fn run(&self, host: &str, line: &str) -> Outcome {
@@ -530,14 +527,14 @@ fn recorded(sandbox: &Sandbox) -> Outcome {
         packets.iter().map(|(from, ..)| *from).collect::<std::collections::BTreeSet<_>>().len()
     };
     assert_eq!(senders(&replay), nodes.len(), "not everybody was heard");
-    let flood = Flood::of(&world, packets)?;
+    let flood = Flood::of(&world, packets, RECORDED_RATE)?;
     world.unmoved(&before, keys)?;
     flood.stop();
     world.healthy()?;
     world.reported("redis-03", &["frame-refused", &world.address("redis-01").to_string()])?;
 
     let master = world.master()?;
-    let flood = Flood::of(&world, replay)?;
+    let flood = Flood::of(&world, replay, RECORDED_RATE)?;
     world.cluster.lab().cut(&master).map_err(text)?;
     let lost = Instant::now();
     let password = world.login();
@@ -595,84 +592,66 @@ fn held_back(sandbox: &Sandbox) -> Outcome {
 
 /// Frames that nobody signed, in the name of every node and of the stranger, to every node.
 struct Flood {
-    stop: Arc<std::sync::atomic::AtomicBool>,
+    stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(u64, f64)>,
 }
 
 impl Flood {
+    /// About 50,000 in a second.
     fn start(world: &World) -> Result<Self, String> {
+        let mut body = vec![0x5a; 400];
+        body[0] = 2;
         let nodes: Vec<_> = world.cluster.layout().nodes.iter().map(|node| node.address).collect();
-        Self::spawn(world, move |stop| flood(&nodes, stop))
+        let mut packets = Vec::new();
+        for from in &nodes {
+            for to in nodes.iter().filter(|to| *to != from) {
+                packets.push((*from, *to, body.clone()));
+                packets.push((STRANGER.into(), *to, body.clone()));
+            }
+        }
+        Self::of(world, packets, 50_000)
     }
 
-    /// These packets of the peer link (from, to, body), over and over.
-    fn of(world: &World, packets: Vec<(IpAddr, IpAddr, Vec<u8>)>) -> Result<Self, String> {
-        Self::spawn(world, move |stop| repeat(&packets, stop))
-    }
-
-    fn spawn(
-        world: &World,
-        send: impl FnOnce(&std::sync::atomic::AtomicBool) -> std::io::Result<(u64, f64)> + Send + 'static,
-    ) -> Result<Self, String> {
+    /// These packets of the peer link (from, to, body), over and over, so many in a second.
+    fn of(world: &World, packets: Vec<(IpAddr, IpAddr, Vec<u8>)>, rate: u32) -> Result<Self, String> {
         let network = world.cluster.lab().network(CLIENT).map_err(text)?;
-        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let sent = network.enter().map_err(text).and_then(|()| send(&stopped).map_err(text));
+            let sent = network.enter().map_err(text).and_then(|()| repeat(&packets, rate, &stopped).map_err(text));
             sent.unwrap_or_else(|error| panic!("{error}"))
         });
         Ok(Self { stop, thread })
     }
 
     fn stop(self) -> (u64, f64) {
-        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or((0, 0.0))
     }
 }
 
-fn flood(nodes: &[IpAddr], stop: &std::sync::atomic::AtomicBool) -> std::io::Result<(u64, f64)> {
-    let plain = UdpSocket::bind((STRANGER, LINK))?;
-    // With a source of its own choice.
+/// Sends with whatever source a packet has; how many were sent, and how many in a second.
+fn repeat(packets: &[(IpAddr, IpAddr, Vec<u8>)], rate: u32, stop: &AtomicBool) -> std::io::Result<(u64, f64)> {
+    /// Sleeping for less costs more than it is long.
+    const SLEPT_LEAST: Duration = Duration::from_millis(1);
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
     raw.set_header_included_v4(true)?;
-    let (started, mut sent) = (Instant::now(), 0_u64);
-    let mut body = vec![0x5a; 400];
-    body[0] = 2;
-    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-        for from in nodes {
-            for to in nodes.iter().filter(|to| *to != from) {
-                let (IpAddr::V4(source), IpAddr::V4(target)) = (*from, *to) else { continue };
-                let packet = datagram(source, target, &body);
-                // A queue that is full is no matter: there is more.
-                sent += u64::from(raw.send_to(&packet, &SocketAddr::new(*to, 0).into()).is_ok());
-                sent += u64::from(plain.send_to(&body, (*to, LINK)).is_ok());
-            }
-        }
-        // About 50,000 in a second, and the sender leaves the machine to others.
-        let due = Duration::from_micros(sent * 20);
-        if let Some(early) = due.checked_sub(started.elapsed()) {
-            std::thread::sleep(early);
-        }
-    }
-    Ok((sent, sent as f64 / started.elapsed().as_secs_f64()))
-}
-
-/// About 5,000 in a second.
-fn repeat(packets: &[(IpAddr, IpAddr, Vec<u8>)], stop: &std::sync::atomic::AtomicBool) -> std::io::Result<(u64, f64)> {
-    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
-    raw.set_header_included_v4(true)?;
-    let (started, mut sent) = (Instant::now(), 0_u64);
+    let (pause, started, mut sent) = (Duration::from_secs(1) / rate, Instant::now(), 0_u32);
     for (from, to, body) in packets.iter().cycle() {
-        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) {
             break;
         }
         let (IpAddr::V4(source), IpAddr::V4(target)) = (*from, *to) else { continue };
-        sent += u64::from(raw.send_to(&datagram(source, target, body), &SocketAddr::new(*to, 0).into()).is_ok());
-        if let Some(early) = Duration::from_micros(sent * 200).checked_sub(started.elapsed()) {
+        let packet = datagram(source, target, body);
+        // A queue that is full is no matter: there is more.
+        sent += u32::from(raw.send_to(&packet, &SocketAddr::new(*to, 0).into()).is_ok());
+        let early = (pause * sent).checked_sub(started.elapsed());
+        // The sender leaves the machine to others.
+        if let Some(early) = early.filter(|early| *early >= SLEPT_LEAST) {
             std::thread::sleep(early);
         }
     }
-    Ok((sent, sent as f64 / started.elapsed().as_secs_f64()))
+    Ok((sent.into(), f64::from(sent) / started.elapsed().as_secs_f64()))
 }
 
 /// An IPv4 packet with a UDP datagram of the peer link; the kernel fills the header's checksum in, and none is no error in UDP.

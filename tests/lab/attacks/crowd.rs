@@ -16,6 +16,7 @@ use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
+use crate::whole::text;
 use crate::{Case, Outcome, note, wait_for};
 
 const NEEDS: &[&str] = &["redis-server", "ip"];
@@ -34,10 +35,6 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "a_silent_crowd_on_a_sentinel_keeps_nobody_out", needs: NEEDS, run: on_a_sentinel },
     Case { name: "guesses_at_the_password_are_told_of_and_slow", needs: NEEDS, run: guesses },
 ];
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
 
 /// A healthy cluster; the client's host has the addresses of the strangers too.
 fn cluster(sandbox: &Sandbox) -> Result<Cluster, String> {
