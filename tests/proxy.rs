@@ -11,14 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use vigie::base::node::{
+    Decision, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
+};
 use vigie::base::{Credentials, Purpose, RunId, Secret};
 use vigie::config;
 use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::runtime::journal::Journal;
 use vigie::runtime::proxy::{Counters, ProxyError, Setup, run};
-use vigie::wire::frame::{
-    Decision, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
-};
 
 const PASSWORD: &str = "open sesame";
 const LONG: Duration = Duration::from_secs(20);

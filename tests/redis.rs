@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use vigie::base::node::{Decision, MasterFacts, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 use vigie::base::secret::{CONTROL_USER, REPLICA_USER};
 use vigie::base::{Credentials, NodeName, Purpose, RunId, Secret, Secrets};
 use vigie::config::{self, Persistence};
@@ -21,7 +22,6 @@ use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::runtime::clock;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::redis::{self, RedisError, Setup};
-use vigie::wire::frame::{Decision, MasterFacts, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 
 const PASSWORD: &str = "a \"strange\\ password";
 const SECRET: &str = "the secret of the cluster itself";

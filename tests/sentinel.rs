@@ -12,6 +12,7 @@ use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use vigie::base::node::{NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 use vigie::base::{Credentials, Instant, NodeName, Secret};
 use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::cores::sentinel::{Config, DataNode, FailoverReport, Logins, MasterConfig, Membership, Settings, Voter};
@@ -19,7 +20,6 @@ use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, Order, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
-use vigie::wire::frame::{NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
 use vigie::wire::info::Info;
 use vigie::wire::resp::Reply;
 

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use tokio::sync::{mpsc, watch};
+use vigie::base::node::{NodeState, Roles};
 use vigie::base::{Credentials, Instant, NodeName, Secret};
 use vigie::cores::cluster::{NodeView, View};
 use vigie::cores::sentinel::{Acl, Config, DataNode, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::journal::Journal;
 use vigie::runtime::sentinel::{Door, KIND, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
-use vigie::wire::frame::{NodeState, Roles};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

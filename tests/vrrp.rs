@@ -15,9 +15,9 @@ use nix::unistd::Pid;
 use segment::{Daemon, Host, Ours, Segment, wait};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
+use vigie::base::node::VipState;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::vip::{VipSpec, abandon, remove_leftovers, spawn};
-use vigie::wire::frame::VipState;
 use vigie::wire::vrrp::{Advert, ChecksumForm, GROUP_V4, Interval, PROTOCOL, emit};
 
 const VIP: &str = "10.99.0.1";

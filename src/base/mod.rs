@@ -5,6 +5,7 @@
 pub mod crowd;
 pub mod machine;
 pub mod names;
+pub mod node;
 pub mod rng;
 pub mod secret;
 pub mod time;

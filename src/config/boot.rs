@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::kernel::{self, Address, IdentityError, Kernel};
 use super::{Config, rules};
 use crate::base::NodeName;
-use crate::wire::frame::Roles;
+use crate::base::node::Roles;
 
 /// The interface of a box whose file has no virtual address.
 const INTERFACE: &str = "eth0";

@@ -11,8 +11,8 @@ use toml::de::{DeTable, Error};
 use super::faults::{Fault, Faults, Warning, shown};
 use super::reader::{Placed, Reader, Table, path};
 use super::{Cluster, Config, Node, Persistence, Proxy, Redis, Sentinel, Vip, include, keys, rules};
+use crate::base::node::Roles;
 use crate::base::{Credentials, NodeName, Secret, Secrets};
-use crate::wire::frame::Roles;
 
 /// A cluster file is never larger, bytes.
 const FILE_MAX: u64 = 1 << 20;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::faults::{Fault, Faults, distance, meant, shown};
 use super::{Config, Node, file, rules};
+use crate::base::node::Roles;
 use crate::base::{NodeName, Place};
-use crate::wire::frame::Roles;
 
 /// What the faults call their source.
 const PLACE: &str = "kernel command line";

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::node::Roles;
 use crate::base::{Credentials, NodeName};
-use crate::wire::frame::Roles;
 
 pub mod boot;
 pub mod faults;

@@ -7,7 +7,7 @@ use super::faults::shown;
 use super::file::{Draft, DraftNode, DraftVip};
 use super::keys;
 use super::reader::{Placed, Reader, path};
-use crate::wire::frame::Roles;
+use crate::base::node::Roles;
 
 /// A shorter password is warned of, characters.
 pub(super) const PASSWORD_ADVISED: usize = 16;

@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
+use crate::base::node::Health;
 use crate::base::{Credentials, Instant, NodeName, Purpose};
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
-use crate::wire::frame::{Health, Keys};
+use crate::wire::frame::Keys;
 
 /// Datagrams and parts that may wait; what does not fit is dropped (datagrams) or waits (parts).
 const WAITING_MAX: usize = 256;

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Instant;
+use crate::base::node::{Decision, Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
 use crate::config::Config;
 use crate::cores::cluster::{NodeView, View};
-use crate::wire::frame::{Decision, Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
 
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,7 @@ use super::peers::{Peers, Presence};
 use super::status::Status;
 use super::why::{Frames, Why};
 use super::{clock, forward, guard, notify, private, proxy, redis, sentinel, store, vip};
+use crate::base::node::{RedisRole, Roles};
 use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Instant, NodeName, Purpose};
 use crate::config::{Config, Node, PEER_PORT};
@@ -33,7 +34,7 @@ use crate::cores::{
     self,
     cluster::{self, Part, View},
 };
-use crate::wire::frame::{Keys, RedisRole, Roles};
+use crate::wire::frame::Keys;
 
 /// A master that stops hands over first; if nobody takes over within this time, it stops all the same.
 const HANDOVER_TIME: Duration = Duration::from_secs(5);

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use vigie::base::node::{
+    Decision, Health, History, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
+    SentinelFacts, VipFacts, VipState, clipped,
+};
 use vigie::base::{Instant, Machine, RunId, Secret};
 use vigie::cores::sentinel::{
     Access, Acl, ClientId, Config, DataNode, Durable, Fact, Input, LinkId, Logins, MasterConfig, MasterState,
     Membership, NodeFacts, Output, Place, Question, Record, Sentinel, Settings, Sockets, State, Tag, Voter, names,
 };
-use vigie::wire::frame::{
-    Decision, Frame, Health, History, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
-    SentinelFacts, VipFacts, VipState, clipped,
-};
+use vigie::wire::frame::Frame;
 use vigie::wire::resp::{Decoder, Reply, inline};
 use vigie::wire::scan::Limits;
 

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use vigie::base::node::{ProxyFacts, Roles};
 use vigie::base::{Instant, Machine, Secret};
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer};
-use vigie::wire::frame::{Keys, ProxyFacts, Roles};
+use vigie::wire::frame::Keys;
 
 use crate::form::World;
 use crate::stage::{BEGIN, line};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use vigie::base::node::{Decision, Process};
 use vigie::cores::proxy::Route;
 use vigie::cores::proxy::route::{CheckFault, Config, Facts, Input, Output, Peer, Server, Voice};
-use vigie::wire::frame::{Decision, Process};
 
 use crate::form::World;
 use crate::stage::{Stage, Surroundings};

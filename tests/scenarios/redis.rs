@@ -1,8 +1,8 @@
 //! The supervisor of one redis-server: `cores::redis`.
 
 use vigie::base::RunId;
+use vigie::base::node::{Decision, History, RedisFacts, RedisRole};
 use vigie::cores::redis::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Output, Supervisor, Token};
-use vigie::wire::frame::{Decision, History, RedisFacts, RedisRole};
 
 use crate::form::World;
 use crate::stage::{Stage, Surroundings};

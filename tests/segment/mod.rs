@@ -11,10 +11,10 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
+use vigie::base::node::{VipFacts, VipState};
 use vigie::cores::cluster::Part;
 use vigie::runtime::journal::{Journal, Record};
 use vigie::runtime::vip::{VipHandle, VipSpec, spawn};
-use vigie::wire::frame::{VipFacts, VipState};
 
 const POLL: Duration = Duration::from_millis(10);
 

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use vigie::base::node::{Decision, MasterFacts, SentinelFacts};
 use vigie::base::{Epoch, Place, RunId};
 use vigie::cores::sentinel::names;
 use vigie::cores::sentinel::scripts::{Exit, Report, Request};
@@ -11,7 +12,6 @@ use vigie::cores::sentinel::{
     ClientId, Config, Fact, Input, MasterConfig, MasterState, Membership, Question, Record, Sentinel, Settings, State,
     Usage,
 };
-use vigie::wire::frame::{Decision, MasterFacts, SentinelFacts};
 
 use crate::plan::Fault;
 use crate::world::{Happening, REDIS_PORT, SENTINEL_PORT, World, group_name, host_of, ms, redis_at};

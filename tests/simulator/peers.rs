@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use vigie::base::node::{Decision, History, Process, RedisFacts, RedisRole, SentinelFacts};
 use vigie::base::{Epoch, Instant};
 use vigie::cores::sentinel::{Input, NodeFacts};
-use vigie::wire::frame::{Decision, History, Process, RedisFacts, RedisRole, SentinelFacts};
 
 use crate::redis::Link;
 use crate::world::{Happening, World, ms, node_name, redis_at};

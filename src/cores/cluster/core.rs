@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{NodeView, Part, View};
+use crate::base::node::{Health, NodeState, Roles, clipped};
 use crate::base::time::earliest;
 use crate::base::{Instant, Machine, NodeName, Rng};
-use crate::wire::frame::{self, FRAME_MAX, Frame, Health, Keys, Malformed, NodeState, Roles, clipped};
+use crate::wire::frame::{self, FRAME_MAX, Frame, Keys, Malformed};
 
 /// Between two frames of a node while nothing changes.
 const FRAME_INTERVAL: Duration = Duration::from_millis(100);

@@ -7,8 +7,8 @@ pub use self::core::{Cluster, Config, Event, Input, Output, Peer};
 
 use std::net::IpAddr;
 
+use crate::base::node::{NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
 use crate::base::{Instant, NodeName};
-use crate::wire::frame::{NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
 
 /// What this node knows of the whole cluster, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

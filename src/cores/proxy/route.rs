@@ -16,9 +16,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::node::{Decision, Process, ProxyFacts};
 use crate::base::time::earliest;
 use crate::base::{Epoch, Instant, Machine, NodeName};
-use crate::wire::frame::{Decision, Process, ProxyFacts};
 
 /// While a named master fails its proof, it is asked again after so long: a promotion is a matter of milliseconds.
 const RETRY: Duration = Duration::from_millis(20);

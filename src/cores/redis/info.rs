@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::base::RunId;
-use crate::wire::frame::RedisRole;
+use crate::base::node::RedisRole;
 use crate::wire::info::{Info as Text, Role};
 
 /// One look at a redis.

@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Epoch;
-use crate::wire::frame::{Decision, History, RedisFacts, RedisRole};
+use crate::base::node::{Decision, History, RedisFacts, RedisRole};
 
 /// What a supervisor must know from the start.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Output, Token};
+use crate::base::node::{Decision, History, Process, RedisFacts, RedisRole};
 use crate::base::{Epoch, Instant, Machine, time::earliest};
-use crate::wire::frame::{Decision, History, Process, RedisFacts, RedisRole};
 
 /// Between two probes.
 const PROBE_EVERY: Duration = Duration::from_millis(200);

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::base::node::Process;
 use crate::base::{Instant, Machine, RunId};
-use crate::wire::frame::Process;
 
 const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 0, 4)), 6379);
 const PID: u32 = 77;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 
+use crate::base::node::Decision;
 use crate::base::{Instant, Place, RunId};
-use crate::wire::frame::Decision;
 use crate::wire::hello::Hello;
 
 use super::admin::Change;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::node::Decision;
 use crate::base::{Epoch, Instant, NodeName, RunId};
-use crate::wire::frame::Decision;
 use crate::wire::hello::EPOCH_MAX;
 
 use super::sabotage::Rule;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::node::{Process, RedisRole};
 use crate::base::{Epoch, Instant, RunId};
-use crate::wire::frame::{Process, RedisRole};
 use crate::wire::info::{Info, LinkDown, Role};
 
 use super::promote::SIMULATED;

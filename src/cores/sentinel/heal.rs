@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::Instant;
-use crate::wire::frame::Decision;
+use crate::base::node::Decision;
 use crate::wire::info::Role;
 
 use super::failover::Failover;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::node::{RedisFacts, SentinelFacts};
 use crate::base::{Epoch, Instant, NodeName, RunId};
-use crate::wire::frame::{RedisFacts, SentinelFacts};
 use crate::wire::info::Info;
 
 use super::MasterId;

@@ -77,8 +77,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::node::{Decision, SentinelFacts};
 use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId};
-use crate::wire::frame::{Decision, SentinelFacts};
 use crate::wire::resp::Reply;
 
 use access::Desk;

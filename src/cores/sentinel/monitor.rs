@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::node::{Decision, Process, RedisFacts, RedisRole};
 use crate::base::{Epoch, Instant, Place, Secret};
-use crate::wire::frame::{Decision, Process, RedisFacts, RedisRole};
 use crate::wire::hello::{self, Hello};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;

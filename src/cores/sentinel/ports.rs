@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::node::{RedisFacts, SentinelFacts};
 use crate::base::{Epoch, NodeName};
-use crate::wire::frame::{RedisFacts, SentinelFacts};
 use crate::wire::resp::{Protocol, Reply};
 
 use super::{Durable, Event, Fact, LinkId, Question, Renewal, Sockets, State, Tag, names, scripts, why};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::node::{Decision, Process};
 use crate::base::{Epoch, Instant, Place};
-use crate::wire::frame::{Decision, Process};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::node::{Decision, MasterFacts, SentinelFacts, clipped};
 use crate::base::{Epoch, Instant, NodeName, RunId};
-use crate::wire::frame::{Decision, MasterFacts, SentinelFacts, clipped};
 use crate::wire::resp::Reply;
 
 use super::failover::Failover;

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use crate::base::node::RedisRole;
 use crate::base::{Epoch, Instant, NodeName};
-use crate::wire::frame::RedisRole;
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 

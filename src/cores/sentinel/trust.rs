@@ -68,7 +68,7 @@ impl Sentinel {
                 return epoch <= GREETED_MAX.max(self.current_epoch.saturating_add(EPOCH_STEP)).min(EPOCH_MAX);
             }
         };
-        let there = |facts: &crate::wire::frame::SentinelFacts| facts.current_epoch >= epoch;
+        let there = |facts: &crate::base::node::SentinelFacts| facts.current_epoch >= epoch;
         let heard = self.peers.iter().filter_map(|peer| peer.fresh_facts()).filter(|facts| there(facts)).count();
         let near = epoch <= self.current_epoch.saturating_add(EPOCH_STEP) || !self.rules.holds(Rule::EpochStep);
         epoch <= EPOCH_MAX && (near || heard > voters / 2)

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::node::VipState;
 use crate::wire::arp::{self, Mac};
-use crate::wire::frame::VipState;
 use crate::wire::vrrp::Interval;
 
 /// Something worth knowing.

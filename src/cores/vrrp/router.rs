@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::trust::{GRACE, Sender, Trust};
 use super::{Announce, Config, Event, HOLD_LIFETIME, Hold, Input, Output, RENEW_EVERY, Refusal, State, Why, Word};
+use crate::base::node::VipState;
 use crate::base::time::earliest;
 use crate::base::{Instant, Machine};
 use crate::wire::arp::Mac;
-use crate::wire::frame::VipState;
 use crate::wire::vrrp::{Advert, Auth, ChecksumForm, HOP_LIMIT, Interval, Malformed, Received};
 
 /// Pauses between the rounds of announcements: a burst, and one more when a slow port has come up or the loser of a

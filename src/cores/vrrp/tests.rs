@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::Machine;
-use crate::wire::frame::VipState;
+use crate::base::node::VipState;
 use crate::wire::vrrp::Auth;
 
 fn ip(text: &str) -> IpAddr {

@@ -28,11 +28,11 @@ use super::crowd::{Crowd, LEAVING_MAX};
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
 use super::peers::Presence;
+use crate::base::node::RedisRole;
 use crate::base::{Credentials, NodeName, Purpose, Secrets};
 use crate::config;
 use crate::cores::cluster::{Part, View};
 use crate::cores::proxy::route::{self, Event, Facts, Input, Output, Peer, Route, Server, Voice};
-use crate::wire::frame::RedisRole;
 
 /// A check longer than this counts as unanswered.
 const CHECK_LIMIT: Duration = Duration::from_millis(250);

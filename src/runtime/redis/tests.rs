@@ -1,9 +1,9 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::base::node::{MasterFacts, NodeState, Roles, SentinelFacts};
 use crate::base::{Instant, RunId};
 use crate::cores::cluster::NodeView;
-use crate::wire::frame::{MasterFacts, NodeState, Roles, SentinelFacts};
 
 fn decision(last: u8, epoch: Epoch) -> Option<Decision> {
     Some(Decision { master: SocketAddr::from(([192, 168, 0, last], 6379)), epoch })

@@ -26,6 +26,7 @@ use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::peers::Presence;
 use super::store::{Kind, Store, StoreError};
+use crate::base::node::RedisFacts;
 use crate::base::{Credentials, NodeName, Purpose, RunId};
 use crate::config::sentinel::{Document, Host, ThisHost};
 use crate::cores::cluster::{Part, View};
@@ -34,7 +35,6 @@ use crate::cores::sentinel::{
     Access, Acl, Config, Durable, FailoverReport, Input, Logins, NodeFacts, OrderId, Output, Record, Renewal, Sentinel,
     Severity,
 };
-use crate::wire::frame::RedisFacts;
 
 use links::Links;
 use server::{Admission, Clients};

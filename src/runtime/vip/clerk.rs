@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::VipSpec;
+use crate::base::node::{VipFacts, VipState};
 use crate::cores::cluster::Part;
 use crate::cores::vrrp::{Event, Router, Why};
 use crate::runtime::journal::{Journal, Level};
-use crate::wire::frame::{VipFacts, VipState};
 
 /// Lines that wait for the journal; further ones are lost.
 const LINES_MAX: usize = 256;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::VipSpec;
+use crate::base::node::VipState;
 use crate::cores::cluster::{NodeView, View};
 use crate::cores::vrrp::{Input, Word};
-use crate::wire::frame::VipState;
 
 /// A view is published each second. One that is older says nothing: the thread of the link is stuck.
 const VIEW_AGE_MAX: Duration = Duration::from_millis(1_500);
@@ -73,8 +73,8 @@ fn word(node: &NodeView, lost: bool, virtual_router_id: u8) -> Word {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::node::{NodeState, Roles, VipFacts};
     use crate::base::{Instant, NodeName};
-    use crate::wire::frame::{NodeState, Roles, VipFacts};
 
     fn node(last: u8, fresh: bool, vips: &[(u8, VipState)]) -> NodeView {
         let name = format!("n{last}").parse::<NodeName>().unwrap();

@@ -1,5 +1,11 @@
+use std::net::SocketAddr;
+
 use super::*;
-use crate::base::{Credentials, Purpose, Secret};
+use crate::base::node::{
+    Decision, Health, History, MasterFacts, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, VipFacts,
+    VipState, clipped,
+};
+use crate::base::{Credentials, Purpose, RunId, Secret};
 
 /// The largest state there can be: every text full, every list full, every number at its longest.
 fn largest() -> Frame {

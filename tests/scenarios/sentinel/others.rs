@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
+use vigie::base::node::{Decision, MasterFacts, SentinelFacts, clipped};
 use vigie::base::{Epoch, Place, RunId};
 use vigie::cores::sentinel::NodeFacts;
-use vigie::wire::frame::{Decision, MasterFacts, SentinelFacts, clipped};
 use vigie::wire::hello::Hello;
 use vigie::wire::resp::Reply;
 

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use vigie::base::RunId;
+use vigie::base::node::{History, Process, RedisFacts, RedisRole};
 use vigie::cores::sentinel::{LinkId, NodeFacts};
-use vigie::wire::frame::{History, Process, RedisFacts, RedisRole};
 use vigie::wire::info::CLOSED;
 use vigie::wire::resp::Reply;
 

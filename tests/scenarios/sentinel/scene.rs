@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use vigie::base::RunId;
+use vigie::base::node::Decision;
 use vigie::cores::sentinel::{
     Config, DataNode, Durable, DurableMaster, KnownSentinel, MasterConfig, MasterState, Membership, Sentinel, Settings,
     State, Voter,
 };
-use vigie::wire::frame::Decision;
 use vigie::wire::info::CLOSED;
 
 use super::others::Other;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::Value;
+use vigie::base::node::Decision;
 use vigie::cores::sentinel::why::{MasterWhy, Verdict};
 use vigie::cores::sentinel::{Answer, LinkId, Output, Record};
-use vigie::wire::frame::Decision;
 use vigie::wire::resp::{Reply, Rich};
 
 /// Commands that go on all the time.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use vigie::base::Epoch;
+use vigie::base::node::Process;
 use vigie::cores::sentinel::Event;
-use vigie::wire::frame::Process;
 use vigie::wire::info::Role;
 
 use super::Hold;

@@ -1,6 +1,6 @@
 //! What must come once nothing goes wrong any more.
 
-use vigie::wire::frame::Decision;
+use vigie::base::node::Decision;
 
 use crate::dropin::{about, first_address};
 use crate::redis::Link;

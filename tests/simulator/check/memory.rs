@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
+use vigie::base::node::Decision;
 use vigie::base::{Instant, RunId};
 use vigie::cores::sentinel::{ClientId, Input, NodeFacts, Tag};
-use vigie::wire::frame::Decision;
 use vigie::wire::info::{Info, Role};
 
 use crate::dropin::{about, first_address};

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use vigie::base::node::{Decision, SentinelFacts};
 use vigie::base::{Epoch, RunId};
 use vigie::cores::sentinel::{Answer, ClientId, Durable, Record, State, Tag};
-use vigie::wire::frame::{Decision, SentinelFacts};
 use vigie::wire::hello::Hello;
 use vigie::wire::resp::Reply;
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::Secret;
-use crate::wire::frame::{ProxyFacts, VipFacts, VipState};
+use crate::base::node::{ProxyFacts, VipFacts, VipState};
 
 /// Nodes of one cluster on a network that delivers at once, unless told otherwise.
 struct Net {

@@ -1,6 +1,6 @@
 use super::*;
+use crate::base::node::Process;
 use crate::cores::sentinel::{Config, Durable, LinkId, MasterConfig, Settings, Voter};
-use crate::wire::frame::Process;
 
 fn node(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 168, 0, last], 6379))
@@ -61,11 +61,11 @@ fn a_stock_sentinel_in_the_place_of_one_of_ours_is_given_its_time() {
 #[test]
 fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() {
     let now = Instant::from_millis(1_000_000);
-    let facts = |process| crate::wire::frame::RedisFacts {
+    let facts = |process| crate::base::node::RedisFacts {
         address: node(4),
         incarnation: 1,
         process,
-        role: crate::wire::frame::RedisRole::Master { replicas: 2 },
+        role: crate::base::node::RedisRole::Master { replicas: 2 },
         run_id: None,
         replication_id: None,
         offset: 0,

@@ -1,7 +1,7 @@
 use super::*;
+use crate::base::node::{Decision, Process, RedisFacts};
 use crate::base::{Machine, RunId};
 use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Membership, Settings, Voter};
-use crate::wire::frame::{Decision, Process, RedisFacts};
 
 fn node(last: u8) -> std::net::SocketAddr {
     std::net::SocketAddr::from(([192, 168, 0, last], 6379))

@@ -7,7 +7,7 @@ mod session;
 mod why;
 mod world;
 
-use crate::wire::frame::History;
+use crate::base::node::History;
 
 use super::*;
 use world::{DOWN_AFTER, World, ms, name, redis_at};

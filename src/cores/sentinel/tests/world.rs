@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::Secret;
-use crate::wire::frame::{History, Process, RedisFacts, RedisRole, SentinelFacts};
+use crate::base::node::{History, Process, RedisFacts, RedisRole, SentinelFacts};
 use crate::wire::info::CLOSED;
 
 use super::super::*;
