@@ -4,9 +4,10 @@ use super::Instant;
 
 /// A deterministic state machine: the same start and the same inputs give the same outputs.
 ///
-/// Who drives one keeps four rules: read the clock once per turn; feed every input that already waits before believing a
-/// deadline (a host that was starved must read the packets in its sockets before it declares a peer dead); run the outputs
-/// in their order; feed [`Machine::TICK`] when [`Machine::deadline`] has passed.
+/// How one is driven is [`Drive`](super::drive::Drive)'s: the clock is read for every input, and never shows a time older than
+/// what was waited for last; every input that already waits is fed before a deadline is believed (a host that was starved must
+/// read the packets in its sockets before it declares a peer dead); outputs run in their order; [`Machine::TICK`] is fed when
+/// [`Machine::deadline`] has passed.
 pub trait Machine {
     /// A fact from outside: bytes, a reply, an exit, an order.
     type Input;

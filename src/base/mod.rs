@@ -3,6 +3,7 @@
 //! Nothing here opens, reads, spawns or waits.
 
 pub mod crowd;
+pub mod drive;
 pub mod machine;
 pub mod names;
 pub mod node;

@@ -1,24 +1,11 @@
-//! The one loop that drives every core, and keeps the rules of [`Machine`].
+//! The one loop that drives every core, by the rules of [`crate::base::drive`].
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock;
 use crate::base::Machine;
-
-/// At most so many inputs are taken in before deadlines are looked at again.
-const INPUTS_PER_TURN: usize = 64;
-
-/// What became of one output.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Flow<I> {
-    /// Done, or handed to somebody who will do it: go on with the next.
-    Done,
-    /// Done; feed this input when the batch is through.
-    Feed(I),
-    /// Failed, and what follows promised something that is now untrue: drop the rest of the batch and feed this input.
-    /// This is the fence of durable stores: no vote leaves before its record is on disk.
-    Abort(I),
-}
+pub use crate::base::drive::Flow;
+use crate::base::drive::{Drive, Step};
 
 /// Carries out the outputs of a machine.
 pub trait Execute<M: Machine> {
@@ -31,8 +18,14 @@ pub trait Inputs<I> {
     /// The next input; none: there will never be one again. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Option<I>>;
 
-    /// The next input if one waits.
+    /// The next input if one waits, of those without which no deadline is to be believed.
     fn waiting(&mut self) -> Option<I>;
+
+    /// Lets what lies unread in sockets come to where [`Self::waiting`] finds it: by default, who reads them is a task of this
+    /// thread, and gets its turn.
+    fn gather(&mut self) -> impl Future<Output = ()> {
+        tokio::task::yield_now()
+    }
 }
 
 impl<I> Inputs<I> for mpsc::Receiver<I> {
@@ -90,72 +83,41 @@ impl<I> Inputs<I> for Lanes<I> {
         }
     }
 
+    /// Only of the first: what a crowd asks is no word on whether anybody lives, and would make others look silent.
     fn waiting(&mut self) -> Option<I> {
-        if let Ok(input) = self.first.try_recv() {
-            return Some(input);
-        }
-        while let Ok(said) = self.second.try_recv() {
-            if let Some(input) = said.input() {
-                return Some(input);
-            }
-        }
-        None
+        self.first.try_recv().ok()
     }
 }
 
 /// Drives `machine` until the senders of `inputs` are gone. Cancel safe between turns only: give it a task of its own and
 /// end it by dropping the senders.
 pub async fn drive<M: Machine>(machine: &mut M, mut inputs: impl Inputs<M::Input>, executor: &mut impl Execute<M>) {
-    let mut out = Vec::new();
-    let mut fed = Vec::new();
+    let mut drive = Drive::default();
     loop {
-        let first = tokio::select! {
-            biased;
-            input = inputs.next() => match input {
-                Some(input) => Some(input),
-                None => return,
-            },
-            () = clock::sleep_until(machine.deadline()) => None,
-        };
-        let now = clock::now();
-        let mut waiting = first;
-        for _ in 0..INPUTS_PER_TURN {
-            let Some(input) = waiting.take().or_else(|| inputs.waiting()) else { break };
-            machine.handle(now, input, &mut out);
-            run(machine, now, &mut out, &mut fed, executor).await;
-        }
-        if machine.deadline().is_some_and(|deadline| deadline <= now) {
-            machine.handle(now, M::TICK, &mut out);
-            debug_assert!(machine.deadline().is_none_or(|next| next > now), "a tick must move the deadline");
-            run(machine, now, &mut out, &mut fed, executor).await;
-        }
-    }
-}
-
-/// Carries out a batch, then feeds what it brought about, until nothing is left.
-async fn run<M: Machine>(
-    machine: &mut M,
-    now: crate::base::Instant,
-    out: &mut Vec<M::Output>,
-    fed: &mut Vec<M::Input>,
-    executor: &mut impl Execute<M>,
-) {
-    loop {
-        for output in out.drain(..) {
-            match executor.execute(output).await {
-                Flow::Done => {}
-                Flow::Feed(input) => fed.push(input),
-                Flow::Abort(input) => {
-                    fed.push(input);
-                    break;
+        match drive.next(machine, clock::now()) {
+            Step::Run(output) => {
+                let flow = executor.execute(output).await;
+                drive.done(flow);
+            }
+            Step::Read => {
+                let mut waiting = inputs.waiting();
+                if waiting.is_none() {
+                    inputs.gather().await;
+                    waiting = inputs.waiting();
+                }
+                match waiting {
+                    Some(input) => drive.take(machine, clock::now(), input),
+                    None => drive.all_read(),
                 }
             }
-        }
-        if fed.is_empty() {
-            return;
-        }
-        for input in fed.drain(..) {
-            machine.handle(now, input, out);
+            Step::Wait(deadline) => tokio::select! {
+                biased;
+                input = inputs.next() => match input {
+                    Some(input) => drive.take(machine, clock::now(), input),
+                    None => return,
+                },
+                () = clock::sleep_until(deadline) => {}
+            },
         }
     }
 }

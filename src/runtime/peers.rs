@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{SockaddrStorage, recvfrom};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
-use super::drive::{Execute, Flow, drive};
+use super::drive::{Execute, Flow, Inputs, drive};
 use super::journal::{Journal, Level};
 use crate::base::node::Health;
 use crate::base::{Credentials, Instant, NodeName, Purpose};
@@ -136,8 +139,7 @@ impl Peers {
     ) {
         let Self { view: _, post, presence, mut machine, socket, views, mut posted, reached, mut asked } = self;
         drop((post, presence));
-        let (inputs, receiver) = mpsc::channel(WAITING_MAX);
-        let datagrams = receive(Arc::clone(&socket), inputs.clone());
+        let (inputs, told) = mpsc::channel(WAITING_MAX);
         let keys = follow(credentials, inputs.clone());
         let askers = inputs.clone();
         let asks = async move {
@@ -154,10 +156,10 @@ impl Peers {
                 }
             }
         };
+        let ears = Ears { told, socket: Arc::clone(&socket), data: Box::new([0; DATAGRAM_MAX]) };
         let mut executor = Executor { socket, views, reached, journal };
         tokio::select! {
-            () = drive(&mut machine, receiver, &mut executor) => {}
-            () = datagrams => {}
+            () = drive(&mut machine, ears, &mut executor) => {}
             () = keys => {}
             () = async { tokio::join!(parts, asks, std::future::pending::<()>()); } => {}
             _ = stop.wait_for(|stop| *stop) => {}
@@ -171,14 +173,48 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-async fn receive(socket: Arc<UdpSocket>, inputs: mpsc::Sender<Input>) {
-    let mut data = [0; DATAGRAM_MAX];
-    loop {
-        // An error here is about an earlier datagram of ours that nobody took (ICMP): the next one may be taken.
-        let Ok((length, from)) = socket.recv_from(&mut data).await else { continue };
-        // Full: a flood. State is repeated, so what is dropped now comes again.
-        let _ = inputs.try_send(Input::Datagram { from, bytes: data[..length].into() });
+/// What the link is told, and its socket. Nothing stands between the socket and the machine: a datagram is dated when it is
+/// read, and none lies unread when a node is found silent.
+struct Ears {
+    told: mpsc::Receiver<Input>,
+    socket: Arc<UdpSocket>,
+    data: Box<[u8; DATAGRAM_MAX]>,
+}
+
+impl Inputs<Input> for Ears {
+    async fn next(&mut self) -> Option<Input> {
+        loop {
+            let received = tokio::select! {
+                biased;
+                told = self.told.recv() => return told,
+                received = self.socket.recv_from(self.data.as_mut_slice()) => received,
+            };
+            // An error is about an earlier datagram of ours that nobody took (ICMP): the next one may be taken.
+            if let Ok((length, from)) = received {
+                return Some(Input::Datagram { from, bytes: self.data[..length].into() });
+            }
+        }
     }
+
+    /// Asks the kernel itself: the runtime may not have looked at the socket since this thread last slept.
+    fn waiting(&mut self) -> Option<Input> {
+        if let Ok(told) = self.told.try_recv() {
+            return Some(told);
+        }
+        let received = loop {
+            match recvfrom::<SockaddrStorage>(self.socket.as_raw_fd(), self.data.as_mut_slice()) {
+                Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EINTR) => {}
+                received => break received,
+            }
+        };
+        let (length, from) = received.ok()?;
+        Some(Input::Datagram { from: socket_address(&from?)?, bytes: self.data[..length].into() })
+    }
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
 /// Tells of each change of the secret.

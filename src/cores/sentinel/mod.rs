@@ -647,16 +647,22 @@ impl Machine for Sentinel {
     const TICK: Input = Input::Tick;
 
     fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
-        self.wake = None;
         if self.deadline.is_some_and(|deadline| now > deadline + self.timers.tilt_trigger) {
             self.was_paused(now);
+            self.deadline = Some(now);
+        }
+        let overdue = self.deadline.is_some_and(|deadline| deadline <= now);
+        if overdue && input != Input::Tick {
+            // What else waits may be the answer for want of which somebody would be judged: the tick comes behind all of it.
+            self.take_in(now, input);
+            return self.flush(out);
         }
         self.take_in(now, input);
         self.turn(now);
         self.flush(out);
         // A rule that asks for this very moment again has to wait a little: a tick must move the deadline.
         let soonest = now + Duration::from_millis(1);
-        self.deadline = self.wake.map(|wake| wake.max(soonest));
+        self.deadline = self.wake.take().map(|wake| wake.max(soonest));
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -14,17 +14,14 @@ use super::addresses::{Attachment, Wire};
 use super::clerk::Reports;
 use super::segment::Segment;
 use super::{Told, VipSpec, claims, words};
-use crate::base::{Instant, Machine};
 use crate::cores::vrrp::{Event, Hold, Input, Output, Router};
-use crate::runtime::drive::{Execute, Flow, drive};
+use crate::runtime::drive::{Execute, Flow, Inputs, drive};
 use crate::runtime::journal::Level;
 use crate::wire::arp::Mac;
 
 /// SCHED_FIFO priorities: above the data path, below the kernel's own threads (50); the addresses follow the election.
 const REALTIME_ELECTION: libc::c_int = 40;
 pub(super) const REALTIME_ADDRESSES: libc::c_int = 39;
-/// So many packets are read before a deadline is believed; more than wait there after seconds of starvation.
-const DRAIN_MAX: usize = 256;
 /// Between attempts to open sockets, and after a failure of one.
 const SOCKET_RETRY: Duration = Duration::from_secs(1);
 
@@ -65,9 +62,10 @@ pub(super) fn run(
                 feeders.push(spawn_local(words::follow(hands.spec.clone(), view, inputs_tx.clone())));
             }
             stops.push(inputs_tx);
-            let mut machine = Starved { router, seat };
+            let mut machine = router;
+            let ears = Ears { told: inputs_rx, seat };
             drivers.push(spawn_local(async move {
-                drive(&mut machine, inputs_rx, &mut hands).await;
+                drive(&mut machine, ears, &mut hands).await;
                 tracing::debug!(virtual_router_id, "election ended");
             }));
         }
@@ -93,31 +91,21 @@ pub(super) fn run(
     });
 }
 
-/// A router that reads what waits in its socket before it believes that a deadline has passed: a host that was starved
-/// must not declare a master dead whose adverts it has not read yet.
-struct Starved {
-    router: Router,
+/// What a router is told, and the socket in which adverts may lie unread: a host that was starved must not declare a master
+/// dead whose adverts it has not read yet.
+struct Ears {
+    told: mpsc::Receiver<Input>,
     seat: Seat,
 }
 
-impl Machine for Starved {
-    type Input = Input;
-    type Output = Output;
-    const TICK: Input = Input::Tick;
-
-    fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
-        if input == Input::Tick {
-            let segment = self.seat.borrow().clone();
-            for _ in 0..DRAIN_MAX {
-                let Some(Ok(waiting)) = segment.as_ref().map(|segment| segment.get_ref().receive()) else { break };
-                self.router.handle(now, waiting, out);
-            }
-        }
-        self.router.handle(now, input, out);
+impl Inputs<Input> for Ears {
+    fn next(&mut self) -> impl Future<Output = Option<Input>> {
+        self.told.recv()
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.router.deadline()
+    fn waiting(&mut self) -> Option<Input> {
+        let unread = || self.seat.borrow().as_ref().and_then(|segment| segment.get_ref().receive().ok());
+        self.told.try_recv().ok().or_else(unread)
     }
 }
 
@@ -148,7 +136,7 @@ impl Hands {
     }
 }
 
-impl Execute<Starved> for Hands {
+impl Execute<Router> for Hands {
     async fn execute(&mut self, output: Output) -> Flow<Input> {
         match output {
             Output::Advertise(advert, form) => self.send(|segment| segment.advertise(&advert, form)),
