@@ -4,24 +4,22 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use bytes::Bytes;
-
 use crate::base::node::Decision;
 use crate::base::{Instant, Place, RunId};
 use crate::wire::hello::Hello;
 
-use super::admin::Change;
+use super::change::Change;
 use super::instance::{Instance, InstanceId};
 use super::names::{self, Lookup};
 use super::state::{KnownSentinel, MasterState, State};
-use super::{ClientId, Config, NOBODY, Output, Sentinel};
+use super::{Agreement, Config, NOBODY, Output};
 
 /// Sentinels known at most: a hello channel is open to everybody who may publish.
 const PEERS_MAX: usize = 256;
 
-impl Sentinel {
-    /// A sentinel without a cluster file at its start. `state` is what its file says, and `id` its own if that says none.
-    pub fn alone(config: &Config, state: State, id: RunId, now: Instant) -> Self {
+impl Agreement {
+    /// As [`Sentinel::alone`](super::Sentinel::alone).
+    pub(super) fn alone(config: &Config, state: State, id: RunId, now: Instant) -> Self {
         let mut sentinel = Self::empty(config, state.id.unwrap_or(id), state.current_epoch, now);
         sentinel.settings = state.settings.clone();
         for master in state.masters {
@@ -63,7 +61,7 @@ impl Sentinel {
         self.look_up(place, now).unwrap_or(unknown)
     }
 
-    /// All that the file has to say, with a change that is about to be made.
+    /// All that the file has to say but its users, with a change that is about to be made.
     pub(super) fn state(&self) -> State {
         let mut state = State {
             id: Some(self.id),
@@ -91,10 +89,6 @@ impl Sentinel {
             }
             Some(Change::Settings(settings)) => state.settings = (**settings).clone(),
             Some(Change::Nothing) | None => {}
-        }
-        // Those of an ACL file are not in this one.
-        if let Some(acl) = self.acl() {
-            state.settings.users = if acl.has_file { Vec::new() } else { acl.lines() };
         }
         state
     }
@@ -212,14 +206,8 @@ impl Sentinel {
 
     /// A name was resolved, or could not be.
     pub(super) fn resolved(&mut self, answer: names::Answer, now: Instant) {
-        let name = answer.name.clone();
         if let Some(moved) = self.names.answered(answer, now) {
             self.moved_host(&moved.name, moved.to, now);
-        }
-        let waiting = |(wanted, _, _): &mut (String, ClientId, Vec<Bytes>)| wanted.eq_ignore_ascii_case(&name);
-        let commands: Vec<_> = self.unresolved.extract_if(.., waiting).collect();
-        for (_, client, args) in commands {
-            self.command(client, &args, now);
         }
     }
 

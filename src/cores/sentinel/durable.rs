@@ -8,7 +8,7 @@ use crate::wire::hello::EPOCH_MAX;
 
 use super::sabotage::Rule;
 use super::trust::Refused;
-use super::{Membership, Record, Sentinel};
+use super::{Agreement, Membership, Record};
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl Durable {
     }
 }
 
-impl Sentinel {
+impl Agreement {
     /// What must survive a crash, as it is now.
     pub(super) fn record(&self) -> Record {
         if let Membership::Discovered { .. } = self.membership {

@@ -2,12 +2,9 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-
 use crate::base::{Epoch, Instant, RunId};
-use crate::wire::resp::Reply;
 
-use super::{Answer, Output, Place, Sentinel, glob, scripts};
+use super::{Agreement, Output, Place, scripts};
 
 /// Events kept while nothing can be stored, the latest ones: those of a few failovers.
 const UNSAID_MAX: usize = 256;
@@ -77,21 +74,17 @@ fn severity(name: &str) -> Severity {
     }
 }
 
-impl Sentinel {
+impl Agreement {
     /// Publishes an event: to the journal, and to every client that has subscribed to its name. It may tell of what must be on
     /// disk first, and stands behind the fence. While nothing can be stored, what only tells of others is said all the same,
     /// and the rest as soon as it is true.
     pub(super) fn publish(&mut self, event: Event) {
         match self.store_retry_at {
             None => {
-                let outputs = self.outputs(event.clone());
-                self.fenced.extend(outputs);
+                self.fenced.push(event.clone());
                 self.saying.push(event);
             }
-            Some(_) if event.is_observation() => {
-                let outputs = self.outputs(event);
-                self.free.extend(outputs);
-            }
+            Some(_) if event.is_observation() => self.free.push(event),
             Some(_) => {
                 if self.unsaid.len() >= UNSAID_MAX {
                     self.unsaid.remove(0);
@@ -106,29 +99,7 @@ impl Sentinel {
         let (now, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unsaid).into_iter().partition(Event::is_observation);
         self.unsaid = later;
-        for event in now {
-            let outputs = self.outputs(event);
-            self.free.extend(outputs);
-        }
-    }
-
-    fn outputs(&self, event: Event) -> Vec<Output> {
-        let mut outputs = Vec::new();
-        let (channel, payload) = (event.name.as_bytes(), Bytes::from(event.payload.clone()));
-        let message = |words: Vec<Bytes>| Answer::Reply(Reply::push(words.into_iter().map(Reply::Bulk).collect()));
-        let name = Bytes::from_static(event.name.as_bytes());
-        for (id, client) in &self.clients {
-            if client.channels.contains(channel) {
-                let words = vec![Bytes::from_static(b"message"), name.clone(), payload.clone()];
-                outputs.push(Output::Respond(*id, message(words)));
-            }
-            for pattern in client.patterns.iter().filter(|pattern| glob::matches(pattern, channel)) {
-                let words = vec![Bytes::from_static(b"pmessage"), pattern.clone(), name.clone(), payload.clone()];
-                outputs.push(Output::Respond(*id, message(words)));
-            }
-        }
-        outputs.push(Output::Publish(event));
-        outputs
+        self.free.extend(now);
     }
 
     /// Says what happened to master `m`; what its operator should hear of, the notification script is told.

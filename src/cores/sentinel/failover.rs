@@ -9,7 +9,7 @@ use crate::wire::info::{Info, LinkDown, Role};
 use super::promote::SIMULATED;
 use super::sabotage::Rule;
 use super::select::{self, Candidate, Ground};
-use super::{ClientId, Membership, OrderId, Output, Sentinel};
+use super::{Agreement, ClientId, Membership, OrderId, Output};
 
 /// Between the candidates' attempts, so that one is elected before the next one stands.
 const STAGGER: Duration = Duration::from_millis(40);
@@ -155,7 +155,7 @@ impl Failover {
     }
 }
 
-impl Sentinel {
+impl Agreement {
     /// The only place where a failover changes its state. Leaving a state that holds writes for anything but what follows
     /// from it releases them.
     pub(super) fn enter(&mut self, m: usize, next: Failover) {

@@ -8,7 +8,7 @@ use crate::wire::info::Role;
 
 use super::failover::Failover;
 use super::sabotage::Rule;
-use super::{Membership, Sentinel, hello_wait};
+use super::{Agreement, Membership, hello_wait};
 
 /// A redis that says something else than the decision is left alone for so long: a decision may be on its way.
 const STABLE: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const STAGGER: Duration = Duration::from_millis(100);
 /// The word of the master by which others are judged must not be older.
 const INFO_AGE_MAX: Duration = Duration::from_secs(3);
 
-impl Sentinel {
+impl Agreement {
     /// A master that is one already, at its place in the file, where no sentinel has a record: as a stock sentinel takes
     /// over what it is told to monitor.
     pub(super) fn adopt_first(&mut self, m: usize, now: Instant) {

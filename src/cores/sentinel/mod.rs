@@ -22,52 +22,44 @@
 //! [alone](Sentinel::alone) has its masters from its own file and from commands, and the voters on a master are all that were
 //! ever heard on its hello channel and not forgotten by order, as with redis-sentinel.
 
-mod access;
-mod acl;
-mod admin;
 mod alone;
-mod ask;
-mod clients;
-mod command;
+mod change;
 mod config;
-mod describe;
 mod durable;
+mod effect;
 mod event;
 mod failover;
-mod glob;
 mod heal;
-mod info;
 mod instance;
+mod machine;
 mod monitor;
 pub mod names;
+mod order;
 mod ports;
 mod promote;
 mod quorum;
-mod render;
 mod sabotage;
 pub mod scripts;
 mod select;
-mod session;
+mod server;
 mod state;
 mod switchover;
-mod table;
 mod timers;
 mod trust;
-mod users;
+mod view;
 pub mod why;
 
 pub use crate::base::Place;
-pub use access::Access;
-pub use acl::{Acl, AclError, Fault};
-pub use ask::{Fact, Question, Sockets, Usage};
 pub use config::{Config, DataNode, Logins, MasterConfig, Membership, Renewal, Voter};
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
+pub use machine::Sentinel;
 pub use monitor::Tag;
 pub use ports::{Answer, ClientId, FailoverReport, Input, NodeFacts, OrderId, Output, Record};
 pub use sabotage::Rule;
 pub use select::Rejection;
+pub use server::{Access, Acl, AclError, Fact, Fault, Question, Sockets, Usage};
 pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Settings, State};
 pub use timers::Timers;
 
@@ -78,10 +70,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::node::{Decision, SentinelFacts};
-use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId};
-use crate::wire::resp::Reply;
+use crate::base::{Epoch, Instant, NodeName, Rng, RunId, Secret};
 
-use access::Desk;
+use effect::Effects;
 use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId, Reconf};
 use names::Names;
@@ -95,9 +86,10 @@ const EXTRA_NODES_MAX: usize = 64;
 /// How soon a failed store is tried again.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
-/// The machine.
+/// What the sentinels agree on, and what this one knows, does and promises for it. Of clients it knows only the names of those
+/// that wait for what they have ordered.
 #[derive(Debug)]
-pub struct Sentinel {
+struct Agreement {
     membership: Membership,
     settings: Settings,
     id: RunId,
@@ -113,38 +105,31 @@ pub struct Sentinel {
     started_at: Instant,
     timers: Timers,
     /// A change that waits for the disk.
-    pending: Option<admin::Pending>,
+    pending: Option<change::Pending>,
     simulated: Simulated,
     names: Names,
-    /// Commands that wait for what a host name stands for.
-    unresolved: Vec<(String, ClientId, Vec<Bytes>)>,
     scripts: Scripts,
     masters: Vec<Master>,
     /// All sentinels known but this one.
     peers: Vec<Peer>,
-    clients: BTreeMap<ClientId, session::Client>,
-    desk: Desk,
     /// Whose each link is, and the own address on it, once it is up.
     links: BTreeMap<LinkId, (Owner, Option<IpAddr>)>,
     links_made: u32,
     ids_made: u32,
     posted: Option<SentinelFacts>,
     fault: Option<String>,
-    /// Clients whose answers stand behind the fence of this turn.
-    promised: Vec<ClientId>,
     /// Events of this turn.
     saying: Vec<Event>,
     /// Events behind a fence of which it is not known whether it held.
     unsaid: Vec<Event>,
-    /// Outputs of this turn that promise nothing.
-    free: Vec<Output>,
-    /// Outputs of this turn that must not happen unless what must survive is on disk.
-    fenced: Vec<Output>,
+    /// What was said in this turn and promises nothing.
+    free: Effects,
+    /// What was said in this turn and must not happen unless what must survive is on disk.
+    fenced: Effects,
     /// What whoever ordered a failover is told when its decision is on disk, however long that takes.
-    owed: Vec<Output>,
+    owed: Effects,
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
-    deadline: Option<Instant>,
     rules: Rules,
     reports: trust::Reports,
 }
@@ -206,9 +191,9 @@ struct Master {
     touched: bool,
 }
 
-impl Sentinel {
-    /// A sentinel of a cluster file at its start. `durable` is what was stored last, or [`Durable::new`] with a new random id.
-    pub fn new(config: Config, durable: Durable, now: Instant) -> Self {
+impl Agreement {
+    /// As [`Sentinel::new`].
+    fn new(config: Config, durable: Durable, now: Instant) -> Self {
         let Durable { id, current_epoch, masters: records, sentinels } = durable;
         let mut sentinel = Self::empty(&config, id, current_epoch, now);
         sentinel.retired = records;
@@ -245,25 +230,20 @@ impl Sentinel {
             pending: None,
             simulated: Simulated::default(),
             names: Names::default(),
-            unresolved: Vec::new(),
             scripts: Scripts::default(),
             saying: Vec::new(),
             unsaid: Vec::new(),
             masters: Vec::new(),
             peers: Vec::new(),
-            clients: BTreeMap::new(),
-            desk: Desk::new(Access::Cluster(config.logins.clone())),
             links: BTreeMap::new(),
             links_made: 0,
             ids_made: 0,
             posted: None,
             fault: None,
-            promised: Vec::new(),
-            free: Vec::new(),
-            fenced: Vec::new(),
-            owed: Vec::new(),
+            free: Effects::default(),
+            fenced: Effects::default(),
+            owed: Effects::default(),
             wake: None,
-            deadline: Some(now),
             rules: Rules::default(),
             reports: trust::Reports::default(),
         }
@@ -411,8 +391,9 @@ impl Sentinel {
         self.masters.iter_mut().for_each(|master| master.touched = true);
     }
 
-    fn take_in(&mut self, now: Instant, input: Input) {
-        match &input {
+    /// What an input is about needs a turn.
+    fn notice(&mut self, input: &Input) {
+        match input {
             Input::Tick | Input::ClientCame(..) | Input::ClientGone(_) | Input::Garbage(..) | Input::Told(..) => {}
             Input::LinkUp(link, _) | Input::LinkDown(link, _) | Input::Reply(link, ..) | Input::Message(link, _) => {
                 match self.links.get(link).map(|(owner, _)| *owner) {
@@ -435,33 +416,6 @@ impl Sentinel {
                 self.touch_all();
             }
         }
-        match input {
-            Input::Tick => {}
-            Input::LinkUp(link, local) => self.link_up(link, local, now),
-            Input::LinkDown(link, reason) => self.link_down(link, &reason, now),
-            Input::Reply(link, tag, reply) => self.reply(link, tag, &reply, now),
-            Input::Message(link, payload) => self.hello_heard(link, &payload, now),
-            Input::ClientCame(client, sockets) => self.client_came(client, sockets, now),
-            Input::ClientGone(client) => self.client_gone(client),
-            Input::Garbage(client, why) => {
-                // Behind the answers to what came before it.
-                let error = Reply::Error(format!("ERR Protocol error: {why}"));
-                self.free.push(Output::Respond(client, Answer::Reply(error)));
-            }
-            Input::Command(client, args) => self.command(client, &args, now),
-            Input::Told(client, fact) => self.told(client, fact, now),
-            Input::Facts(facts) => self.facts(*facts, now),
-            Input::Stored(Ok(())) => self.stored(now),
-            Input::ScriptChecked(path, executable) => self.script_checked(&path, executable),
-            Input::Stored(Err(reason)) => self.store_failed(&reason, now),
-            Input::Resolved(answer) => self.resolved(answer, now),
-            Input::Script(report) => self.scripts.report(report, now),
-            Input::Order(order, to) => self.order(order, to.as_ref(), now),
-            Input::Bootstrap(order) => self.bootstrap(order, now),
-            Input::Renew(renewal) => self.renew(*renewal),
-            Input::Why(order) => self.free.push(Output::Why(order, self.why(now))),
-            Input::Stop => self.stop(now),
-        }
     }
 
     /// Everything that follows from what is known and what time it is.
@@ -482,7 +436,10 @@ impl Sentinel {
         self.wake = wake;
         self.run_scripts(now);
         self.ask_names(now);
-        self.drop_idle(now);
+    }
+
+    /// Tells the node and the others how it stands, at the end of a turn.
+    fn report(&mut self, now: Instant) {
         self.tell_fault();
         self.post(now);
     }
@@ -505,30 +462,24 @@ impl Sentinel {
         }
     }
 
-    /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
-    fn flush(&mut self, out: &mut Vec<Output>) {
-        self.hold_tongue();
-        let promises = !self.fenced.is_empty();
-        out.append(&mut self.free);
-        if !self.rules.holds(Rule::StoreFirst) {
-            out.append(&mut self.fenced);
-        }
+    /// What has to be on disk before anything behind the fence of this turn happens; none: nothing has. `promises`: whether
+    /// anything stands behind it.
+    fn fence(&mut self, promises: bool) -> Option<Record> {
         if self.change_is_ready() || self.dirty && promises {
             self.dirty = false;
-            out.push(Output::Store(self.record()));
             self.unsaid.append(&mut self.saying);
+            Some(self.record())
         } else {
-            self.promised.clear();
             self.saying.clear();
-        }
-        out.append(&mut self.fenced);
-        if self.masters.iter().any(|master| !master.config.renames.is_empty()) {
-            self.rename(out);
+            None
         }
     }
 
     /// Calls commands as the redis at the other end calls them.
     fn rename(&self, out: &mut [Output]) {
+        if self.masters.iter().all(|master| master.config.renames.is_empty()) {
+            return;
+        }
         for output in out {
             let Output::Query { link, args, .. } = output else { continue };
             let Some((Owner::Command(id, _) | Owner::PubSub(id, _), _)) = self.links.get(link) else { continue };
@@ -600,13 +551,19 @@ impl Sentinel {
         }
         self.posted = None;
         self.change_failed(reason);
-        for client in std::mem::take(&mut self.promised) {
-            let refusal = "ERR refused: what is promised cannot be stored".to_owned();
-            self.free.push(Output::Respond(client, Answer::Reply(Reply::Error(refusal))));
-        }
+    }
+
+    /// Nobody is elected by a vote that cannot be stored.
+    fn abort_elections(&mut self, now: Instant) {
         for m in 0..self.masters.len() {
             self.abort_if_electing(m, now);
         }
+    }
+
+    /// Takes over secrets that were changed: what is said to other sentinels, and to every redis.
+    fn renew(&mut self, cluster: Secret, auth_pass: &Secret) {
+        self.settings.sentinel_pass = Some(cluster);
+        self.masters.iter_mut().for_each(|master| master.config.auth_pass = Some(auth_pass.clone()));
     }
 
     /// What a person has to mend.
@@ -639,35 +596,6 @@ impl Sentinel {
 /// How long a sentinel without a record listens to the others before it believes that there is none.
 fn hello_wait(peers: usize) -> Duration {
     if peers == 0 { Duration::ZERO } else { Duration::from_secs(1) }
-}
-
-impl Machine for Sentinel {
-    type Input = Input;
-    type Output = Output;
-    const TICK: Input = Input::Tick;
-
-    fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
-        if self.deadline.is_some_and(|deadline| now > deadline + self.timers.tilt_trigger) {
-            self.was_paused(now);
-            self.deadline = Some(now);
-        }
-        let overdue = self.deadline.is_some_and(|deadline| deadline <= now);
-        if overdue && input != Input::Tick {
-            // What else waits may be the answer for want of which somebody would be judged: the tick comes behind all of it.
-            self.take_in(now, input);
-            return self.flush(out);
-        }
-        self.take_in(now, input);
-        self.turn(now);
-        self.flush(out);
-        // A rule that asks for this very moment again has to wait a little: a tick must move the deadline.
-        let soonest = now + Duration::from_millis(1);
-        self.deadline = self.wake.take().map(|wake| wake.max(soonest));
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
 }
 
 impl Master {

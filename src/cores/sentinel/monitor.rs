@@ -15,7 +15,7 @@ use super::instance::{Instance, Link, LinkId, Peer};
 use super::sabotage::Rule;
 use super::trust::Refused;
 use super::{
-    EXTRA_NODES_MAX, Event, MasterConfig, MasterId, Membership, NodeFacts, Output, Owner, Sentinel, Settings, Severity,
+    Agreement, EXTRA_NODES_MAX, Event, MasterConfig, MasterId, Membership, NodeFacts, Output, Owner, Settings, Severity,
 };
 
 /// What a reply answers.
@@ -60,7 +60,7 @@ enum Far {
     Peer(usize),
 }
 
-impl Sentinel {
+impl Agreement {
     pub(super) fn query(&mut self, link: LinkId, tag: Tag, args: &[&str]) {
         self.free.push(Output::Query { link, tag, args: words(args) });
     }

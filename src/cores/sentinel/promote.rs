@@ -14,14 +14,14 @@ use super::failover::{Cause, Failover, Promotion, REASK};
 use super::instance::Reconf;
 use super::monitor::{Tag, words};
 use super::switchover::HELD_STEP_MAX;
-use super::{FailoverReport, Membership, Output, Sentinel, scripts};
+use super::{Agreement, FailoverReport, Membership, Output, scripts};
 
 /// Exit code of a simulated failure, as stock.
 pub(super) const SIMULATED: u8 = 99;
 /// What was told and has no effect is told again.
 const RECONF_RETRY: Duration = Duration::from_secs(1);
 
-impl Sentinel {
+impl Agreement {
     pub(super) fn begin_promoting(
         &mut self,
         m: usize,

@@ -12,7 +12,7 @@ use super::instance::{Peer, Reconf};
 use super::monitor::{Tag, words};
 use super::sabotage::Rule;
 use super::trust::Refused;
-use super::{EXTRA_NODES_MAX, MasterId, Membership, NOBODY, Output, Sentinel, scripts};
+use super::{Agreement, EXTRA_NODES_MAX, MasterId, Membership, Output, scripts};
 
 /// An answer of a peer counts for so long (as stock).
 const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const STOCK_IS_SILENT: Duration = Duration::from_secs(1);
 /// A question without an answer for so long is asked again.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
 
-impl Sentinel {
+impl Agreement {
     /// What a peer says of a master over the peer link.
     pub(super) fn peer_master(&self, p: usize, m: usize) -> Option<&MasterFacts> {
         let name = self.masters[m].config.name.as_str();
@@ -148,36 +148,24 @@ impl Sentinel {
         }
     }
 
-    /// Answers a question of another sentinel. A vote is granted once per epoch, and stands behind the fence.
+    /// Answers a question of another sentinel: whether the master is down, and the vote. A vote is granted once per epoch, and
+    /// stands behind the fence.
     pub(super) fn is_master_down(
         &mut self,
         about: SocketAddr,
         epoch: Epoch,
         candidate: Option<RunId>,
         now: Instant,
-    ) -> Reply {
+    ) -> (bool, Option<(RunId, Epoch)>) {
         // Several masters may be at no known address: nothing is said of any of them.
         let known = !about.ip().is_unspecified();
-        let found = (0..self.masters.len()).find(|m| known && self.monitored(*m) == about);
-        let (down, vote) = match found {
-            None => (false, None),
-            Some(m) => {
-                let n = self.master_at(m);
-                let down = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
-                let candidate = candidate.filter(|candidate| self.may_ask(*candidate, now));
-                (down, candidate.and_then(|candidate| self.vote(m, candidate, epoch, now)))
-            }
+        let Some(m) = (0..self.masters.len()).find(|m| known && self.monitored(*m) == about) else {
+            return (false, None);
         };
-        let (leader, leader_epoch) = vote.map_or_else(
-            || ("*".to_owned(), 0),
-            |(leader, epoch)| {
-                // After a restart nobody knows any more whom it was for: it was given, and is not given again.
-                let leader = if leader == NOBODY { "*".to_owned() } else { leader.to_string() };
-                (leader, i64::try_from(epoch).unwrap_or(0))
-            },
-        );
-        let leader = Reply::Bulk(leader.into());
-        Reply::Array(vec![Reply::Integer(i64::from(down)), leader, Reply::Integer(leader_epoch)])
+        let n = self.master_at(m);
+        let down = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
+        let candidate = candidate.filter(|candidate| self.may_ask(*candidate, now));
+        (down, candidate.and_then(|candidate| self.vote(m, candidate, epoch, now)))
     }
 
     /// Whether a vote may be asked for at this sentinel's port in that name: in a cluster only by a listed stock sentinel whose

@@ -88,14 +88,12 @@ impl Rule {
 }
 
 #[cfg(feature = "sabotage")]
-impl super::Sentinel {
-    /// This sentinel, just made, without one rule.
-    #[must_use]
-    pub fn without(mut self, rule: Rule) -> Self {
+impl super::Agreement {
+    /// Goes on without one rule.
+    pub(super) fn break_rule(&mut self, rule: Rule) {
         self.rules.broken = Some(rule);
         if rule == Rule::KeepVote {
             self.masters.iter_mut().for_each(|master| master.vote = None);
         }
-        self
     }
 }

@@ -10,13 +10,14 @@ use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
+use super::effect::{Effect, Settled};
 use super::failover::{By, Cause, Failover, Ordered};
 use super::instance::Instance;
 use super::monitor::Tag;
+use super::order::Outcome;
 use super::sabotage::Rule;
 use super::select::{self, Rejection};
-use super::session::{error, simple};
-use super::{Answer, ClientId, Event, FailoverReport, Membership, OrderId, Output, Sentinel, Severity};
+use super::{Agreement, ClientId, Event, FailoverReport, MasterId, Membership, OrderId, Output, Severity};
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
 const HOLD_MS: &str = "3000";
@@ -49,30 +50,16 @@ pub(super) enum Refused {
 
 impl By {
     /// What tells it the end.
-    pub(super) fn told(self, result: Result<FailoverReport, String>) -> Option<Output> {
+    pub(super) fn told(self, result: Result<FailoverReport, String>) -> Option<Effect> {
         match self {
-            Self::Order(order) => Some(Output::OrderDone(order, result)),
-            Self::Client(client) => Some(Output::Respond(client, Answer::Reply(reply(result)))),
+            Self::Order(order) => Some(Output::OrderDone(order, result).into()),
+            Self::Client(client) => Some((client, Settled::Switchover(result)).into()),
             Self::Nobody => None,
         }
     }
 }
 
-/// From, to, epoch, microseconds of pause (null: none); or the reason why not.
-fn reply(result: Result<FailoverReport, String>) -> Reply {
-    let integer = |number: u128| Reply::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-    match result {
-        Ok(report) => Reply::Array(vec![
-            Reply::Bulk(report.from.to_string().into()),
-            Reply::Bulk(report.to.to_string().into()),
-            integer(report.epoch.into()),
-            report.pause.map_or(Reply::Null, |pause| integer(pause.as_micros())),
-        ]),
-        Err(reason) => Reply::Error(format!("ERR {reason}")),
-    }
-}
-
-impl Sentinel {
+impl Agreement {
     /// An order of the operator.
     pub(super) fn order(&mut self, order: OrderId, to: Option<&NodeName>, now: Instant) {
         let begun =
@@ -82,14 +69,12 @@ impl Sentinel {
         }
     }
 
-    /// `SENTINEL SWITCHOVER <master-name> [<node>]`, from a node without a sentinel of its own: answered when it is done.
-    pub(super) fn switchover_command(&mut self, m: usize, client: ClientId, to: Option<&[u8]>, now: Instant) {
-        let name = to.map(|name| String::from_utf8_lossy(name).parse::<NodeName>().map_err(|error| error.to_string()));
-        let begun = name
-            .transpose()
-            .and_then(|to| self.place(m, By::Client(client), to.as_ref(), now).map_err(|refused| refused.to_string()));
+    /// A client's order of a switchover: it is told the end.
+    pub(super) fn switchover_order(&mut self, master: MasterId, client: ClientId, to: Option<&NodeName>, now: Instant) {
+        let by = By::Client(client);
+        let begun = self.place_of(master).ok_or(Refused::NoMaster).and_then(|m| self.place(m, by, to, now));
         if let Err(refused) = begun {
-            self.free.extend(By::Client(client).told(Err(refused)));
+            self.free.extend(by.told(Err(refused.to_string())));
         }
     }
 
@@ -102,15 +87,13 @@ impl Sentinel {
         self.begin_ordered(m, Ordered { by, to, coordinated: false }, now)
     }
 
-    /// `SENTINEL FAILOVER <master-name> [COORDINATED]`: whether it has begun is answered at once.
-    pub(super) fn failover_command(&mut self, m: usize, coordinated: bool, now: Instant) -> Answer {
-        match self.begin_ordered(m, Ordered { by: By::Nobody, to: None, coordinated }, now) {
-            Ok(()) => simple("OK"),
-            Err(Refused::InProgress) => error("INPROG Failover already in progress"),
-            Err(Refused::NoGoodReplica(_)) => error("NOGOODSLAVE No suitable replica to promote"),
-            Err(Refused::NoGoodMaster) => error("NOGOODPRIMARY Primary is down and cannot hold its writes"),
-            Err(Refused::NoMaster) => error("ERR there is no master yet"),
-            Err(refused @ Refused::NoAddress) => error(format!("ERR {refused}")),
+    /// A client's order of a failover: it is told at once whether it has begun.
+    pub(super) fn failover_order(&mut self, master: MasterId, coordinated: bool, now: Instant) -> Outcome {
+        let order = Ordered { by: By::Nobody, to: None, coordinated };
+        let begun = self.place_of(master).ok_or(Refused::NoMaster);
+        match begun.and_then(|m| self.begin_ordered(m, order, now)) {
+            Ok(()) => Outcome::Begun,
+            Err(refused) => Outcome::NoFailover(refused),
         }
     }
 

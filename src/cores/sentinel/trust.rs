@@ -9,7 +9,7 @@ use crate::base::{EPOCH_STEP, Epoch, Instant};
 use crate::wire::hello::{EPOCH_MAX, GREETED_MAX};
 
 use super::sabotage::Rule;
-use super::{Event, Membership, NOBODY, OrderId, Output, Sentinel, Severity};
+use super::{Agreement, Event, Membership, NOBODY, OrderId, Output, Severity};
 
 /// The same kind of refusal is reported at most so often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ impl Refused {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reports([(Option<Instant>, u64); Refused::COUNT]);
 
-impl Sentinel {
+impl Agreement {
     /// Whether it has its masters and voters from a cluster file.
     pub(super) fn of_cluster(&self) -> bool {
         matches!(self.membership, Membership::Voters { .. })

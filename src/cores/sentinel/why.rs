@@ -14,7 +14,7 @@ use crate::wire::info::Role;
 use super::failover::{Failover, Promotion};
 use super::instance::{Peer, Reconf};
 use super::select::{self, Candidate};
-use super::{Rejection, Sentinel, monitor};
+use super::{Agreement, Rejection, monitor};
 
 /// The other sentinels are asked, and answer, within this time: until then a missing voice blocks nothing.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
@@ -239,9 +239,9 @@ fn open_if(open: bool) -> Verdict {
     if open { Verdict::Open } else { Verdict::Blocks }
 }
 
-impl Sentinel {
+impl Agreement {
     /// Every gate of every master, as it stands now.
-    pub fn why(&self, now: Instant) -> Vec<MasterWhy> {
+    pub(super) fn why(&self, now: Instant) -> Vec<MasterWhy> {
         (0..self.masters.len()).map(|m| self.master_why(m, now)).collect()
     }
 

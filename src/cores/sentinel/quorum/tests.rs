@@ -6,7 +6,7 @@ fn node(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 168, 0, last], 6379))
 }
 
-fn sentinel(now: Instant) -> Sentinel {
+fn sentinel(now: Instant) -> Agreement {
     let voter = |last: u8| Voter { name: format!("redis-{last}").parse().unwrap(), address: node(last), stock: false };
     let config = Config {
         membership: Membership::Voters { me: "redis-4".parse().unwrap(), all: [4, 5, 6].map(voter).to_vec() },
@@ -15,7 +15,7 @@ fn sentinel(now: Instant) -> Sentinel {
         logins: None,
         seed: 1,
     };
-    Sentinel::new(config, Durable::new(RunId([7; 20])), now)
+    Agreement::new(config, Durable::new(RunId([7; 20])), now)
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn an_answer_about_a_replaced_master_is_none_about_the_new_one() {
 }
 
 /// A vote for the sentinel at `.5`, of that id; whether it is still waited for a second and a half later.
-fn waits_for(sentinel: &mut Sentinel, leader: RunId, now: Instant) -> bool {
+fn waits_for(sentinel: &mut Agreement, leader: RunId, now: Instant) -> bool {
     let decision = Decision { master: node(6), epoch: 1 };
     sentinel.switch(0, decision, now);
     sentinel.vote(0, leader, 2, now);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::base::node::{Decision, Process, RedisFacts};
 use crate::base::{Machine, RunId};
-use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Membership, Settings, Voter};
+use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Membership, Sentinel, Settings, Voter};
 
 fn node(last: u8) -> std::net::SocketAddr {
     std::net::SocketAddr::from(([192, 168, 0, last], 6379))
@@ -30,8 +30,8 @@ fn sentinel(now: Instant, said: RedisRole) -> Sentinel {
         seed: 1,
     };
     let mut sentinel = Sentinel::new(config, Durable::new(RunId([7; 20])), now);
-    sentinel.switch(0, Decision { master: node(4), epoch: 1 }, now);
-    let replica = &mut sentinel.masters[0].nodes[1];
+    sentinel.agreement.switch(0, Decision { master: node(4), epoch: 1 }, now);
+    let replica = &mut sentinel.agreement.masters[0].nodes[1];
     replica.fresh = true;
     replica.facts = Some(RedisFacts {
         address: node(5),

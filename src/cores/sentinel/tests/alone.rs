@@ -79,7 +79,7 @@ fn a_change_that_cannot_be_saved_changes_nothing() {
         let Reply::Error(text) = answer(&mut world, 0, order) else { panic!("{order:?} is not refused") };
         assert!(text.starts_with("ERR Failed to save config file"), "{text}");
     }
-    let sentinel = world.sentinels[0].as_ref().unwrap();
+    let sentinel = &world.sentinels[0].as_ref().unwrap().agreement;
     assert_eq!(sentinel.masters.len(), 1);
     assert_eq!((sentinel.masters[0].config.quorum, sentinel.settings.announce_port), (2, None));
     world.broken[0] = false;
@@ -99,13 +99,13 @@ fn options_are_set_all_or_none() {
     let refused = |world: &mut World, args: &[&str], text: &str| {
         let Reply::Error(said) = set(world, args) else { panic!("{args:?} is not refused") };
         assert!(said.contains(text), "{said}");
-        assert_eq!(world.sentinels[0].as_ref().unwrap().masters[0].config.quorum, 2);
+        assert_eq!(world.sentinels[0].as_ref().unwrap().agreement.masters[0].config.quorum, 2);
     };
     refused(&mut world, &["quorum", "1", "down-after-milliseconds", "-20"], "Invalid argument '-20'");
     refused(&mut world, &["quorum", "1", "fakeoption", "1"], "Unknown option or number of arguments");
     refused(&mut world, &["quorum", "1", "rename-command", "PING"], "Unknown option or number of arguments");
     refused(&mut world, &["quorum", "1", "notification-script", "/bin/true"], "denied for security reasons");
-    world.sentinels[0].as_mut().unwrap().settings.deny_scripts_reconfig = false;
+    world.sentinels[0].as_mut().unwrap().agreement.settings.deny_scripts_reconfig = false;
     refused(&mut world, &["quorum", "1", "notification-script", "/none"], "Notification script seems non existing");
     assert_eq!(set(&mut world, &["notification-script", "/bin/true", "client-reconfig-script", "/bin/x"]), ok());
     assert_eq!(set(&mut world, &["rename-command", "ping", "PONG", "auth-pass", "secret", "quorum", "1"]), ok());
@@ -172,7 +172,7 @@ fn a_disk_that_is_full_is_said_at_once_and_what_waits_for_it_later() {
     assert_eq!(said(&world, "store-failed"), 1, "{:#?}", world.told_events());
     assert!(said(&world, "+sdown") > 0, "{:#?}", world.told_events());
     assert_eq!(said(&world, "+switch-master") + said(&world, "+vote-for-leader"), 0, "{:#?}", world.told_events());
-    let master = world.sentinels[0].as_ref().unwrap().decision(0).unwrap();
+    let master = world.sentinels[0].as_ref().unwrap().agreement.decision(0).unwrap();
     assert!(master.epoch > 0, "the other two are a majority");
     world.broken[2] = false;
     world.run(ms(2_000));
@@ -418,7 +418,7 @@ fn writes_are_released_where_they_are_held_when_others_decide_meanwhile() {
     let mut world = World::alone();
     world.run(ms(5_000));
     let now = world.now;
-    let sentinel = world.sentinels[0].as_mut().unwrap();
+    let sentinel = &mut world.sentinels[0].as_mut().unwrap().agreement;
     let old = sentinel.master_at(0);
     sentinel
         .enter(0, Failover::Pausing { cause: Cause::Down, epoch: 1, target: 1, since: now, until: now + ms(2_000) });
@@ -426,8 +426,8 @@ fn writes_are_released_where_they_are_held_when_others_decide_meanwhile() {
     let link = sentinel.masters[0].nodes[old].command.up().unwrap();
     sentinel.adopt(0, 0, Decision { master: redis_at(2), epoch: 9 }, now);
     assert_ne!(sentinel.master_at(0), old);
-    let released = |output: &Output| matches!(output, Output::Query { link: on, args, .. } if *on == link && args.last().unwrap() == "UNPAUSE");
-    assert!(sentinel.free.iter().chain(&sentinel.fenced).any(released), "{:?}", sentinel.fenced);
+    let released = |effect: &effect::Effect| matches!(effect, effect::Effect::Output(Output::Query { link: on, args, .. }) if *on == link && args.last().unwrap() == "UNPAUSE");
+    assert!(sentinel.free.iter().chain(sentinel.fenced.iter()).any(released), "{:?}", sentinel.fenced);
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn a_lineage_that_a_replica_shares_with_a_master_started_anew_is_the_masters() {
     let mut world = World::alone();
     world.run(ms(5_000));
     let now = world.now;
-    let sentinel = world.sentinels[0].as_mut().unwrap();
+    let sentinel = &mut world.sentinels[0].as_mut().unwrap().agreement;
     let (at, before, new) = (sentinel.master_at(0), sentinel.masters[0].lineage, Some(id(9, 0, 77)));
     let said = |role| Info { role: Some(role), master_replid: new, ..Info::default() };
     let replica = (0..3).find(|n| *n != at).unwrap();

@@ -7,7 +7,9 @@ mod session;
 mod why;
 mod world;
 
+use crate::base::Machine;
 use crate::base::node::History;
+use crate::wire::resp::Reply;
 
 use super::*;
 use world::{DOWN_AFTER, World, ms, name, redis_at};
@@ -107,7 +109,7 @@ fn a_split_vote_ends_in_one_leader() {
     world.kill_redis(0);
     for n in 0..3 {
         let now = world.now;
-        let sentinel = world.sentinels[n].as_mut().unwrap();
+        let sentinel = &mut world.sentinels[n].as_mut().unwrap().agreement;
         sentinel.enter(0, Failover::Waiting { cause: Cause::Down, start_at: now });
         let master = sentinel.master_at(0);
         sentinel.masters[0].nodes[master].down_since = Some(now);

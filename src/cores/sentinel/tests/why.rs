@@ -97,7 +97,7 @@ fn a_disk_that_fails_and_replicas_that_are_unfit_are_named() {
 fn nobody_stands_for_an_election_that_cannot_be_won() {
     let mut world = World::settled();
     // A quorum of one finds the master down without the others.
-    world.sentinels[0].as_mut().unwrap().masters[0].config.quorum = 1;
+    world.sentinels[0].as_mut().unwrap().agreement.masters[0].config.quorum = 1;
     world.crash_sentinel(1);
     world.crash_sentinel(2);
     world.run(ms(2_000));

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::base::Secret;
 use crate::base::node::{History, Process, RedisFacts, RedisRole, SentinelFacts};
+use crate::base::{Machine, Secret};
 use crate::wire::info::CLOSED;
 
 use super::super::*;
@@ -440,7 +440,7 @@ impl World {
 
     /// The highest epoch that a sentinel has seen.
     pub(super) fn epoch_seen(&self, n: usize) -> Epoch {
-        self.sentinels[n].as_ref().map_or(0, |sentinel| sentinel.current_epoch)
+        self.sentinels[n].as_ref().map_or(0, |sentinel| sentinel.agreement.current_epoch)
     }
 
     /// The last vote that a sentinel has told of.
@@ -705,8 +705,8 @@ impl World {
     /// The master that all running sentinels agree on, if it serves as one.
     pub(super) fn master(&self) -> Option<usize> {
         let mut known = self.sentinels.iter().zip(&self.cut).filter(|(_, cut)| !**cut).filter_map(|(s, _)| s.as_ref());
-        let first = known.next()?.decision(0)?;
-        if known.any(|sentinel| sentinel.decision(0) != Some(first)) {
+        let first = known.next()?.agreement.decision(0)?;
+        if known.any(|sentinel| sentinel.agreement.decision(0) != Some(first)) {
             return None;
         }
         let n = Self::host(first.master);
@@ -714,7 +714,10 @@ impl World {
     }
 
     pub(super) fn epoch(&self, n: usize) -> Epoch {
-        self.sentinels[n].as_ref().and_then(|sentinel| sentinel.decision(0)).map_or(0, |decision| decision.epoch)
+        self.sentinels[n]
+            .as_ref()
+            .and_then(|sentinel| sentinel.agreement.decision(0))
+            .map_or(0, |decision| decision.epoch)
     }
 
     pub(super) fn said(&self, event: &str) -> usize {

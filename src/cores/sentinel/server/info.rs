@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::Instant;
+use crate::cores::sentinel::view::View;
+use crate::cores::sentinel::{Answer, ClientId};
 
-use super::access::Asked;
 use super::ask::{Question, Usage};
-use super::render::REDIS_VERSION;
-use super::session::{bulk, lower};
-use super::{Answer, ClientId, Sentinel};
+use super::render;
+use super::reply::{bulk, lower};
+use super::session::REDIS_VERSION;
+use super::state::{Asked, Server};
 
 /// Sections, in their order.
 const SECTIONS: [&str; 5] = ["server", "clients", "stats", "cpu", "sentinel"];
@@ -26,55 +28,31 @@ const STATS_BEHIND: &str = "pubsubshard_channels:0\r\nlatest_fork_usec:0\r\ntota
      active_defrag_key_misses:0\r\ntotal_active_defrag_time:0\r\ncurrent_active_defrag_time:0\r\ntracking_total_keys:0\r\n\
      tracking_total_items:0\r\ntracking_total_prefixes:0\r\nunexpected_error_replies:0\r\n";
 
-impl Sentinel {
+impl Server {
     /// `INFO`: answered once the process has said what it uses.
     pub(super) fn info_command(&mut self, client: ClientId, sections: &[Bytes]) -> Answer {
         let sections = sections.iter().map(|section| lower(section)).collect();
         self.ask(client, Asked::Info(sections), Question::Usage)
     }
 
-    pub(super) fn info_answer(&self, wanted: &[String], usage: &Usage, now: Instant) -> Answer {
+    pub(super) fn info_answer(&self, view: View<'_>, wanted: &[String], usage: &Usage, now: Instant) -> Answer {
         let all =
             wanted.is_empty() || wanted.iter().any(|name| matches!(name.as_str(), "all" | "default" | "everything"));
         let sections = SECTIONS.iter().filter(|name| all || wanted.iter().any(|one| one == *name));
         let texts: Vec<String> = sections
             .map(|name| match *name {
-                "server" => self.info_server(usage, now),
+                "server" => info_server(view, usage, now),
                 "clients" => self.info_clients(usage),
                 "stats" => self.info_stats(usage, now),
                 "cpu" => info_cpu(usage),
-                _ => self.info_sentinel(),
+                _ => render::info_sentinel(view),
             })
             .collect();
         Answer::Reply(bulk(texts.join("\r\n")))
     }
 
-    fn info_server(&self, usage: &Usage, now: Instant) -> String {
-        let up = now.since(self.started_at).as_secs();
-        format!(
-            "# Server\r\nredis_version:{REDIS_VERSION}\r\nvigie_version:{}\r\nredis_git_sha1:00000000\r\n\
-             redis_git_dirty:0\r\nredis_build_id:0\r\nredis_mode:sentinel\r\nos:{}\r\narch_bits:{}\r\n\
-             monotonic_clock:POSIX clock_gettime\r\nmultiplexing_api:epoll\r\natomicvar_api:c11-builtin\r\n\
-             gcc_version:0.0.0\r\nprocess_id:{}\r\nprocess_supervised:no\r\nrun_id:{}\r\ntcp_port:{}\r\n\
-             server_time_usec:{}\r\nuptime_in_seconds:{up}\r\nuptime_in_days:{}\r\nhz:10\r\nconfigured_hz:10\r\n\
-             lru_clock:{}\r\nexecutable:{}\r\nconfig_file:{}\r\nio_threads_active:0\r\n",
-            env!("CARGO_PKG_VERSION"),
-            usage.os,
-            usize::BITS,
-            usage.pid,
-            self.me(),
-            usage.port,
-            usage.wall.as_micros(),
-            up / 86_400,
-            // 24 bits of seconds.
-            usage.wall.as_secs() & 0x00ff_ffff,
-            usage.executable,
-            usage.config_file,
-        )
-    }
-
     fn info_clients(&self, usage: &Usage) -> String {
-        let tracking = self.clients.values().filter(|client| client.tracking).count();
+        let tracking = self.clients.iter().filter(|(_, client)| client.tracking).count();
         format!(
             "# Clients\r\nconnected_clients:{}\r\ncluster_connections:0\r\nmaxclients:{}\r\n\
              client_recent_max_input_buffer:0\r\nclient_recent_max_output_buffer:0\r\nblocked_clients:0\r\n\
@@ -85,10 +63,8 @@ impl Sentinel {
     }
 
     fn info_stats(&self, usage: &Usage, now: Instant) -> String {
-        let different = |all: &mut dyn Iterator<Item = &Bytes>| all.collect::<std::collections::BTreeSet<_>>().len();
-        let channels = different(&mut self.clients.values().flat_map(|client| &client.channels));
-        let patterns = different(&mut self.clients.values().flat_map(|client| &client.patterns));
-        let mut pace = self.desk.pace;
+        let [channels, patterns] = self.clients.subscribed();
+        let mut pace = self.stats.pace;
         format!(
             "# Stats\r\ntotal_connections_received:{}\r\ntotal_commands_processed:{}\r\ninstantaneous_ops_per_sec:{}\r\n\
              total_net_input_bytes:{}\r\ntotal_net_output_bytes:{}\r\ntotal_net_repl_input_bytes:0\r\n\
@@ -99,16 +75,40 @@ impl Sentinel {
              total_writes_processed:{}\r\nio_threaded_reads_processed:0\r\nio_threaded_writes_processed:0\r\n\
              reply_buffer_shrinks:0\r\nreply_buffer_expands:0\r\n",
             usage.connections,
-            self.desk.commands,
+            self.stats.commands,
             pace.count(now, 0),
             usage.bytes_in,
             usage.bytes_out,
             usage.rejected,
-            self.desk.errors,
-            self.desk.commands,
-            self.desk.commands,
+            self.stats.errors,
+            self.stats.commands,
+            self.stats.commands,
         )
     }
+}
+
+fn info_server(view: View<'_>, usage: &Usage, now: Instant) -> String {
+    let up = now.since(view.started_at()).as_secs();
+    format!(
+        "# Server\r\nredis_version:{REDIS_VERSION}\r\nvigie_version:{}\r\nredis_git_sha1:00000000\r\n\
+         redis_git_dirty:0\r\nredis_build_id:0\r\nredis_mode:sentinel\r\nos:{}\r\narch_bits:{}\r\n\
+         monotonic_clock:POSIX clock_gettime\r\nmultiplexing_api:epoll\r\natomicvar_api:c11-builtin\r\n\
+         gcc_version:0.0.0\r\nprocess_id:{}\r\nprocess_supervised:no\r\nrun_id:{}\r\ntcp_port:{}\r\n\
+         server_time_usec:{}\r\nuptime_in_seconds:{up}\r\nuptime_in_days:{}\r\nhz:10\r\nconfigured_hz:10\r\n\
+         lru_clock:{}\r\nexecutable:{}\r\nconfig_file:{}\r\nio_threads_active:0\r\n",
+        env!("CARGO_PKG_VERSION"),
+        usage.os,
+        usize::BITS,
+        usage.pid,
+        view.id(),
+        usage.port,
+        usage.wall.as_micros(),
+        up / 86_400,
+        // 24 bits of seconds.
+        usage.wall.as_secs() & 0x00ff_ffff,
+        usage.executable,
+        usage.config_file,
+    )
 }
 
 fn info_cpu(usage: &Usage) -> String {

@@ -4,13 +4,15 @@ use bytes::Bytes;
 
 use crate::base::Instant;
 use crate::base::secret::hex;
+use crate::cores::sentinel::{Answer, ClientId};
 use crate::wire::resp::Reply;
 
-use super::access::{Access, Asked, permitted};
+use super::access::{Access, permitted};
 use super::acl::{Acl, DEFAULT, Denied};
-use super::ask::{Fact, Question};
-use super::session::{bulk, error, integer, lower, nothing, simple, text, words};
-use super::{Answer, ClientId, Output, Sentinel, table};
+use super::ask::Question;
+use super::reply::{bulk, error, integer, lower, nothing, simple, syntax, text, words, wrong_arity};
+use super::state::{Asked, Server};
+use super::{describe, table};
 
 /// Bits of a password that `ACL GENPASS` may be asked for.
 const PASSWORD_BITS: std::ops::RangeInclusive<usize> = 1..=4_096;
@@ -22,18 +24,18 @@ const NO_FILE: &str = "ERR This Redis instance is not configured to use an ACL f
      store users in the Redis configuration.";
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 
-impl Sentinel {
+impl Server {
     /// The words behind `ACL`, of which `name` is the first.
     pub(super) fn acl_command(&mut self, client: ClientId, name: &str, args: &[Bytes], now: Instant) -> Answer {
         match name {
-            "cat" => Self::categories(args),
+            "cat" => describe::categories(args),
             "whoami" => {
-                let user = self.clients.get(&client).map_or(DEFAULT, |session| session.user.as_str());
+                let user = self.clients.get(client).map_or(DEFAULT, |session| session.user.as_str());
                 Answer::Reply(bulk(user.to_owned()))
             }
             "genpass" => self.gen_pass(client, args),
             "log" => self.acl_log(args, now),
-            _ => match &self.desk.access {
+            _ => match &self.access {
                 Access::Cluster(_) => error(
                     "ERR there are no users here: the password of the cluster file is the only one, of the user default",
                 ),
@@ -43,7 +45,7 @@ impl Sentinel {
     }
 
     fn acl_users(&mut self, client: ClientId, name: &str, args: &[Bytes]) -> Answer {
-        let Access::Acl(acl) = &self.desk.access else { return nothing() };
+        let Access::Acl(acl) = &self.access else { return nothing() };
         let list = |lines: &mut dyn Iterator<Item = String>| Answer::Reply(Reply::Array(lines.map(bulk).collect()));
         match (name, args) {
             ("list", _) => list(&mut acl.lines().into_iter().map(|line| format!("user {line}"))),
@@ -58,12 +60,12 @@ impl Sentinel {
                 let text = acl.to_file_text();
                 self.ask(client, Asked::Users, Question::SaveUsers(text))
             }
-            _ => error("ERR syntax error"),
+            _ => syntax(),
         }
     }
 
     fn set_user(&mut self, user: &[u8], rules: &[Bytes], client: ClientId) -> Answer {
-        let Access::Acl(acl) = &mut self.desk.access else { return nothing() };
+        let Access::Acl(acl) = &mut self.access else { return nothing() };
         let Ok(user) = std::str::from_utf8(user) else { return error("ERR Usernames must be UTF-8") };
         let before = acl.user(user).cloned();
         if let Err(refusal) = acl.set_user(user, &rules.iter().map(rule).collect::<Vec<_>>()) {
@@ -80,7 +82,7 @@ impl Sentinel {
         if users.iter().any(|user| user == DEFAULT) {
             return error("ERR The 'default' user cannot be removed");
         }
-        let Access::Acl(acl) = &mut self.desk.access else { return nothing() };
+        let Access::Acl(acl) = &mut self.access else { return nothing() };
         let removed = users.iter().filter(|user| acl.remove(user)).count();
         let answer = Answer::Reply(integer(removed));
         if self.kill_users(client, |name| users.iter().any(|user| user == name)) {
@@ -92,24 +94,23 @@ impl Sentinel {
 
     /// Closes the connections of these users; whether the one that asks is among them, which is left to its answer.
     fn kill_users(&mut self, client: ClientId, meant: impl Fn(&str) -> bool) -> bool {
-        let theirs = self.clients.iter().filter(|(_, session)| meant(&session.user));
-        let theirs: Vec<ClientId> = theirs.map(|(id, _)| *id).collect();
+        let theirs = self.clients.which(|_, session| meant(&session.user));
         theirs.iter().filter(|id| **id != client).for_each(|id| self.kill(*id));
         theirs.contains(&client)
     }
 
     /// Closes connections of these users that hear what they may hear no more.
     fn kill_deaf(&mut self, client: ClientId, meant: impl Fn(&str) -> bool) {
-        let Access::Acl(acl) = &self.desk.access else { return };
-        let deaf = self.clients.iter().filter(|(_, session)| {
-            meant(&session.user)
+        let Access::Acl(acl) = &self.access else { return };
+        let deaf = self.clients.which(|id, session| {
+            id != client
+                && meant(&session.user)
                 && acl.user(&session.user).is_none_or(|user| {
                     let hears = |name: &Bytes, pattern| user.may_hear(&String::from_utf8_lossy(name), pattern);
                     !session.channels.iter().all(|name| hears(name, false))
                         || !session.patterns.iter().all(|name| hears(name, true))
                 })
         });
-        let deaf: Vec<ClientId> = deaf.map(|(id, _)| *id).filter(|id| *id != client).collect();
         deaf.into_iter().for_each(|id| self.kill(id));
     }
 
@@ -134,8 +135,8 @@ impl Sentinel {
         let count = match args {
             [] => LOG_SHOWN,
             [word] if lower(word) == "reset" => {
-                if matches!(self.desk.access, Access::Acl(_)) {
-                    self.desk.log.clear();
+                if matches!(self.access, Access::Acl(_)) {
+                    self.refusals.clear();
                 }
                 return simple("OK");
             }
@@ -145,43 +146,28 @@ impl Sentinel {
             },
             _ => return error("ERR unknown subcommand or wrong number of arguments for 'LOG'. Try ACL HELP."),
         };
-        Answer::Reply(Reply::Array(self.desk.log.iter().take(count).map(|entry| entry.show(now)).collect()))
+        Answer::Reply(self.refusals.show(count, now))
     }
 
-    /// Lets a command wait for a fact.
-    pub(super) fn ask(&mut self, client: ClientId, asked: Asked, question: Question) -> Answer {
-        self.desk.asked.insert(client, asked);
-        self.free.push(Output::Ask(client, question));
-        nothing()
+    /// The random bytes for `ACL GENPASS` are there.
+    pub(super) fn pass_made(bits: usize, bytes: &[u8]) -> Answer {
+        // As many hexadecimal digits as hold so many bits.
+        let mut digits = hex(bytes);
+        digits.truncate(bits.div_ceil(4));
+        Answer::Reply(bulk(digits))
     }
 
-    /// A fact that a command waited for.
-    pub(super) fn told(&mut self, client: ClientId, fact: Fact, now: Instant) {
-        // The client may have gone.
-        let Some(asked) = self.desk.asked.remove(&client) else { return };
-        let answer = match (asked, fact) {
-            (Asked::Info(sections), Fact::Usage(usage)) => self.info_answer(&sections, &usage, now),
-            (Asked::Password(bits), Fact::Random(bytes)) => {
-                // As many hexadecimal digits as hold so many bits.
-                let mut digits = hex(&bytes);
-                digits.truncate(bits.div_ceil(4));
-                Answer::Reply(bulk(digits))
-            }
-            (Asked::Users, Fact::Users(text)) => self.users_loaded(client, text),
-            (Asked::Users, Fact::Saved(Ok(()))) => simple("OK"),
-            (Asked::Users, Fact::Saved(Err(why))) => {
-                error(format!("ERR There was an error trying to save the ACLs: {why}"))
-            }
-            (
-                Asked::Info(_) | Asked::Password(_) | Asked::Users,
-                Fact::Usage(_) | Fact::Random(_) | Fact::Users(_) | Fact::Saved(_),
-            ) => error("ERR the process did not tell what was asked"),
-        };
-        self.free.push(Output::Respond(client, answer));
+    /// The ACL file has been written, or not.
+    pub(super) fn users_saved(saved: Result<(), String>) -> Answer {
+        match saved {
+            Ok(()) => simple("OK"),
+            Err(why) => error(format!("ERR There was an error trying to save the ACLs: {why}")),
+        }
     }
 
-    fn users_loaded(&mut self, client: ClientId, text: Result<String, String>) -> Answer {
-        let Access::Acl(acl) = &self.desk.access else { return nothing() };
+    /// The ACL file has been read, or not.
+    pub(super) fn users_loaded(&mut self, client: ClientId, text: Result<String, String>) -> Answer {
+        let Access::Acl(acl) = &self.access else { return nothing() };
         let loaded = text.and_then(|text| acl.emptied().with_file_text(&text).map_err(|error| error.to_string()));
         let new = match loaded {
             Ok(new) => new,
@@ -191,10 +177,10 @@ impl Sentinel {
                 ));
             }
         };
-        let Access::Acl(acl) = &mut self.desk.access else { return nothing() };
+        let Access::Acl(acl) = &mut self.access else { return nothing() };
         let old = std::mem::replace(acl, new);
         let changed: Vec<String> = {
-            let Access::Acl(acl) = &self.desk.access else { return nothing() };
+            let Access::Acl(acl) = &self.access else { return nothing() };
             old.names().filter(|name| *name != DEFAULT && acl.user(name) != old.user(name)).map(str::to_owned).collect()
         };
         if self.kill_users(client, |name| changed.iter().any(|user| user == name)) {
@@ -241,7 +227,7 @@ fn dry_run(acl: &Acl, user: &[u8], call: &[Bytes]) -> Answer {
         return error(format!("ERR Command '{name}' not found"));
     };
     if !spec.takes(call.len()) {
-        return error(table::wrong_arity(spec.name));
+        return error(wrong_arity(spec.name));
     }
     match permitted(acl, user, spec, call) {
         Ok(()) => simple("OK"),

@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
+use super::reply::wrong_arity;
+
 /// One command, or one subcommand.
 #[derive(Debug)]
 pub(super) struct Spec {
@@ -430,6 +432,12 @@ pub(super) fn commands() -> impl Iterator<Item = &'static Spec> {
     TABLE.iter().filter(|spec| spec.container().is_none())
 }
 
+/// Name and arity of whatever can be called.
+#[cfg(test)]
+pub(in crate::cores::sentinel) fn callable() -> impl Iterator<Item = (&'static str, i64)> {
+    TABLE.iter().filter(|spec| spec.subcommands().next().is_none()).map(|spec| (spec.name, spec.arity))
+}
+
 /// The row of that name, in any case of letters.
 pub(super) fn find(name: &[u8]) -> Option<&'static Spec> {
     // Sorted once, as every command of every client is looked up here.
@@ -471,11 +479,6 @@ pub(super) fn resolve(words: &[Bytes]) -> Result<&'static Spec, String> {
         Some(spec) => Err(wrong_arity(spec.name)),
         None => Err(unknown(words)),
     }
-}
-
-/// The error for a wrong number of words.
-pub(super) fn wrong_arity(name: &str) -> String {
-    format!("ERR wrong number of arguments for '{name}' command")
 }
 
 fn unknown(words: &[Bytes]) -> String {

@@ -3,106 +3,18 @@
 use bytes::Bytes;
 
 use crate::base::Instant;
-use crate::base::secret::CONTROL_USER;
+use crate::cores::sentinel::{Answer, ClientId};
 use crate::wire::resp::Reply;
 
-use super::access::Access;
-use super::session::{Client, Replies, bulk, error, integer, lower, nothing, simple, text};
-use super::{Answer, ClientId, Output, Sentinel};
+use super::client::{Kind, Replies};
+use super::clients::Filter;
+use super::reply::{bulk, error, integer, lower, nothing, simple, syntax, text};
+use super::state::Server;
 
-/// Longest name or version of a library, bytes.
-const LIBRARY_MAX: usize = 64;
-
-/// Which connections are meant.
-#[derive(Debug, Default)]
-struct Filter {
-    id: Option<u64>,
-    kind: Option<Kind>,
-    user: Option<String>,
-    peer: Option<String>,
-    local: Option<String>,
-    /// At least so old, seconds.
-    age: Option<u64>,
-    /// Whether the connection that asks is meant too.
-    own: bool,
-}
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Normal,
-    Subscriber,
-    /// Links of replication: there are none.
-    Replication,
-}
-
-impl Kind {
-    fn parse(name: &[u8]) -> Result<Self, Answer> {
-        match lower(name).as_str() {
-            "normal" => Ok(Self::Normal),
-            "pubsub" => Ok(Self::Subscriber),
-            "master" | "replica" | "slave" => Ok(Self::Replication),
-            _ => Err(error(format!("ERR Unknown client type '{}'", text(name)))),
-        }
-    }
-}
-
-fn syntax() -> Answer {
-    error("ERR syntax error")
-}
-
-impl Client {
-    fn kind(&self) -> Kind {
-        if self.is_subscribed() { Kind::Subscriber } else { Kind::Normal }
-    }
-
-    /// Its line in `CLIENT LIST`, without the end. What only a data server has is zero.
-    pub(super) fn line(&self, id: ClientId, now: Instant) -> String {
-        let (subs, patterns) = (self.channels.len(), self.patterns.len());
-        let mut flags = if self.is_subscribed() { "P" } else { "N" }.to_owned();
-        if self.tracking {
-            flags = flags.replace('N', "") + "t";
-        }
-        if self.no_evict {
-            flags = flags.replace('N', "") + "e";
-        }
-        format!(
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db=0 sub={subs} psub={patterns} ssub=0 \
-             multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem={} events=r \
-             cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
-            id.0,
-            self.sockets.peer,
-            self.sockets.local,
-            self.sockets.fd,
-            self.name,
-            now.since(self.came_at).as_secs(),
-            now.since(self.last_at).as_secs(),
-            size_of::<Self>(),
-            self.last,
-            self.user,
-            self.protocol.number(),
-            self.library[0],
-            self.library[1],
-        )
-    }
-}
-
-impl Filter {
-    fn fits(&self, id: ClientId, client: &Client, asking: ClientId, now: Instant) -> bool {
-        (self.own || id != asking)
-            && self.id.is_none_or(|wanted| wanted == id.0)
-            && self.kind.is_none_or(|kind| kind == client.kind())
-            && self.user.as_ref().is_none_or(|user| *user == client.user)
-            && self.peer.as_ref().is_none_or(|peer| *peer == client.sockets.peer.to_string())
-            && self.local.as_ref().is_none_or(|local| *local == client.sockets.local.to_string())
-            && self.age.is_none_or(|age| now.since(client.came_at).as_secs() >= age)
-    }
-}
-
-impl Sentinel {
+impl Server {
     /// The words behind `CLIENT`, of which `name` is the first.
     pub(super) fn client_command(&mut self, client: ClientId, name: &str, args: &[Bytes], now: Instant) -> Answer {
-        let Some(session) = self.clients.get_mut(&client) else { return nothing() };
+        let Some(session) = self.clients.get_mut(client) else { return nothing() };
         match (name, args) {
             ("setname", [name]) => self.set_name(client, name),
             ("getname", _) => {
@@ -172,8 +84,8 @@ impl Sentinel {
             _ => return syntax(),
         }
         let lines = self.clients.iter().filter(|(id, _)| ids.as_ref().is_none_or(|ids| ids.contains(&id.0)));
-        let lines = lines.filter(|(id, client)| filter.fits(**id, client, ClientId(0), now));
-        Answer::Reply(Reply::prose(lines.map(|(id, client)| client.line(*id, now) + "\n").collect::<String>()))
+        let lines = lines.filter(|(id, client)| filter.fits(*id, client, ClientId(0), now));
+        Answer::Reply(Reply::prose(lines.map(|(id, client)| client.line(id, now) + "\n").collect::<String>()))
     }
 
     fn kill_filter(&self, args: &[Bytes]) -> Result<Filter, Answer> {
@@ -190,11 +102,7 @@ impl Sentinel {
                 },
                 "type" => filter.kind = Some(Kind::parse(&pair[1])?),
                 "user" => {
-                    let known = match &self.desk.access {
-                        Access::Cluster(_) => [super::acl::DEFAULT, CONTROL_USER].contains(&value),
-                        Access::Acl(acl) => acl.user(value).is_some(),
-                    };
-                    if !known {
+                    if !self.access.knows(value) {
                         return Err(error(format!("ERR No such user '{value}'")));
                     }
                     filter.user = Some(value.to_owned());
@@ -231,8 +139,7 @@ impl Sentinel {
 
     /// Closes all that fit but the one that asks; how many fit, that one among them.
     fn kill_some(&mut self, client: ClientId, filter: &Filter, now: Instant) -> usize {
-        let fits = self.clients.iter().filter(|(id, session)| filter.fits(**id, session, client, now));
-        let chosen: Vec<ClientId> = fits.map(|(id, _)| *id).collect();
+        let chosen = self.clients.which(|id, session| filter.fits(id, session, client, now));
         for other in chosen.iter().filter(|id| **id != client) {
             self.kill(*other);
         }
@@ -241,50 +148,12 @@ impl Sentinel {
 
     /// The one that asks has its answer before it goes itself.
     fn answer_and_go(&mut self, client: ClientId, answer: Answer, filter: &Filter, now: Instant) -> Answer {
-        let goes = self.clients.get(&client).is_some_and(|session| filter.fits(client, session, client, now));
+        let goes = self.clients.get(client).is_some_and(|session| filter.fits(client, session, client, now));
         if !goes {
             return answer;
         }
         self.dismiss_with(client, answer);
         nothing()
-    }
-
-    /// Answers, and closes the connection behind that.
-    pub(super) fn dismiss_with(&mut self, client: ClientId, answer: Answer) {
-        self.free.push(Output::Respond(client, answer));
-        self.free.push(Output::Dismiss(client));
-    }
-}
-
-impl Client {
-    fn set_library(&mut self, what: &[u8], value: &[u8]) -> Answer {
-        let place = match lower(what).as_str() {
-            "lib-name" => 0,
-            "lib-ver" => 1,
-            _ => return error(format!("ERR Unrecognized option '{}'", text(what))),
-        };
-        if value.len() > LIBRARY_MAX || !value.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
-            let what = text(what).to_ascii_lowercase();
-            return error(format!("ERR {what} cannot contain spaces, newlines or special characters."));
-        }
-        text(value).clone_into(&mut self.library[place]);
-        simple("OK")
-    }
-
-    fn track(&mut self, mode: &str, options: &[Bytes]) -> Answer {
-        if !options.is_empty() {
-            let known = ["redirect", "bcast", "prefix", "optin", "optout", "noloop"];
-            return match known.contains(&lower(&options[0]).as_str()) {
-                true => error("ERR CLIENT TRACKING takes no options here: a Sentinel has no keys to track"),
-                false => syntax(),
-            };
-        }
-        self.tracking = match mode {
-            "on" => true,
-            "off" => false,
-            _ => return syntax(),
-        };
-        simple("OK")
     }
 }
 
