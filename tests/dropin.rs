@@ -457,3 +457,72 @@ fn files_go_back_and_forth_between_vigie_and_valkey() {
     let found = found.map(|found| String::from_utf8_lossy(&found.stdout).lines().next().map(PathBuf::from));
     goes_back_and_forth(&found.ok().flatten().unwrap_or_else(|| "valkey-server".into()));
 }
+
+/// Runs redis-sentinel's place with a disk on which each fsync takes 400 ms.
+fn start_on_a_slow_disk(place: &Bench, arguments: &[&str]) -> Running {
+    let direct = place.command(arguments);
+    let mut slow = Command::new("strace");
+    slow.args(["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    slow.args(["-e", "inject=fsync,fdatasync:delay_enter=400000"]).arg(direct.get_program()).args(direct.get_args());
+    slow.current_dir(place.home.path()).stdin(Stdio::null());
+    slow.stdout(fs::File::create(place.at("out.txt")).unwrap());
+    slow.stderr(fs::File::create(place.at("err.txt")).unwrap());
+    Running { child: slow.spawn().unwrap() }
+}
+
+/// Three of them store something all the time while the master is healthy. `VIGIE_SLOW_DISK` says for how many seconds.
+#[test]
+fn a_slow_disk_makes_nobody_look_silent() {
+    if !Path::new("/usr/bin/strace").exists() {
+        return println!("skipped: strace is not installed");
+    }
+    let seconds = std::env::var("VIGIE_SLOW_DISK").map_or(15, |text| text.parse().expect("a number of seconds"));
+    let redis = Bench::new();
+    let master = free_port();
+    let server = Running {
+        child: Command::new("redis-server")
+            .args(["--port", &master.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(redis.home.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    };
+    until("redis-server answers", || is_open(master));
+    let text = |port: u16| {
+        format!(
+            "port {port}\nbind 127.0.0.1\nprotected-mode no\nsentinel monitor m 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds m 500\n"
+        )
+    };
+    let sentinels = [(); 3].map(|()| {
+        let (place, port) = (Bench::new(), free_port());
+        place.write("s.conf", &text(port));
+        let running = start_on_a_slow_disk(&place, &["s.conf"]);
+        (place, port, running)
+    });
+    for (_, port, _) in &sentinels {
+        until("the port is open", || is_open(*port));
+    }
+    let mut clients = sentinels.each_ref().map(|(_, port, _)| TcpStream::connect(("127.0.0.1", *port)).unwrap());
+    let start = Instant::now();
+    let mut stores = 0;
+    while start.elapsed() < Duration::from_secs(seconds) {
+        for client in &mut clients {
+            client.write_all(b"SENTINEL FLUSHCONFIG\r\n").unwrap();
+        }
+        for client in &mut clients {
+            let mut answer = [0; 5];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"+OK\r\n");
+            stores += 1;
+        }
+    }
+    assert!(start.elapsed() > Duration::from_millis(400) * (stores / 3), "the disk is not slow");
+    let said: Vec<String> = sentinels.iter().map(|(place, ..)| place.said()).collect();
+    let suspicions: usize = said.iter().map(|said| said.matches("+sdown").count()).sum();
+    println!("{stores} stores of 400 ms in {seconds} s: {suspicions} false suspicions");
+    assert_eq!(suspicions, 0, "{}", said.join("\n---\n"));
+    // A master that is really gone is found all the same.
+    drop(server);
+    until("the master is found down", || sentinels.iter().any(|(place, ..)| place.said().contains("+sdown master")));
+}

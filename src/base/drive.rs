@@ -17,7 +17,7 @@ pub enum Flow<I> {
     /// Done; feed this input when the batch is through.
     Feed(I),
     /// Failed, and what follows promised something that is now untrue: drop the rest of the batch and feed this input.
-    /// This is the fence of durable stores: no vote leaves before its record is on disk.
+    /// This fences what must be on disk before: no process is started that is not recorded.
     Abort(I),
 }
 

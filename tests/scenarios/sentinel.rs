@@ -324,11 +324,10 @@ impl Site {
                 let text = self.shown.output(&output, far);
                 lines.extend(text.map(|text| line(self.now, self.zero, &text)));
                 if let Output::Store(_) = output {
-                    // What stands behind a store that fails does not happen; what became of it is heard first.
+                    // A fast disk: what became of it is heard first.
                     waiting.push_front(Input::Stored(self.disk.clone()));
                     if let Err(reason) = &self.disk {
                         lines.push(line(self.now, self.zero, &format!("not stored: {reason}")));
-                        break;
                     }
                 } else if let Output::Post(facts) = &output {
                     let stands = facts.masters.first().and_then(|facts| facts.vote.filter(|_| facts.leads.is_some()));

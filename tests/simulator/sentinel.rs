@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// Runs the driver as far as it comes: until nothing waits, or a store is under way, or the process is stopped.
+    /// Runs the driver as far as it comes: until nothing waits, or the process is stopped.
     pub fn run_sentinel(&mut self, host: usize) {
         // What it does now may come back to itself: it waits in the inbox.
         if std::mem::replace(&mut self.sentinels[host].running, true) {
@@ -195,7 +195,7 @@ impl World {
         let local = self.local(host);
         loop {
             let actor = &mut self.sentinels[host];
-            let Some(core) = actor.core.as_ref().filter(|_| !actor.frozen && actor.storing.is_none()) else { return };
+            let Some(core) = actor.core.as_ref().filter(|_| !actor.frozen) else { return };
             let deadline = core.deadline();
             let due = |at: Instant| deadline.is_some_and(|deadline| deadline <= at);
             let Some(turn) = actor.turn.as_mut() else {
@@ -344,6 +344,9 @@ impl World {
 
     fn store(&mut self, host: usize, record: Record) {
         let (serial, limit) = (self.count(), self.sentinels[host].slow.unwrap_or(self.plan.store));
+        if self.sentinels[host].storing.is_some() {
+            self.checks.violated(format!("s{host} stores before it knows what became of the last store"));
+        }
         let takes = self.dice.time(Duration::from_micros(50), limit);
         self.sentinels[host].storing = Some(Storing { serial, record });
         self.later(takes, Happening::Stored(host, serial));
@@ -352,15 +355,10 @@ impl World {
     /// A store has ended, well or not.
     pub fn stored(&mut self, host: usize, serial: u64) {
         let actor = &mut self.sentinels[host];
-        // A process that is stopped still waits for its disk; the kernel does not.
+        // A process that is stopped hears of its disk later; the kernel does not wait for it.
         let Some(storing) = actor.storing.take_if(|storing| storing.serial == serial) else { return };
         let result = if actor.broken { Err("input/output error".to_owned()) } else { Ok(()) };
-        if let Some(turn) = actor.turn.as_mut() {
-            if result.is_err() {
-                turn.out.clear();
-            }
-            turn.fed.push_back(Input::Stored(result.clone()));
-        }
+        actor.inbox.push_back(Input::Stored(result.clone()));
         if result.is_ok() {
             self.on_disk(host, storing.record);
         } else {

@@ -61,7 +61,7 @@ impl Agreement {
         self.look_up(place, now).unwrap_or(unknown)
     }
 
-    /// All that the file has to say but its users, with a change that is about to be made.
+    /// All that the file has to say but its users, with a change that is to be made once it is stored.
     pub(super) fn state(&self) -> State {
         let mut state = State {
             id: Some(self.id),
@@ -70,7 +70,7 @@ impl Agreement {
             masters: (0..self.masters.len()).map(|m| self.master_state(m)).collect(),
         };
         let place = |id| self.place_of(id);
-        match self.pending.as_ref().map(|pending| &pending.change) {
+        match self.pending.as_ref().filter(|pending| pending.storing).map(|pending| &pending.change) {
             Some(Change::Monitor { config, place, .. }) => {
                 state.masters.push(MasterState {
                     leader_epoch: self.current_epoch,

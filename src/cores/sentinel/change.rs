@@ -31,6 +31,8 @@ pub(super) struct Pending {
     pub(super) change: Change,
     /// Paths that must be those of executable files first.
     scripts: Vec<(Script, String)>,
+    /// Whether it is a part of what is being stored.
+    pub(super) storing: bool,
 }
 
 /// One change.
@@ -72,11 +74,13 @@ fn is_master_name(name: &str) -> bool {
 }
 
 impl Agreement {
-    /// Takes up a change: what becomes of it is told when it is on disk. None of the inputs of others come in between.
+    /// Takes up a change: what becomes of it is told when it is on disk. One after the other, for each is made from what is true.
     pub(super) fn begin_change(&mut self, client: ClientId, change: Change, scripts: Vec<(Script, String)>) -> Outcome {
-        debug_assert!(self.pending.is_none(), "the answer of the disk comes before any other input");
+        if self.pending.is_some() {
+            return Outcome::Deferred;
+        }
         self.free.extend(scripts.first().map(|(_, path)| Output::CheckScript(path.clone())));
-        self.pending = Some(Pending { client, change, scripts });
+        self.pending = Some(Pending { client, change, scripts, storing: false });
         Outcome::Begun
     }
 
@@ -131,11 +135,31 @@ impl Agreement {
 
     /// Whether a change waits for nothing but the disk.
     pub(super) fn change_is_ready(&self) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.scripts.is_empty())
+        self.pending.as_ref().is_some_and(|pending| pending.scripts.is_empty() && !pending.storing)
+    }
+
+    /// The client that waits for a change.
+    pub(super) fn changing(&self) -> Option<ClientId> {
+        self.pending.as_ref().map(|pending| pending.client)
+    }
+
+    /// A store begins, of everything as it is now.
+    pub(super) fn begin_to_store_change(&mut self) {
+        let ready = self.change_is_ready();
+        if let Some(pending) = self.pending.as_mut().filter(|_| ready) {
+            pending.storing = true;
+        }
+    }
+
+    /// The store that was under way has ended well.
+    pub(super) fn change_stored(&mut self, now: Instant) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.storing) {
+            self.apply(pending, now);
+        }
     }
 
     /// The change is on disk: now it is true.
-    pub(super) fn apply(&mut self, pending: Pending, now: Instant) {
+    fn apply(&mut self, pending: Pending, now: Instant) {
         match pending.change {
             Change::Monitor { config, place, address } => {
                 // Whoever was removed and is watched again must not vote a second time in an epoch.
@@ -168,7 +192,7 @@ impl Agreement {
 
     /// The change could not be stored, and never was.
     pub(super) fn change_failed(&mut self, reason: &str) {
-        if let Some(Pending { client, .. }) = self.pending.take() {
+        if let Some(Pending { client, .. }) = self.pending.take_if(|pending| pending.storing) {
             self.free.push((client, Settled::NotStored(reason.to_owned())));
         }
     }

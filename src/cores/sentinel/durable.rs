@@ -34,6 +34,31 @@ pub struct DurableMaster {
     pub vote: Option<(RunId, Epoch)>,
 }
 
+/// Whether what has changed is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDisk {
+    Yes,
+    /// It is a part of what is being stored.
+    Soon,
+    No,
+}
+
+impl OnDisk {
+    /// A store begins, of everything as it is now.
+    pub(super) fn begin(&mut self) {
+        if *self == Self::No {
+            *self = Self::Soon;
+        }
+    }
+
+    /// The store that was under way has ended. What has changed since it began was no part of it.
+    pub(super) fn end(&mut self, stored: bool) {
+        if *self == Self::Soon {
+            *self = if stored { Self::Yes } else { Self::No };
+        }
+    }
+}
+
 impl Durable {
     /// The state of a sentinel that never ran before.
     pub fn new(id: RunId) -> Self {
@@ -86,7 +111,7 @@ impl Agreement {
         let once = self.voted(m).is_none_or(|(_, last)| last < epoch);
         assert!(once || !self.rules.holds(Rule::VoteOnce), "a second vote in epoch {epoch}");
         self.masters[m].vote = Some((leader, epoch));
-        self.masters[m].vote_unstored = true;
+        self.masters[m].vote_disk = OnDisk::No;
         self.dirty = true;
         self.publish_vote(m, leader, epoch);
     }
@@ -96,7 +121,7 @@ impl Agreement {
         let higher = self.decision(m).is_none_or(|last| last.epoch < decision.epoch);
         assert!(higher || !self.rules.holds(Rule::HigherDecision), "decisions never go back");
         self.masters[m].decision = Some(decision);
-        self.masters[m].unstored = true;
+        self.masters[m].decision_disk = OnDisk::No;
         self.dirty = true;
         self.raise_epoch(decision.epoch, now);
     }

@@ -6,6 +6,7 @@ use crate::base::node::{Process, RedisRole};
 use crate::base::{Epoch, Instant, RunId};
 use crate::wire::info::{Info, LinkDown, Role};
 
+use super::durable::OnDisk;
 use super::promote::SIMULATED;
 use super::sabotage::Rule;
 use super::select::{self, Candidate, Ground};
@@ -390,7 +391,7 @@ impl Agreement {
         let majority = if self.rules.holds(Rule::Majority) { self.majority(m) } else { 1 };
         let (votes, needed) = (self.votes_for_me(m, epoch), majority.max(quorum));
         // Nobody else may hear of the own vote where nobody else is needed: it is one only on disk all the same.
-        let stored = !self.masters[m].vote_unstored || !self.rules.holds(Rule::StoreFirst);
+        let stored = self.masters[m].vote_disk == OnDisk::Yes || !self.rules.holds(Rule::StoreFirst);
         if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if votes >= needed && stored {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::base::{Instant, Machine, RunId, time::earliest};
 
 use super::sabotage::Rule;
-use super::server::Server;
+use super::server::{Deferred, Server};
 use super::why::MasterWhy;
 use super::{Access, Acl, Agreement, ClientId, Config, Durable, Input, Output, Renewal, State};
 
@@ -78,17 +78,28 @@ impl Sentinel {
             Input::Message(link, payload) => agreement.hello_heard(link, &payload, now),
             Input::ClientCame(client, sockets) => server.client_came(client, sockets, now),
             Input::ClientGone(client) => server.client_gone(client),
-            Input::Garbage(client, why) => server.garbage(client, &why),
-            Input::Command(client, args) => self.command(client, &args, now),
+            Input::Garbage(client, why) => self.sent(client, Deferred::Garbage(why), now),
+            Input::Command(client, args) => self.sent(client, Deferred::Command(args), now),
             Input::Told(client, fact) => server.told(agreement.view(), client, fact, now),
             Input::Facts(facts) => agreement.facts(*facts, now),
-            Input::Stored(Ok(())) => agreement.stored(now),
-            Input::ScriptChecked(path, executable) => agreement.script_checked(&path, executable),
+            Input::Stored(Ok(())) => {
+                server.stored(true);
+                agreement.stored(now);
+                self.hear();
+                self.go_on(now);
+            }
+            Input::ScriptChecked(path, executable) => {
+                agreement.script_checked(&path, executable);
+                self.hear();
+                self.go_on(now);
+            }
             Input::Stored(Err(reason)) => {
                 agreement.store_failed(&reason, now);
                 self.hear();
-                self.server.break_promises();
+                self.server.stored(false);
                 self.agreement.abort_elections(now);
+                self.hear();
+                self.go_on(now);
             }
             Input::Resolved(answer) => {
                 let name = answer.name.clone();
@@ -113,6 +124,25 @@ impl Sentinel {
             Input::Stop => agreement.stop(now),
         }
         self.hear();
+    }
+
+    /// Looks at what a client has sent, unless what was sent before has to be on disk first.
+    fn sent(&mut self, client: ClientId, sent: Deferred, now: Instant) {
+        if self.agreement.changing() == Some(client) || self.server.is_deferred(client) {
+            return self.server.defer(client, sent);
+        }
+        match sent {
+            Deferred::Command(args) => self.command(client, &args, now),
+            Deferred::Garbage(why) => self.server.garbage(client, &why),
+        }
+    }
+
+    /// A change may have ended: looks at what has waited for that.
+    fn go_on(&mut self, now: Instant) {
+        for (client, sent) in self.server.take_deferred() {
+            self.sent(client, sent, now);
+            self.hear();
+        }
     }
 
     /// Lets the server answer a client's command, or the agreement carry it out.
@@ -141,20 +171,12 @@ impl Sentinel {
         earliest(self.agreement.wake.take(), idle)
     }
 
-    /// Puts the outputs of the turn in their order: what promises nothing, the fence, what stands behind it.
+    /// Puts the outputs of the turn in their order.
     fn flush(&mut self, out: &mut Vec<Output>) {
-        self.server.hold_tongue();
-        let promises = !self.server.fenced.is_empty();
-        out.append(&mut self.server.free);
-        if !self.agreement.rules.holds(Rule::StoreFirst) {
-            out.append(&mut self.server.fenced);
-        }
-        match self.agreement.fence(promises) {
-            Some(record) => out.push(Output::Store(self.server.with_users(record))),
-            None => self.server.keep_promises(),
-        }
-        out.append(&mut self.server.fenced);
-        self.agreement.rename(out);
+        let Self { agreement, server, .. } = self;
+        let store_first = agreement.rules.holds(Rule::StoreFirst);
+        server.flush(out, store_first, |promises| agreement.fence(promises));
+        agreement.rename(out);
     }
 }
 

@@ -13,8 +13,9 @@
 //!   │                                                             └─────► Promoting ◄─────────────┘
 //!   └──────────────────────── Reconfiguring ◄─────────────────────────────────┘ decision stored, posted, published
 //! ```
-//! What promises something to others (votes, questions for votes, decisions, posted facts) stands behind a
-//! [`Output::Store`] in the same batch whenever durable state has changed, and is lost with it if that fails.
+//! What promises something to others (votes, questions for votes, decisions, posted facts) is said only when what it promises is
+//! on disk: it waits for the answer to an [`Output::Store`], and is lost with it if that fails. Nothing else waits: a slow disk
+//! delays votes, never judgement.
 //!
 //! In a cluster only the sentinels of its file vote: who they are is configuration, their run ids are learned. They hear each
 //! other on the peer link and nowhere else: votes, epochs and decisions stand in its frames, and what is greeted or published
@@ -51,6 +52,7 @@ pub mod why;
 
 pub use crate::base::Place;
 pub use config::{Config, DataNode, Logins, MasterConfig, Membership, Renewal, Voter};
+use durable::OnDisk;
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use instance::LinkId;
@@ -128,6 +130,8 @@ struct Agreement {
     fenced: Effects,
     /// What whoever ordered a failover is told when its decision is on disk, however long that takes.
     owed: Effects,
+    /// The same, with its decision in what is being stored, or in what could not be stored.
+    owing: Effects,
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
     rules: Rules,
@@ -160,10 +164,10 @@ struct Master {
     config: MasterConfig,
     /// Who is master since which epoch; none: there is no record of any.
     decision: Option<Decision>,
-    /// Whether the decision is not on disk yet.
-    unstored: bool,
-    /// Whether the last vote is not on disk yet.
-    vote_unstored: bool,
+    /// Whether the decision is on disk.
+    decision_disk: OnDisk,
+    /// Whether the last vote is on disk.
+    vote_disk: OnDisk,
     /// The last vote: for whom, in which epoch.
     vote: Option<(RunId, Epoch)>,
     /// Those of the file, in its order, and behind them those found out.
@@ -243,6 +247,7 @@ impl Agreement {
             free: Effects::default(),
             fenced: Effects::default(),
             owed: Effects::default(),
+            owing: Effects::default(),
             wake: None,
             rules: Rules::default(),
             reports: trust::Reports::default(),
@@ -262,8 +267,8 @@ impl Agreement {
             id,
             config,
             decision: record.as_ref().and_then(|record| record.decision),
-            unstored: false,
-            vote_unstored: false,
+            decision_disk: OnDisk::Yes,
+            vote_disk: OnDisk::Yes,
             vote: record.as_ref().and_then(|record| record.vote),
             nodes,
             failover: Failover::Idle { not_before: now },
@@ -462,17 +467,23 @@ impl Agreement {
         }
     }
 
-    /// What has to be on disk before anything behind the fence of this turn happens; none: nothing has. `promises`: whether
-    /// anything stands behind it.
+    /// What has to be on disk before anything behind the fence happens; none: nothing has. `promises`: whether anything stands
+    /// behind it. Only while nothing is being stored: the store begins now.
     fn fence(&mut self, promises: bool) -> Option<Record> {
-        if self.change_is_ready() || self.dirty && promises {
-            self.dirty = false;
-            self.unsaid.append(&mut self.saying);
-            Some(self.record())
-        } else {
+        let has_to = self.change_is_ready() || self.dirty && promises;
+        if !has_to {
             self.saying.clear();
-            None
+            return None;
         }
+        self.dirty = false;
+        self.unsaid.append(&mut self.saying);
+        self.owing.append(&mut self.owed);
+        self.begin_to_store_change();
+        for master in &mut self.masters {
+            master.decision_disk.begin();
+            master.vote_disk.begin();
+        }
+        Some(self.record())
     }
 
     /// Calls commands as the redis at the other end calls them.
@@ -509,16 +520,16 @@ impl Agreement {
         }
     }
 
+    /// The store that was under way has ended well.
     fn stored(&mut self, now: Instant) {
         for master in &mut self.masters {
             // An election may have waited for nothing else.
-            master.touched |= master.vote_unstored;
-            (master.unstored, master.vote_unstored) = (false, false);
+            master.touched |= master.vote_disk == OnDisk::Soon;
+            master.decision_disk.end(true);
+            master.vote_disk.end(true);
         }
-        if let Some(pending) = self.pending.take() {
-            self.apply(pending, now);
-        }
-        self.free.append(&mut self.owed);
+        self.change_stored(now);
+        self.free.append(&mut self.owing);
         let unsaid = std::mem::take(&mut self.unsaid);
         if self.store_retry_at.take().is_some() {
             self.tell_again();
@@ -541,6 +552,10 @@ impl Agreement {
     /// Everything behind the fence was thrown away: nobody has heard of it.
     fn store_failed(&mut self, reason: &str, now: Instant) {
         self.dirty = true;
+        for master in &mut self.masters {
+            master.decision_disk.end(false);
+            master.vote_disk.end(false);
+        }
         let first = self.store_retry_at.is_none();
         // From here on nothing that is said waits for the disk.
         self.store_retry_at = Some(now + STORE_RETRY);

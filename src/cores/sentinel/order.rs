@@ -45,6 +45,8 @@ pub(super) enum Outcome {
     Begun,
     /// Whether the master is down, and the vote. What it promises is true once it is on disk.
     Opinion { down: bool, vote: Option<(RunId, Epoch)> },
+    /// Another change is not on disk yet: to be ordered again then.
+    Deferred,
     /// The host name in it is being resolved: to be ordered again then.
     Unresolved(String),
     /// A failover or a switchover cannot begin.

@@ -44,7 +44,7 @@ pub enum Input {
     Told(ClientId, Fact),
     /// What the peer link says of a node, whenever it changes.
     Facts(Box<NodeFacts>),
-    /// What became of the last [`Output::Store`]; before any other input.
+    /// What became of the last [`Output::Store`].
     Stored(Result<(), String>),
     /// Whether the file of an [`Output::CheckScript`] can be run; before any other input.
     ScriptChecked(String, bool),
@@ -112,7 +112,8 @@ pub enum Output {
         /// Its words.
         args: Vec<Bytes>,
     },
-    /// FENCE: nothing behind it in the batch happens unless this is on disk. Answered by [`Input::Stored`].
+    /// Put this on disk, and answer by [`Input::Stored`]. What must not be said before comes only then; everything else goes on
+    /// meanwhile, and there is no second one before that answer.
     Store(Record),
     /// Answer a client, or send it a message it has subscribed to.
     Respond(ClientId, Answer),

@@ -6,6 +6,7 @@ use crate::base::node::Decision;
 use crate::base::{Instant, Place, RunId};
 use crate::wire::info::Info;
 
+use super::durable::OnDisk;
 use super::failover::{Cause, Failover, Promotion};
 use super::instance::{Instance, Peer};
 use super::sabotage::Rule;
@@ -121,7 +122,7 @@ impl<'a> MasterView<'a> {
 
     /// Whether the decision is not on disk yet.
     pub(super) fn is_unstored(self) -> bool {
-        self.master().unstored
+        self.master().decision_disk != OnDisk::Yes
     }
 
     /// The address under which it is watched.

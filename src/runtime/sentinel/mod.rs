@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::clock;
 use super::drive::{Execute, Flow, Lanes, drive};
@@ -205,16 +205,33 @@ async fn operate(
     }
     let scripts = scripts::Runner::new(inputs.clone());
     let names = names::Resolver::new(inputs.clone());
-    let links = Links::new(inputs, presence);
+    let links = Links::new(inputs.clone(), presence);
     tasks.spawn(clients.clone().tell_wrong_passwords(journal.clone()));
     let stopped_tx = Some(stopped_tx);
-    let mut runner =
-        Runner { links, clients, admission, teller, waiting, keep, scripts, names, post, journal, stopped: stopped_tx };
+    let mut runner = Runner {
+        links,
+        clients,
+        admission,
+        teller,
+        waiting,
+        keep,
+        scripts,
+        names,
+        post,
+        journal,
+        inputs,
+        saving: None,
+        stopped: stopped_tx,
+    };
     tokio::select! {
         () = drive(&mut machine, Lanes { first, second }, &mut runner) => {}
         _ = stopped => {}
     }
     runner.links.leave(LEAVE_MAX).await;
+    if let Some(saving) = runner.saving.take() {
+        // What it says is for nobody any more.
+        let _ = saving.await;
+    }
 }
 
 async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
@@ -340,6 +357,9 @@ struct Runner {
     names: names::Resolver<Input>,
     post: mpsc::Sender<Part>,
     journal: Journal,
+    inputs: mpsc::Sender<Input>,
+    /// The store that is under way, or was the last one.
+    saving: Option<JoinHandle<()>>,
     stopped: Option<oneshot::Sender<()>>,
 }
 
@@ -353,7 +373,7 @@ impl Execute<Sentinel> for Runner {
                     return Flow::Feed(Input::LinkDown(link, reason));
                 }
             }
-            Output::Store(record) => return self.save(record).await,
+            Output::Store(record) => self.save(record),
             Output::Respond(client, answer) => self.clients.respond(client, &answer),
             Output::Protocol(client, protocol) => self.clients.speak(client, protocol),
             Output::Dismiss(client) => self.clients.dismiss(client),
@@ -426,24 +446,26 @@ fn end_at(event: &str) {
 }
 
 impl Runner {
-    async fn save(&mut self, record: Record) -> Flow<Input> {
-        let saved = match (&self.keep, record) {
+    /// Everything else goes on meanwhile: a slow disk delays what has to be on it, and no judgement.
+    fn save(&mut self, record: Record) {
+        let save: Box<dyn FnOnce() -> Result<(), String> + Send> = match (&self.keep, record) {
             (Keep::Store(store), Record::Votes(durable)) => {
                 let store = store.clone();
-                spawn_blocking(move || store.save(&durable).map_err(|error| error.to_string())).await
+                Box::new(move || store.save(&durable).map_err(|error| error.to_string()))
             }
             (Keep::File(document), Record::Everything(state)) => {
                 let document = document.clone();
-                spawn_blocking(move || file::save(&document, &state).map_err(|error| error.to_string())).await
+                Box::new(move || file::save(&document, &state).map_err(|error| error.to_string()))
             }
             (Keep::Store(_), Record::Everything(_)) | (Keep::File(_), Record::Votes(_)) => {
-                Ok(Err("there is no place for such a record".to_owned()))
+                Box::new(|| Err("there is no place for such a record".to_owned()))
             }
         };
-        match saved {
-            Ok(Ok(())) => Flow::Feed(Input::Stored(Ok(()))),
-            Ok(Err(error)) => Flow::Abort(Input::Stored(Err(error))),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        let inputs = self.inputs.clone();
+        self.saving = Some(tokio::spawn(async move {
+            let saved = spawn_blocking(save).await.unwrap_or_else(|panic| Err(panic.to_string()));
+            // At the end of the process nobody listens.
+            let _ = inputs.send(Input::Stored(saved)).await;
+        }));
     }
 }

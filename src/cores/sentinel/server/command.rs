@@ -12,7 +12,7 @@ use crate::wire::resp::{Reply, Rich};
 use super::ask::Fact;
 use super::client::Replies;
 use super::reply::{arity, bulk, error, nothing};
-use super::state::{Asked, Server};
+use super::state::{Asked, Deferred, Server};
 use super::step::{Call, Step};
 use super::table::Spec;
 use super::{describe, orders, render, wording};
@@ -64,6 +64,7 @@ impl Server {
         let answer = match outcome {
             Outcome::Done | Outcome::Begun => answer,
             Outcome::Opinion { down, vote } => return self.promise(client, wording::opinion(down, vote)),
+            Outcome::Deferred => return self.defer(client, Deferred::Command(args.to_vec())),
             Outcome::Unresolved(host) => match self.wait_for(host, client, args) {
                 true => nothing(),
                 false => wording::not_monitored(MonitorRefused::Host),

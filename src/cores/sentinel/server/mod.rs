@@ -17,6 +17,7 @@ mod glob;
 mod load;
 mod reply;
 
+mod fence;
 mod refusals;
 mod render;
 mod step;
@@ -46,6 +47,6 @@ mod command;
 pub use access::Access;
 pub use acl::{Acl, AclError, Fault};
 pub use ask::{Fact, Question, Sockets, Usage};
-pub(super) use state::Server;
+pub(super) use state::{Deferred, Server};
 #[cfg(test)]
 pub(super) use table::callable;

@@ -30,7 +30,7 @@ impl Server {
     pub(in crate::cores::sentinel) fn client_gone(&mut self, client: ClientId) {
         self.forget_client(client);
         // Behind all answers it still gets.
-        self.free.push(Output::Dismiss(client));
+        self.in_order(client, Output::Dismiss(client));
     }
 
     /// A client has sent what is no command.
@@ -58,7 +58,7 @@ impl Server {
 
     pub(super) fn reset(&mut self, client: ClientId, now: Instant) -> Answer {
         if self.clients.reset(client, self.access.is_open(), now) {
-            self.free.push(Output::Protocol(client, Protocol::Two));
+            self.in_order(client, Output::Protocol(client, Protocol::Two));
         }
         simple("RESET")
     }
@@ -135,12 +135,15 @@ impl Server {
         }
         if let Some(protocol) = protocol {
             session.protocol = protocol;
-            self.free.push(Output::Protocol(client, protocol));
+        }
+        let spoken = session.protocol;
+        if let Some(protocol) = protocol {
+            self.in_order(client, Output::Protocol(client, protocol));
         }
         Answer::Reply(Reply::map([
             ("server", bulk("redis")),
             ("version", bulk(REDIS_VERSION)),
-            ("proto", Reply::Integer(session.protocol.number())),
+            ("proto", Reply::Integer(spoken.number())),
             ("id", integer(client.0)),
             ("mode", bulk("sentinel")),
             ("modules", Reply::Array(vec![])),

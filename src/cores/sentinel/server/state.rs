@@ -1,6 +1,6 @@
 //! What the server keeps, and what every command of it may do: answer, promise, ask the process, close a connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +14,16 @@ use super::acl::Acl;
 use super::ask::Question;
 use super::client::{Client, Replies};
 use super::clients::Clients;
+use super::fence::{Fence, Fenced};
 use super::load::{Effort, Stats};
 use super::refusals::Refusals;
-use super::reply::{error, nothing};
+use super::reply::nothing;
 
 /// Commands that wait for what a host name stands for, at most.
 const UNRESOLVED_MAX: usize = 64;
+/// Commands that wait for a change to be on disk, at most, and their bytes.
+const DEFERRED_MAX: usize = 4_096;
+const DEFERRED_LEN_MAX: usize = 4 << 20;
 
 /// The command server.
 #[derive(Debug)]
@@ -38,14 +42,34 @@ pub(in crate::cores::sentinel) struct Server {
     unresolved: Vec<(String, ClientId, Vec<Bytes>)>,
     /// The client whose command of this turn is not answered.
     skipping: Option<ClientId>,
-    /// Clients whose answers stand behind the fence.
-    promised: Vec<ClientId>,
+    /// Commands that wait for a change that is not on disk yet, and what comes behind them from the same clients.
+    deferred: VecDeque<(ClientId, Deferred)>,
+    /// Bytes of them.
+    deferred_len: usize,
     pub(super) stats: Stats,
     pub(super) effort: Effort,
     /// Outputs of this turn that promise nothing.
     pub(in crate::cores::sentinel) free: Vec<Output>,
     /// Outputs of this turn that must not happen unless what must survive is on disk.
-    pub(in crate::cores::sentinel) fenced: Vec<Output>,
+    pub(super) fenced: Vec<Fenced>,
+    fence: Fence,
+}
+
+/// What a client has sent that is to be looked at later.
+#[derive(Debug)]
+pub(in crate::cores::sentinel) enum Deferred {
+    Command(Vec<Bytes>),
+    /// No command; why in words.
+    Garbage(String),
+}
+
+impl Deferred {
+    fn len(&self) -> usize {
+        match self {
+            Self::Command(args) => args.iter().map(Bytes::len).sum(),
+            Self::Garbage(why) => why.len(),
+        }
+    }
 }
 
 /// What a command waits for.
@@ -71,11 +95,13 @@ impl Server {
             asked: BTreeMap::new(),
             unresolved: Vec::new(),
             skipping: None,
-            promised: Vec::new(),
+            deferred: VecDeque::new(),
+            deferred_len: 0,
             stats: Stats::default(),
             effort: Effort::default(),
             free: Vec::new(),
             fenced: Vec::new(),
+            fence: Fence::default(),
         }
     }
 
@@ -127,13 +153,30 @@ impl Server {
     }
 
     pub(super) fn respond(&mut self, client: ClientId, answer: Answer) {
-        self.free.push(Output::Respond(client, answer));
+        if self.keeps_waiting(client) {
+            self.fenced.push(Fenced::InOrder(client, Output::Respond(client, answer)));
+        } else {
+            self.free.push(Output::Respond(client, answer));
+        }
+    }
+
+    /// Something about a client that must not overtake what it is to be answered.
+    pub(super) fn in_order(&mut self, client: ClientId, output: Output) {
+        if self.keeps_waiting(client) {
+            self.fenced.push(Fenced::InOrder(client, output));
+        } else {
+            self.free.push(output);
+        }
+    }
+
+    fn keeps_waiting(&self, client: ClientId) -> bool {
+        self.fenced.iter().any(|fenced| fenced.keeps_waiting(client)) || self.fence.keeps_waiting(client)
     }
 
     /// Answers, and closes the connection behind that.
     pub(super) fn dismiss_with(&mut self, client: ClientId, answer: Answer) {
         self.respond(client, answer);
-        self.free.push(Output::Dismiss(client));
+        self.in_order(client, Output::Dismiss(client));
     }
 
     /// Ends a client's connection at once; what it was answered and has not read is lost.
@@ -147,6 +190,8 @@ impl Server {
     pub(super) fn forget_client(&mut self, client: ClientId) -> bool {
         self.asked.remove(&client);
         self.unresolved.retain(|(_, waiting, _)| *waiting != client);
+        self.deferred.retain(|(waiting, _)| *waiting != client);
+        self.deferred_len = self.deferred.iter().map(|(_, deferred)| deferred.len()).sum();
         self.clients.remove(client)
     }
 
@@ -195,38 +240,82 @@ impl Server {
         waiting.map(|(_, client, args)| (client, args)).collect()
     }
 
+    /// Whether what this client sends has to wait for what it, or somebody else, has sent before.
+    pub(in crate::cores::sentinel) fn is_deferred(&self, client: ClientId) -> bool {
+        self.deferred.iter().any(|(waiting, _)| *waiting == client)
+    }
+
+    /// Lets what a client has sent wait until the change before it is on disk. One that sends too much meanwhile is dropped.
+    pub(in crate::cores::sentinel) fn defer(&mut self, client: ClientId, deferred: Deferred) {
+        self.deferred_len += deferred.len();
+        self.deferred.push_back((client, deferred));
+        if self.deferred.len() > DEFERRED_MAX || self.deferred_len > DEFERRED_LEN_MAX {
+            self.kill(client);
+        }
+    }
+
+    /// Takes out what has waited.
+    pub(in crate::cores::sentinel) fn take_deferred(&mut self) -> VecDeque<(ClientId, Deferred)> {
+        self.deferred_len = 0;
+        std::mem::take(&mut self.deferred)
+    }
+
     /// Puts an answer behind the fence.
     pub(super) fn promise(&mut self, client: ClientId, answer: Answer) {
-        self.promised.push(client);
-        self.fenced.push(Output::Respond(client, answer));
+        self.fenced.push(Fenced::Answer(client, answer));
     }
 
-    /// The disk has nothing to do with what was answered in this turn.
-    pub(in crate::cores::sentinel) fn keep_promises(&mut self) {
-        self.promised.clear();
+    /// The store that was under way has ended: says what was promised with it, or that it could not be stored.
+    pub(in crate::cores::sentinel) fn stored(&mut self, well: bool) {
+        self.free.extend(self.fence.open(well));
     }
 
-    /// What was promised could not be stored, and was thrown away with the answers.
-    pub(in crate::cores::sentinel) fn break_promises(&mut self) {
-        for client in std::mem::take(&mut self.promised) {
-            self.respond(client, error("ERR refused: what is promised cannot be stored"));
+    /// Puts the outputs of a turn in their order: what promises nothing, what has to be stored, and what stands behind that once
+    /// it is. `store` says what has to be, if anything stands behind it.
+    pub(in crate::cores::sentinel) fn flush(
+        &mut self,
+        out: &mut Vec<Output>,
+        store_first: bool,
+        store: impl FnOnce(bool) -> Option<Record>,
+    ) {
+        self.hold_tongue();
+        out.append(&mut self.free);
+        self.fence.add(&mut self.fenced);
+        if !store_first {
+            out.extend(self.fence.break_open());
+        }
+        if self.fence.is_storing() {
+            return;
+        }
+        match store(self.fence.is_wanted()) {
+            Some(record) => {
+                self.fence.close();
+                out.push(Output::Store(self.with_users(record)));
+            }
+            None => out.extend(self.fence.pass()),
         }
     }
 
     /// Takes out what clients do not want to be answered. Messages to subscribers are no answers.
-    pub(in crate::cores::sentinel) fn hold_tongue(&mut self) {
+    fn hold_tongue(&mut self) {
         let clients = &self.clients;
         let message = |reply: &Reply| matches!(reply, Reply::Rich(Rich::Push(_)));
-        let wanted = |output: &Output| {
-            let Output::Respond(client, answer) = output else { return true };
+        let is_wanted = |client: &ClientId, answer: &Answer| {
             !clients.get(*client).is_some_and(Client::is_silent)
                 || match answer {
                     Answer::Reply(reply) => message(reply),
                     Answer::Many(replies) => replies.iter().all(message),
                 }
         };
+        let wanted = |output: &Output| match output {
+            Output::Respond(client, answer) => is_wanted(client, answer),
+            _ => true,
+        };
         self.free.retain(wanted);
-        self.fenced.retain(wanted);
+        self.fenced.retain(|fenced| match fenced {
+            Fenced::Promise(output) | Fenced::InOrder(_, output) => wanted(output),
+            Fenced::Answer(client, answer) => is_wanted(client, answer),
+        });
         if let Some(session) = self.skipping.take().and_then(|client| self.clients.get_mut(client)) {
             session.replies = Replies::On;
         }

@@ -8,15 +8,18 @@ use crate::cores::sentinel::{Answer, ClientId, FailoverReport, NOBODY, Output};
 use crate::wire::resp::Reply;
 
 use super::clients::Clients;
+use super::fence::Fenced;
 use super::reply::{bulk, error, simple};
 use super::state::Server;
 
 impl Server {
     /// Passes on what the agreement has said, and tells those clients of it that wait for it or have subscribed to it.
     pub(in crate::cores::sentinel) fn pass_on(&mut self, free: &mut Effects, fenced: &mut Effects) {
-        let Self { clients, free: out, fenced: promised, .. } = self;
+        let Self { clients, free: out, fenced: behind, .. } = self;
         free.drain().for_each(|effect| tell(clients, effect, out));
-        fenced.drain().for_each(|effect| tell(clients, effect, promised));
+        let mut promised = Vec::new();
+        fenced.drain().for_each(|effect| tell(clients, effect, &mut promised));
+        behind.extend(promised.into_iter().map(Fenced::Promise));
     }
 
     /// The error in place of a switchover that could not be ordered. It is answered as its end would be.

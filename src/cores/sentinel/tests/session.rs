@@ -28,20 +28,31 @@ fn users(lines: &[&str]) -> Option<Access> {
 
 /// What comes out for clients.
 fn give(sentinel: &mut Sentinel, at: u64, input: Input) -> Vec<Output> {
+    let mut out = to_a_slow_disk(sentinel, at, input);
+    while let Some(Output::Store(_)) = out.last() {
+        out.extend(to_a_slow_disk(sentinel, at, Input::Stored(Ok(()))));
+    }
+    out.retain(is_of_clients);
+    out
+}
+
+/// The same while a store, if it comes to one, has not ended.
+fn to_a_slow_disk(sentinel: &mut Sentinel, at: u64, input: Input) -> Vec<Output> {
     let mut out = Vec::new();
     sentinel.handle(Instant::from_millis(at), input, &mut out);
-    out.retain(|output| {
-        matches!(
-            output,
-            Output::Respond(..)
-                | Output::Dismiss(_)
-                | Output::Kill(_)
-                | Output::Protocol(..)
-                | Output::WrongPassword(_)
-                | Output::Ask(..)
-        )
-    });
     out
+}
+
+fn is_of_clients(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::Respond(..)
+            | Output::Dismiss(_)
+            | Output::Kill(_)
+            | Output::Protocol(..)
+            | Output::WrongPassword(_)
+            | Output::Ask(..)
+    )
 }
 
 fn come(sentinel: &mut Sentinel, client: u64, from: IpAddr) -> Vec<Output> {
@@ -261,4 +272,89 @@ fn subscriptions_are_limited_for_each_and_for_all() {
     assert!(opened(&mut sentinel, 257));
     assert!(refusal(&say(&mut sentinel, ClientId(2), 1_000, "PSUBSCRIBE x*")).is_empty());
     assert!(!refusal(&say(&mut sentinel, ClientId(2), 1_000, "PSUBSCRIBE y*")).is_empty());
+}
+
+/// What clients get when a slow disk has done with its store.
+fn stored(sentinel: &mut Sentinel, result: Result<(), String>) -> Vec<Output> {
+    let mut out = to_a_slow_disk(sentinel, 2_000, Input::Stored(result));
+    out.retain(is_of_clients);
+    out
+}
+
+fn answers(outputs: &[Output]) -> Vec<(u64, String)> {
+    let answer = |output: &Output| match output {
+        Output::Respond(client, Answer::Reply(Reply::Error(text))) => Some((client.0, text.clone())),
+        Output::Respond(client, Answer::Reply(reply)) => {
+            Some((client.0, reply.text().map_or_else(|| format!("{reply:?}"), str::to_owned)))
+        }
+        Output::Dismiss(client) => Some((client.0, "dismissed".to_owned())),
+        _ => None,
+    };
+    outputs.iter().filter_map(answer).collect()
+}
+
+fn pairs(expected: &[(u64, &str)]) -> Vec<(u64, String)> {
+    expected.iter().map(|(client, text)| (*client, (*text).to_owned())).collect()
+}
+
+/// Of a drop-in with two clients, while what the first has ordered is being stored.
+fn while_it_stores(lines: &[(u64, &str)]) -> (Sentinel, Vec<(u64, String)>) {
+    let place = Place { host: redis_at(0).ip().to_string(), port: 6379 };
+    let masters = vec![MasterState::new(MasterConfig::new("mymaster", 2), place)];
+    let config = World::alone().config(0);
+    let config = Config { membership: Membership::Discovered { port: 26379 }, masters: vec![], ..config };
+    let state = State { masters, ..State::default() };
+    let sentinel = Sentinel::alone(&config, state, world::id(5, 0, 1), Instant::from_millis(1_000));
+    let mut sentinel = sentinel.with_access(users(&[]).unwrap(), false);
+    for client in [1, 2] {
+        come(&mut sentinel, client, outside());
+    }
+    let mut said = Vec::new();
+    for (client, line) in lines {
+        let words = line.split(' ').map(|word| Bytes::from(word.to_owned())).collect();
+        said.extend(to_a_slow_disk(&mut sentinel, 1_000, Input::Command(ClientId(*client), words)));
+    }
+    assert_eq!(said.iter().filter(|output| matches!(output, Output::Store(_))).count(), 1, "one store after the other");
+    let said = answers(&said);
+    (sentinel, said)
+}
+
+#[test]
+fn a_slow_disk_keeps_nobody_waiting_who_wants_nothing_of_it() {
+    let (mut sentinel, said) =
+        while_it_stores(&[(1, "SENTINEL FLUSHCONFIG"), (1, "PING"), (2, "PING"), (1, "QUIT"), (2, "PING")]);
+    assert_eq!(said, pairs(&[(2, "PONG"), (2, "PONG")]));
+    let said = answers(&stored(&mut sentinel, Ok(())));
+    assert_eq!(said, pairs(&[(1, "OK"), (1, "PONG"), (1, "OK"), (1, "dismissed")]), "each client in its order");
+}
+
+#[test]
+fn what_is_promised_waits_and_nothing_of_the_same_client_overtakes_it() {
+    let (master, candidate) = (redis_at(0).ip(), world::id(5, 1, 1));
+    let vote = &format!("SENTINEL IS-MASTER-DOWN-BY-ADDR {master} 6379 7 {candidate}");
+    let (mut sentinel, said) = while_it_stores(&[(1, vote), (1, "PING"), (2, "PING")]);
+    assert_eq!(said, pairs(&[(2, "PONG")]));
+    let said = answers(&stored(&mut sentinel, Ok(())));
+    assert_eq!((said.len(), &said[1]), (2, &(1, "PONG".to_owned())), "{said:?}");
+    let (mut sentinel, _) = while_it_stores(&[(1, vote), (1, "PING")]);
+    let said = answers(&stored(&mut sentinel, Err("no space left".to_owned())));
+    assert_eq!(said, pairs(&[(1, "ERR refused: what is promised cannot be stored"), (1, "PONG")]));
+}
+
+#[test]
+fn changes_are_made_one_after_the_other() {
+    let (set, other) = ("SENTINEL SET mymaster down-after-milliseconds 1234", "SENTINEL SET mymaster quorum 7");
+    let (mut sentinel, said) = while_it_stores(&[(1, set), (2, other), (2, "PING")]);
+    assert_eq!(said, []);
+    let mut out = to_a_slow_disk(&mut sentinel, 2_000, Input::Stored(Ok(())));
+    assert!(matches!(out.last(), Some(Output::Store(_))), "the second has to be on disk, too: {out:?}");
+    assert_eq!(answers(&out), pairs(&[(1, "OK")]));
+    out = to_a_slow_disk(&mut sentinel, 3_000, Input::Stored(Err("no space left".to_owned())));
+    let said = answers(&out);
+    assert_eq!(said, pairs(&[(2, "ERR Failed to save config file: no space left"), (2, "PONG")]));
+    let shown = format!("{:?}", say(&mut sentinel, ClientId(1), 4_000, "SENTINEL MASTER mymaster"));
+    assert!(
+        shown.contains("1234") && !shown.contains("\"quorum\"), Bulk(b\"7\")"),
+        "only what was stored is true: {shown}"
+    );
 }

@@ -558,7 +558,6 @@ impl World {
                 match output {
                     Output::Store(_) if self.broken[n] => {
                         inputs.push_back(Input::Stored(Err("disk on fire".into())));
-                        break;
                     }
                     Output::Store(record) => {
                         match (record, &mut self.states) {
