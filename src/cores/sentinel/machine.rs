@@ -86,17 +86,13 @@ impl Sentinel {
             Input::ScriptChecked(path, executable) => agreement.script_checked(&path, executable),
             Input::Stored(Err(reason)) => {
                 agreement.store_failed(&reason, now);
-                self.hear();
+                self.pass_on();
                 self.server.break_promises();
                 self.agreement.abort_elections(now);
             }
             Input::Resolved(answer) => {
-                let name = answer.name.clone();
+                server.host_resolved(&answer.name);
                 agreement.resolved(answer, now);
-                self.hear();
-                for (client, args) in self.server.take_resolved(&name) {
-                    self.command(client, &args, now);
-                }
             }
             Input::Script(report) => agreement.scripts.report(report, now),
             Input::Order(order, to) => agreement.order(order, to.as_ref(), now),
@@ -112,21 +108,27 @@ impl Sentinel {
             }
             Input::Stop => agreement.stop(now),
         }
-        self.hear();
+        self.pass_on();
+        // One after the other: the disk has to answer for each change before the next one is taken up.
+        while !self.agreement.is_changing()
+            && let Some((client, args)) = self.server.take_resolved()
+        {
+            self.command(client, &args, now);
+        }
     }
 
     /// Lets the server answer a client's command, or the agreement carry it out.
     fn command(&mut self, client: ClientId, args: &[Bytes], now: Instant) {
         if let Some(call) = self.server.command(self.agreement.view(), client, args, now) {
             let outcome = self.agreement.obey(client, call.order, now);
-            self.hear();
+            self.pass_on();
             self.server.conclude(client, args, outcome, call.answer);
         }
     }
 
-    /// Lets the server pass on what the agreement has said, and tell clients of it. After each thing that the agreement does, so
+    /// Lets the server pass on what the agreement has said, and tell clients of it: after each thing that the agreement does, so
     /// that everything goes out in the order in which it happened.
-    fn hear(&mut self) {
+    fn pass_on(&mut self) {
         let Agreement { free, fenced, .. } = &mut self.agreement;
         self.server.pass_on(free, fenced);
     }
@@ -134,10 +136,10 @@ impl Sentinel {
     /// Everything that follows from what is known and what time it is. Returns when to wake at the latest.
     fn turn(&mut self, now: Instant) -> Option<Instant> {
         self.agreement.turn(now);
-        self.hear();
+        self.pass_on();
         let idle = self.server.drop_idle(now);
         self.agreement.report(now);
-        self.hear();
+        self.pass_on();
         earliest(self.agreement.wake, idle)
     }
 
@@ -168,7 +170,7 @@ impl Machine for Sentinel {
         if self.deadline.is_some_and(|deadline| now > deadline + self.agreement.timers.tilt_trigger) {
             self.agreement.was_paused(now);
         }
-        self.hear();
+        self.pass_on();
         self.take_in(now, input);
         let wake = self.turn(now);
         self.flush(out);

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::base::{Epoch, Instant, NodeName, RunId};
 
-use super::change::{Change, MonitorRefused, Script};
+use super::change::{Change, MonitorRefused};
+use super::effect::Script;
 use super::switchover::Refused;
 use super::{Agreement, ClientId, MasterId, Simulated, Timers};
 
@@ -65,7 +66,10 @@ impl Agreement {
                 self.greeted(&payload, now);
                 Outcome::Done
             }
-            Order::Failover { master, coordinated } => self.failover_order(master, coordinated, now),
+            Order::Failover { master, coordinated } => match self.failover_order(master, coordinated, now) {
+                Ok(()) => Outcome::Begun,
+                Err(refused) => Outcome::NoFailover(refused),
+            },
             Order::Switchover { master, to } => {
                 self.switchover_order(master, client, to.as_ref(), now);
                 Outcome::Begun
@@ -75,11 +79,17 @@ impl Agreement {
                 Outcome::Done
             }
             Order::Monitor { name, host, port, quorum } => match self.monitor(&name, &host, port, quorum, now) {
-                Ok(Some(change)) => self.begin_change(client, change, Vec::new()),
+                Ok(Some(change)) => {
+                    self.begin_change(client, change, Vec::new());
+                    Outcome::Begun
+                }
                 Ok(None) => Outcome::Unresolved(host),
                 Err(refused) => Outcome::NotMonitored(refused),
             },
-            Order::Change(change, scripts) => self.begin_change(client, change, scripts),
+            Order::Change(change, scripts) => {
+                self.begin_change(client, change, scripts);
+                Outcome::Begun
+            }
             Order::Timers(timers) => {
                 self.set_timers(*timers);
                 Outcome::Done

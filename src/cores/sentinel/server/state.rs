@@ -1,6 +1,6 @@
 //! What the server keeps, and what every command of it may do: answer, promise, ask the process, close a connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub(in crate::cores::sentinel) struct Server {
     asked: BTreeMap<ClientId, Asked>,
     /// Commands that wait for what a host name stands for.
     unresolved: Vec<(String, ClientId, Vec<Bytes>)>,
+    /// Those of them that can be given again.
+    resolved: VecDeque<(ClientId, Vec<Bytes>)>,
     /// The client whose command of this turn is not answered.
     skipping: Option<ClientId>,
     /// Clients whose answers stand behind the fence.
@@ -70,6 +72,7 @@ impl Server {
             refusals: Refusals::default(),
             asked: BTreeMap::new(),
             unresolved: Vec::new(),
+            resolved: VecDeque::new(),
             skipping: None,
             promised: Vec::new(),
             stats: Stats::default(),
@@ -147,6 +150,7 @@ impl Server {
     pub(super) fn forget_client(&mut self, client: ClientId) -> bool {
         self.asked.remove(&client);
         self.unresolved.retain(|(_, waiting, _)| *waiting != client);
+        self.resolved.retain(|(waiting, _)| *waiting != client);
         self.clients.remove(client)
     }
 
@@ -189,10 +193,15 @@ impl Server {
         has_room
     }
 
-    /// Takes out the commands that wait for that host name.
-    pub(in crate::cores::sentinel) fn take_resolved(&mut self, host: &str) -> Vec<(ClientId, Vec<Bytes>)> {
+    /// It is known what that host name stands for, or that nobody knows.
+    pub(in crate::cores::sentinel) fn host_resolved(&mut self, host: &str) {
         let waiting = self.unresolved.extract_if(.., |(wanted, _, _)| wanted.eq_ignore_ascii_case(host));
-        waiting.map(|(_, client, args)| (client, args)).collect()
+        self.resolved.extend(waiting.map(|(_, client, args)| (client, args)));
+    }
+
+    /// Takes out a command that no longer waits for a host name.
+    pub(in crate::cores::sentinel) fn take_resolved(&mut self) -> Option<(ClientId, Vec<Bytes>)> {
+        self.resolved.pop_front()
     }
 
     /// Puts an answer behind the fence.
