@@ -10,6 +10,8 @@ use std::process::Command;
 
 /// From left to right.
 const LAYERS: [&str; 7] = ["main", "operate", "runtime", "config", "cores", "wire", "base"];
+/// In these directories a file uses only files that `mod.rs` names before it: none of them go round in a circle.
+const ORDERED: [&str; 1] = ["cores/sentinel/server"];
 /// What decides must be told everything: these layers reach for nothing themselves.
 const PURE: [&str; 3] = ["cores", "wire", "base"];
 const CRATES_OF_THE_OUTSIDE: [&str; 8] =
@@ -23,6 +25,34 @@ fn dependencies_point_one_way() {
         wrong.extend(faults(&file, &source).into_iter().map(|fault| format!("src/{}: {fault}", file.display())));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_of_an_ordered_directory_use_only_what_stands_above_them() {
+    let mut wrong = Vec::new();
+    for directory in ORDERED.map(Path::new) {
+        let (own, sources): (Vec<_>, Vec<_>) = sources()
+            .into_iter()
+            .filter(|(file, _)| file.parent() == Some(directory))
+            .partition(|(file, _)| file.ends_with("mod.rs"));
+        let order = modules(&own[0].1);
+        assert_eq!(order.len(), sources.len(), "{}: {order:?}", directory.display());
+        for (file, source) in sources {
+            wrong.extend(out_of_order(&file, &source, &order).into_iter().map(|name| format!("{file:?} uses {name}")));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let order = modules("mod a;\n#[cfg(test)]\nmod tests;\npub mod b;\nmod c { }\nuse b::B;");
+    assert_eq!(order, ["a", "b"]);
+    for (file, source, expected) in [
+        ("x/b.rs", "use super::a::A; use super::b; use crate::x::a; use super::super::y::Z;", &[][..]),
+        ("x/a.rs", "use super::{a, b::B};", &["b"]),
+        ("x/a.rs", "fn f() { crate::x::b::g() }", &["b"]),
+        ("x/b.rs", "use super::B;", &["B"]),
+        ("x/b.rs", "use super::*;", &["*"]),
+    ] {
+        assert_eq!(out_of_order(Path::new(file), source, &order), expected, "{file}: {source}");
+    }
 }
 
 #[test]
@@ -173,6 +203,23 @@ fn absolute(path: &[String], module: &[String]) -> Option<Vec<String>> {
         }
         _ => None,
     }
+}
+
+/// The modules that a file declares, in their order.
+fn modules(source: &str) -> Vec<String> {
+    let tokens = tokens(source);
+    let declared = tokens.windows(3).filter(|three| three[0] == "mod" && three[2] == ";");
+    declared.map(|three| three[1].clone()).collect()
+}
+
+/// What a file uses of its own directory that does not stand above it there.
+fn out_of_order(file: &Path, source: &str, order: &[String]) -> Vec<String> {
+    let module = module_of(file);
+    let (name, directory) = module.split_last().unwrap();
+    let place = |name: &String| order.iter().position(|known| known == name).unwrap_or(order.len());
+    let used = paths(&tokens(source)).into_iter().filter_map(|path| absolute(&path, &module));
+    let inside = used.filter_map(|path| path.strip_prefix(directory)?.first().cloned());
+    inside.filter(|used| used != name && place(used) >= place(name)).collect()
 }
 
 fn inner_fault(path: &[String], module: &[String], layer: &str, rank: usize) -> Option<String> {

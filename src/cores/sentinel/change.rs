@@ -4,25 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::base::{Instant, Place};
 
-use super::effect::Settled;
+use super::effect::{Script, Settled};
 use super::instance::Instance;
 use super::names::Lookup;
-use super::order::Outcome;
 use super::{Agreement, ClientId, MasterConfig, MasterId, NOBODY, Output, Settings, Timers};
 
 /// Masters of one sentinel at most.
 const MASTERS_MAX: usize = 1_024;
 /// Longest name of a master, bytes.
 const NAME_MAX: usize = 128;
-
-/// Whose script it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Script {
-    /// `notification-script`
-    Notification,
-    /// `client-reconfig-script`
-    ClientReconfig,
-}
 
 /// What a client has ordered, and what waits for the disk.
 #[derive(Clone, Debug)]
@@ -74,14 +64,15 @@ fn is_master_name(name: &str) -> bool {
 }
 
 impl Agreement {
-    /// Takes up a change: what becomes of it is told when it is on disk. One after the other, for each is made from what is true.
-    pub(super) fn begin_change(&mut self, client: ClientId, change: Change, scripts: Vec<(Script, String)>) -> Outcome {
+    /// Takes up a change: what becomes of it is told when it is on disk. False: not before the one that is under way, for each
+    /// is made from what is true.
+    pub(super) fn begin_change(&mut self, client: ClientId, change: Change, scripts: Vec<(Script, String)>) -> bool {
         if self.pending.is_some() {
-            return Outcome::Deferred;
+            return false;
         }
         self.free.extend(scripts.first().map(|(_, path)| Output::CheckScript(path.clone())));
         self.pending = Some(Pending { client, change, scripts, storing: false });
-        Outcome::Begun
+        true
     }
 
     /// The change that watches one more master. None: it is not known yet where it is.
@@ -131,6 +122,11 @@ impl Agreement {
             self.pending = None;
             self.free.push((client, Settled::NotExecutable(script)));
         }
+    }
+
+    /// Whether a change waits for the disk, or for its scripts to be looked at.
+    pub(super) fn is_changing(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Whether a change waits for nothing but the disk.

@@ -1,6 +1,5 @@
 //! What the agreement has to say, in the order in which it says it. What clients hear of it, the server puts into words.
 
-use super::change::Script;
 use super::{ClientId, Event, FailoverReport, Output};
 
 /// One thing to say or to do.
@@ -43,6 +42,15 @@ impl From<Event> for Effect {
     fn from(event: Event) -> Self {
         Self::Event(event)
     }
+}
+
+/// Whose script it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Script {
+    /// `notification-script`
+    Notification,
+    /// `client-reconfig-script`
+    ClientReconfig,
 }
 
 /// Effects that are not carried out yet, in their order.

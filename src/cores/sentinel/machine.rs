@@ -85,29 +85,25 @@ impl Sentinel {
             Input::Stored(Ok(())) => {
                 server.stored(true);
                 agreement.stored(now);
-                self.hear();
+                self.pass_on();
                 self.go_on(now);
             }
             Input::ScriptChecked(path, executable) => {
                 agreement.script_checked(&path, executable);
-                self.hear();
+                self.pass_on();
                 self.go_on(now);
             }
             Input::Stored(Err(reason)) => {
                 agreement.store_failed(&reason, now);
-                self.hear();
+                self.pass_on();
                 self.server.stored(false);
                 self.agreement.abort_elections(now);
-                self.hear();
+                self.pass_on();
                 self.go_on(now);
             }
             Input::Resolved(answer) => {
-                let name = answer.name.clone();
+                server.host_resolved(&answer.name);
                 agreement.resolved(answer, now);
-                self.hear();
-                for (client, args) in self.server.take_resolved(&name) {
-                    self.command(client, &args, now);
-                }
             }
             Input::Script(report) => agreement.scripts.report(report, now),
             Input::Order(order, to) => agreement.order(order, to.as_ref(), now),
@@ -123,7 +119,13 @@ impl Sentinel {
             }
             Input::Stop => agreement.stop(now),
         }
-        self.hear();
+        self.pass_on();
+        // One after the other: the disk has to answer for each change before the next one is taken up.
+        while !self.agreement.is_changing()
+            && let Some((client, args)) = self.server.take_resolved()
+        {
+            self.command(client, &args, now);
+        }
     }
 
     /// Looks at what a client has sent, unless what was sent before has to be on disk first.
@@ -141,7 +143,7 @@ impl Sentinel {
     fn go_on(&mut self, now: Instant) {
         for (client, sent) in self.server.take_deferred() {
             self.sent(client, sent, now);
-            self.hear();
+            self.pass_on();
         }
     }
 
@@ -149,14 +151,14 @@ impl Sentinel {
     fn command(&mut self, client: ClientId, args: &[Bytes], now: Instant) {
         if let Some(call) = self.server.command(self.agreement.view(), client, args, now) {
             let outcome = self.agreement.obey(client, call.order, now);
-            self.hear();
+            self.pass_on();
             self.server.conclude(client, args, outcome, call.answer);
         }
     }
 
-    /// Lets the server pass on what the agreement has said, and tell clients of it. After each thing that the agreement does, so
+    /// Lets the server pass on what the agreement has said, and tell clients of it: after each thing that the agreement does, so
     /// that everything goes out in the order in which it happened.
-    fn hear(&mut self) {
+    fn pass_on(&mut self) {
         let Agreement { free, fenced, .. } = &mut self.agreement;
         self.server.pass_on(free, fenced);
     }
@@ -164,10 +166,10 @@ impl Sentinel {
     /// Everything that follows from what is known and what time it is. Returns when to wake at the latest.
     fn turn(&mut self, now: Instant) -> Option<Instant> {
         self.agreement.turn(now);
-        self.hear();
+        self.pass_on();
         let idle = self.server.drop_idle(now);
         self.agreement.report(now);
-        self.hear();
+        self.pass_on();
         earliest(self.agreement.wake.take(), idle)
     }
 
@@ -190,7 +192,7 @@ impl Machine for Sentinel {
             self.agreement.was_paused(now);
             self.deadline = Some(now);
         }
-        self.hear();
+        self.pass_on();
         let overdue = self.deadline.is_some_and(|deadline| deadline <= now);
         if overdue && input != Input::Tick {
             // What else waits may be the answer for want of which somebody would be judged: the tick comes behind all of it.

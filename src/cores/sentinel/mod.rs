@@ -13,6 +13,11 @@
 //!   │                                                             └─────► Promoting ◄─────────────┘
 //!   └──────────────────────── Reconfiguring ◄─────────────────────────────────┘ decision stored, posted, published
 //! ```
+//! It is two things. The agreement, in the files of this directory, watches, votes, decides and promotes, and knows clients by
+//! their names only. The command server in front of it (`server/`) has the clients, their users and rights; it reads the
+//! agreement through a view (`view.rs`) and changes it by orders (`order.rs`), and puts into words what the agreement says
+//! (`effect.rs`). `machine.rs` feeds both.
+//!
 //! What promises something to others (votes, questions for votes, decisions, posted facts) is said only when what it promises is
 //! on disk: it waits for the answer to an [`Output::Store`], and is lost with it if that fails. Nothing else waits: a slow disk
 //! delays votes, never judgement.

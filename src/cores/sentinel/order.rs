@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::base::{Epoch, Instant, NodeName, RunId};
 
-use super::change::{Change, MonitorRefused, Script};
+use super::change::{Change, MonitorRefused};
+use super::effect::Script;
 use super::switchover::Refused;
 use super::{Agreement, ClientId, MasterId, Simulated, Timers};
 
@@ -67,7 +68,10 @@ impl Agreement {
                 self.greeted(&payload, now);
                 Outcome::Done
             }
-            Order::Failover { master, coordinated } => self.failover_order(master, coordinated, now),
+            Order::Failover { master, coordinated } => match self.failover_order(master, coordinated, now) {
+                Ok(()) => Outcome::Begun,
+                Err(refused) => Outcome::NoFailover(refused),
+            },
             Order::Switchover { master, to } => {
                 self.switchover_order(master, client, to.as_ref(), now);
                 Outcome::Begun
@@ -77,11 +81,11 @@ impl Agreement {
                 Outcome::Done
             }
             Order::Monitor { name, host, port, quorum } => match self.monitor(&name, &host, port, quorum, now) {
-                Ok(Some(change)) => self.begin_change(client, change, Vec::new()),
+                Ok(Some(change)) => self.change(client, change, Vec::new()),
                 Ok(None) => Outcome::Unresolved(host),
                 Err(refused) => Outcome::NotMonitored(refused),
             },
-            Order::Change(change, scripts) => self.begin_change(client, change, scripts),
+            Order::Change(change, scripts) => self.change(client, change, scripts),
             Order::Timers(timers) => {
                 self.set_timers(*timers);
                 Outcome::Done
@@ -95,5 +99,9 @@ impl Agreement {
                 Outcome::Begun
             }
         }
+    }
+
+    fn change(&mut self, client: ClientId, change: Change, scripts: Vec<(Script, String)>) -> Outcome {
+        if self.begin_change(client, change, scripts) { Outcome::Begun } else { Outcome::Deferred }
     }
 }

@@ -14,7 +14,6 @@ use super::effect::{Effect, Settled};
 use super::failover::{By, Cause, Failover, Ordered};
 use super::instance::Instance;
 use super::monitor::Tag;
-use super::order::Outcome;
 use super::sabotage::Rule;
 use super::select::{self, Rejection};
 use super::{Agreement, ClientId, Event, FailoverReport, MasterId, Membership, OrderId, Output, Severity};
@@ -88,13 +87,9 @@ impl Agreement {
     }
 
     /// A client's order of a failover: it is told at once whether it has begun.
-    pub(super) fn failover_order(&mut self, master: MasterId, coordinated: bool, now: Instant) -> Outcome {
-        let order = Ordered { by: By::Nobody, to: None, coordinated };
-        let begun = self.place_of(master).ok_or(Refused::NoMaster);
-        match begun.and_then(|m| self.begin_ordered(m, order, now)) {
-            Ok(()) => Outcome::Begun,
-            Err(refused) => Outcome::NoFailover(refused),
-        }
+    pub(super) fn failover_order(&mut self, master: MasterId, coordinated: bool, now: Instant) -> Result<(), Refused> {
+        let m = self.place_of(master).ok_or(Refused::NoMaster)?;
+        self.begin_ordered(m, Ordered { by: By::Nobody, to: None, coordinated }, now)
     }
 
     fn begin_ordered(&mut self, m: usize, order: Ordered, now: Instant) -> Result<(), Refused> {

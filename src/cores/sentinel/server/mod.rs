@@ -10,7 +10,7 @@
 //!  words ──► command: the table, admission ──► what it knows itself ──────────────────────────► answer
 //!                                        └──► Order ──► agreement ──► Outcome, Settled, Event ──► answer, messages
 //! ```
-//! Each file uses only files that stand above it here.
+//! Each file uses only files that stand above it here; `tests/layers.rs` holds it.
 
 mod ask;
 mod glob;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{Epoch, NodeName, Place, RunId, Secret};
-use crate::cores::sentinel::change::{Change, Script};
+use crate::cores::sentinel::change::Change;
+use crate::cores::sentinel::effect::Script;
 use crate::cores::sentinel::order::Order;
 use crate::cores::sentinel::view::{MasterView, View};
 use crate::cores::sentinel::{Answer, Settings, Simulated};

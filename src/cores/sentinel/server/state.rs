@@ -40,6 +40,8 @@ pub(in crate::cores::sentinel) struct Server {
     asked: BTreeMap<ClientId, Asked>,
     /// Commands that wait for what a host name stands for.
     unresolved: Vec<(String, ClientId, Vec<Bytes>)>,
+    /// Those of them that can be given again.
+    resolved: VecDeque<(ClientId, Vec<Bytes>)>,
     /// The client whose command of this turn is not answered.
     skipping: Option<ClientId>,
     /// Commands that wait for a change that is not on disk yet, and what comes behind them from the same clients.
@@ -94,6 +96,7 @@ impl Server {
             refusals: Refusals::default(),
             asked: BTreeMap::new(),
             unresolved: Vec::new(),
+            resolved: VecDeque::new(),
             skipping: None,
             deferred: VecDeque::new(),
             deferred_len: 0,
@@ -192,6 +195,7 @@ impl Server {
         self.unresolved.retain(|(_, waiting, _)| *waiting != client);
         self.deferred.retain(|(waiting, _)| *waiting != client);
         self.deferred_len = self.deferred.iter().map(|(_, deferred)| deferred.len()).sum();
+        self.resolved.retain(|(waiting, _)| *waiting != client);
         self.clients.remove(client)
     }
 
@@ -234,10 +238,15 @@ impl Server {
         has_room
     }
 
-    /// Takes out the commands that wait for that host name.
-    pub(in crate::cores::sentinel) fn take_resolved(&mut self, host: &str) -> Vec<(ClientId, Vec<Bytes>)> {
+    /// It is known what that host name stands for, or that nobody knows.
+    pub(in crate::cores::sentinel) fn host_resolved(&mut self, host: &str) {
         let waiting = self.unresolved.extract_if(.., |(wanted, _, _)| wanted.eq_ignore_ascii_case(host));
-        waiting.map(|(_, client, args)| (client, args)).collect()
+        self.resolved.extend(waiting.map(|(_, client, args)| (client, args)));
+    }
+
+    /// Takes out a command that no longer waits for a host name.
+    pub(in crate::cores::sentinel) fn take_resolved(&mut self) -> Option<(ClientId, Vec<Bytes>)> {
+        self.resolved.pop_front()
     }
 
     /// Whether what this client sends has to wait for what it, or somebody else, has sent before.

@@ -1,8 +1,8 @@
 //! What the agreement says, as clients hear it.
 
 use crate::base::{Epoch, RunId};
-use crate::cores::sentinel::change::{MonitorRefused, Script};
-use crate::cores::sentinel::effect::{Effect, Effects, Settled};
+use crate::cores::sentinel::change::MonitorRefused;
+use crate::cores::sentinel::effect::{Effect, Effects, Script, Settled};
 use crate::cores::sentinel::switchover::Refused;
 use crate::cores::sentinel::{Answer, ClientId, FailoverReport, NOBODY, Output};
 use crate::wire::resp::Reply;

@@ -258,6 +258,30 @@ fn every_command_of_the_table_is_carried_out() {
 }
 
 #[test]
+fn commands_that_wait_for_the_same_name_are_carried_out_one_after_the_other() {
+    let config =
+        Config { membership: Membership::Discovered { port: 26379 }, masters: vec![], ..World::new().config(0) };
+    let state = State { settings: Settings { resolve_hostnames: true, ..Settings::default() }, ..State::default() };
+    let sentinel = Sentinel::alone(&config, state, world::id(5, 0, 1), Instant::from_millis(1_000));
+    let mut sentinel = sentinel.with_access(users(&[]).unwrap(), false);
+    for client in 1..=3 {
+        come(&mut sentinel, client, outside());
+        let line = format!("SENTINEL MONITOR m-{client} redis.example 6379 1");
+        assert!(say(&mut sentinel, ClientId(client), 1_000, &line).is_empty(), "it waits for the name");
+    }
+    give(&mut sentinel, 1_000, Input::ClientGone(ClientId(2)));
+    let answer = names::Answer { name: "redis.example".into(), found: Ok(vec![redis_at(0).ip()]) };
+    let mut out = to_a_slow_disk(&mut sentinel, 1_000, answer.into());
+    out.retain(is_of_clients);
+    assert_eq!(out, [], "it waits for the disk");
+    let ok = |client| Output::Respond(ClientId(client), Answer::Reply(Reply::Simple("OK".into())));
+    assert_eq!(stored(&mut sentinel, Ok(())), [ok(1)]);
+    assert_eq!(stored(&mut sentinel, Ok(())), [ok(3)]);
+    let names: Vec<_> = sentinel.agreement.masters.iter().map(|master| master.config.name.as_str()).collect();
+    assert_eq!(names, ["m-1", "m-3"]);
+}
+
+#[test]
 fn subscriptions_are_limited_for_each_and_for_all() {
     let mut sentinel = alone(users(&[]), false);
     let many = (0..256).map(|n| format!("c{n}")).collect::<Vec<_>>().join(" ");
