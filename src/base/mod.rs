@@ -11,7 +11,7 @@ pub mod secret;
 pub mod time;
 
 pub use machine::Machine;
-pub use names::{EPOCH_STEP, Epoch, NodeName, Place, RunId};
+pub use names::{EPOCH_STEP, Epoch, NameError, NodeName, Place, RunId};
 pub use rng::Rng;
 pub use secret::{Credentials, Purpose, Secret, Secrets};
 pub use time::Instant;
