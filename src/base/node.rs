@@ -5,7 +5,6 @@
 use std::net::SocketAddr;
 
 use heapless::{String, Vec};
-use serde::{Deserialize, Serialize};
 
 use super::{Epoch, NodeName, RunId};
 
@@ -122,7 +121,7 @@ pub struct RedisFacts {
 }
 
 /// Where the data of a redis came from, kept durably beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct History {
     /// The configuration epoch of the master it last was or followed.
     pub epoch: Epoch,
@@ -195,7 +194,7 @@ pub struct MasterFacts {
 }
 
 /// Who is master since which configuration epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The master's address.
     pub master: SocketAddr,
