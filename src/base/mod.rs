@@ -1,7 +1,9 @@
-//! What everything else stands on: time without a clock, names, limits, seeded randomness and the one shape of a core.
+//! What everything else stands on: time without a clock, names, limits, what nodes say and what it comes to, seeded
+//! randomness and the one shape of a core.
 //!
 //! Nothing here opens, reads, spawns or waits.
 
+pub mod census;
 pub mod crowd;
 pub mod machine;
 pub mod names;

@@ -77,6 +77,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::census::majority;
 use crate::base::node::{Decision, SentinelFacts};
 use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId};
 use crate::wire::resp::Reply;
@@ -340,7 +341,7 @@ impl Sentinel {
 
     /// Sentinels that make a majority of them.
     fn majority(&self, m: usize) -> usize {
-        self.voters(m) / 2 + 1
+        majority(self.voters(m))
     }
 
     /// Whether so many sentinels are there, this one included, as make a majority of the voters.

@@ -28,7 +28,6 @@ use super::drive::{Execute, Flow, drive};
 use super::host;
 use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
-use super::status::latest_decision;
 use super::store::{Store, StoreError};
 use crate::base::node::{Decision, RedisRole};
 use crate::base::{Credentials, EPOCH_STEP, Epoch, Machine, NodeName, Secret};
@@ -180,7 +179,7 @@ fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
     let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
     let masters = masters.filter(|master| master.name.as_str() == cluster);
     let leads = masters.filter_map(|master| master.leads).filter(|epoch| *epoch <= most.saturating_add(EPOCH_STEP));
-    (latest_decision(view, cluster), leads.max())
+    (view.newest_decision(cluster), leads.max())
 }
 
 async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
