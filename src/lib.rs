@@ -15,7 +15,7 @@
 //! | papers | [`config`] | the cluster file and the kernel command line, validated whole, and what a box is by both ([`boot`](config::boot)); [`sentinel.conf`](config::sentinel), kept line by line |
 //! | deciders | [`cores`] | deterministic machines: [`vrrp`](cores::vrrp), [`sentinel`](cores::sentinel), [`proxy`](cores::proxy), [`redis`](cores::redis), [`cluster`](cores::cluster) |
 //! | bytes | [`wire`] | codecs: [VRRP](wire::vrrp), [ARP](wire::arp), [RESP](wire::resp) behind a [bounded scanner](wire::scan), [INFO](wire::info), [hello](wire::hello), the [frame](wire::frame) of the peer link |
-//! | ground | [`base`] | [time without a clock](base::Instant), names, what a [node](base::node) says of itself, the [secrets](base::secret) of a cluster, seeded randomness, the [one shape of a core](base::Machine) |
+//! | ground | [`base`] | [time without a clock](base::Instant), names, what a [node](base::node) says of itself and what it [comes to](base::census), the [secrets](base::secret) of a cluster, seeded randomness, the [one shape of a core](base::Machine) |
 //!
 //! A core never opens a socket, reads a clock or starts a process: inputs and a time go in, outputs and a deadline come
 //! out. [`runtime::drive`] is the one loop around all of them. So every decision can be replayed, and tested in virtual

@@ -213,25 +213,41 @@ fn signed(body: &[u8], secret: &str, to: &NodeName) -> Vec<u8> {
     [body, &mac(secret.as_bytes(), &[body, to.as_str().as_bytes()])].concat()
 }
 
-#[test]
-fn peer_link_frame() {
+/// Bodies of one version of the frame, and what becomes of their mutations.
+fn peer_link(name: &str, version: u8) {
     let secret = "a-secret";
     let (keys, me) = (Keys::new(&Secret::new(secret).into()), "redis-02".parse().unwrap());
-    let seeds: Vec<_> = core::frames().iter().map(|frame| frame::emit(frame, &keys, &me).unwrap().to_vec()).collect();
+    let emit = |frame: &Frame| frame::emit(frame, version, &keys, &me);
+    let seeds: Vec<_> = core::frames().iter().map(|frame| emit(frame).unwrap().to_vec()).collect();
     let bodies: Vec<_> = seeds.iter().map(|seed| seed[..seed.len() - 32].to_vec()).collect();
     for (seed, body) in seeds.iter().zip(&bodies) {
+        assert_eq!(seed[0], version, "another version is spoken");
         assert_eq!(*seed, signed(body, secret, &me), "the tag is not the one of the wire");
     }
-    let broken = |frame: &Frame| {
-        frame::emit(frame, &keys, &me).is_some_and(|bytes| frame::parse(&bytes, &keys, &me).as_ref() != Ok(frame))
+    let broken = |frame: &Frame, version| {
+        let again = |bytes: &[u8]| frame::parse(bytes, &keys, &me).map(|again| Frame { reads: frame.reads, ..again });
+        frame::emit(frame, version, &keys, &me).is_some_and(|bytes| again(&bytes).as_ref() != Ok(frame))
     };
-    fuzz("frame", &bodies, &["mymaster", "\u{1}", "\0", "redis-01"], |body| {
+    fuzz(name, &bodies, &["mymaster", "\u{1}", "\0", "redis-01"], |body| {
         // Without the secret nothing of it is believed; with it, whatever it is has to be judged.
         assert!(frame::parse(body, &keys, &me).is_err(), "an unsigned frame is believed");
         if let Ok(frame) = frame::parse(&signed(body, secret, &me), &keys, &me) {
-            assert!(!broken(&frame), "{frame:?} is said otherwise again");
+            assert!((body[0]..).contains(&frame.reads), "{frame:?} is in a version that its sender does not read");
+            for version in frame::OLDEST..=frame::NEWEST {
+                assert!(!broken(&frame, version), "{frame:?} is said otherwise in version {version}");
+            }
         }
     });
+}
+
+#[test]
+fn peer_link_frame_2() {
+    peer_link("frame-2", 2);
+}
+
+#[test]
+fn peer_link_frame_3() {
+    peer_link("frame-3", frame::NEWEST);
 }
 
 /// Client commands as they come over the wire, and as people type them.

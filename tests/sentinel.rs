@@ -18,7 +18,7 @@ use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::cores::sentinel::{Config, DataNode, FailoverReport, Logins, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::connection::Connection;
 use vigie::runtime::journal::Journal;
-use vigie::runtime::sentinel::{Door, KIND, Order, SentinelError, Setup, run};
+use vigie::runtime::sentinel::{Door, Order, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
 use vigie::wire::info::Info;
 use vigie::wire::resp::Reply;
@@ -209,7 +209,7 @@ impl World {
         let (post, posted) = mpsc::channel(64);
         let (stop, stop_rx) = watch::channel(false);
         let journal = Journal::new();
-        let store = Store::new(self.directory.path().join(format!("s-{n}")), KIND);
+        let store = Store::new(self.directory.path().join(format!("s-{n}")));
         let (_, credentials) =
             watch::channel(Arc::new(Credentials::new("mymaster", Secret::new(PASSWORD).into(), None)));
         let (addresses, nodes) = (vec![at(1).ip()], vec![at(1).ip()]);

@@ -19,7 +19,7 @@ use vigie::base::{Credentials, Instant, NodeName, Secret};
 use vigie::cores::cluster::{NodeView, View};
 use vigie::cores::sentinel::{Acl, Config, DataNode, MasterConfig, Membership, Settings, Voter};
 use vigie::runtime::journal::Journal;
-use vigie::runtime::sentinel::{Door, KIND, SentinelError, Setup, run};
+use vigie::runtime::sentinel::{Door, SentinelError, Setup, run};
 use vigie::runtime::store::Store;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -229,7 +229,7 @@ impl Ours {
         };
         // A redis is connected to only where its node is heard.
         let nodes = (0..redis.len()).map(|n| heard(node(n))).collect();
-        let store = Store::new(directory.join("ours"), KIND);
+        let store = Store::new(directory.join("ours"));
         let (_, credentials) = watch::channel(Arc::new(Credentials::new("mymaster", Secret::new("hush").into(), None)));
         let (addresses, presence) = (vec![at(1).ip()], None);
         let setup = Setup { config, store, port, addresses, nodes: Vec::new(), credentials, presence, door };

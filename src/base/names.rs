@@ -69,7 +69,7 @@ impl fmt::Debug for NodeName {
 }
 
 /// Identity of a redis process or of a sentinel: 160 random bits, written as 40 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub [u8; 20]);
 
 impl FromStr for RunId {

@@ -5,7 +5,6 @@
 use std::net::SocketAddr;
 
 use heapless::{String, Vec};
-use serde::{Deserialize, Serialize};
 
 use super::{Epoch, NodeName, RunId};
 
@@ -13,7 +12,7 @@ use super::{Epoch, NodeName, RunId};
 pub const REASON_MAX: usize = 240;
 
 /// What a node knows of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
     /// Name in the cluster file.
     pub name: NodeName,
@@ -41,7 +40,7 @@ impl NodeState {
 }
 
 /// The roles of a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// Holds the virtual IP if elected and relays clients to the master.
     pub proxy: bool,
@@ -65,7 +64,7 @@ impl Roles {
 }
 
 /// Whether a node can do its work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// Everything it should do works.
     Good,
@@ -96,7 +95,7 @@ pub fn clipped<const N: usize>(text: &str) -> String<N> {
 }
 
 /// What the supervisor knows of its redis process. Its word is proof: it is the parent of the process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisFacts {
     /// Where clients and replicas reach it.
     pub address: SocketAddr,
@@ -122,7 +121,7 @@ pub struct RedisFacts {
 }
 
 /// Where the data of a redis came from, kept durably beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct History {
     /// The configuration epoch of the master it last was or followed.
     pub epoch: Epoch,
@@ -133,7 +132,7 @@ pub struct History {
 }
 
 /// State of a supervised process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     /// Spawned, does not answer yet.
     Starting,
@@ -148,7 +147,7 @@ pub enum Process {
 }
 
 /// Replication role of a redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisRole {
     /// Not asked yet.
     Unknown,
@@ -169,7 +168,7 @@ pub enum RedisRole {
 }
 
 /// What a sentinel says of itself and of the masters it watches.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentinelFacts {
     /// Its id (`SENTINEL MYID`).
     pub id: RunId,
@@ -180,7 +179,7 @@ pub struct SentinelFacts {
 }
 
 /// What a sentinel thinks of one master.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasterFacts {
     /// The name that clients ask for.
     pub name: String<32>,
@@ -195,7 +194,7 @@ pub struct MasterFacts {
 }
 
 /// Who is master since which configuration epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The master's address.
     pub master: SocketAddr,
@@ -204,7 +203,7 @@ pub struct Decision {
 }
 
 /// What a proxy says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyFacts {
     /// Whether its listener accepts clients.
     pub listening: bool,
@@ -215,7 +214,7 @@ pub struct ProxyFacts {
 }
 
 /// What a node says of one of its virtual routers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VipFacts {
     /// Virtual router id, 1–255.
     pub virtual_router_id: u8,
@@ -226,7 +225,7 @@ pub struct VipFacts {
 }
 
 /// States of VRRP (RFC 9568 §6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VipState {
     /// Not taking part.
     Initialize,

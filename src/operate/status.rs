@@ -7,12 +7,15 @@ use crate::runtime::status::{NodeStatus, RedisStatus, Status};
 /// The status as a page for a terminal; no line ends in blanks.
 pub fn page(status: &Status) -> String {
     let mut page = format!("cluster {}", status.cluster);
-    match &status.master {
-        Some(master) => {
+    match (&status.master, status.conflict) {
+        (Some(master), _) => {
             let node = master.node.as_deref().unwrap_or("a node that is not in the file");
             let _ = write!(page, " · master {node} {} (epoch {})", master.address, master.epoch);
         }
-        None => page.push_str(" · no master yet"),
+        (None, Some(epoch)) => {
+            let _ = write!(page, " · no master: sentinels name different ones in epoch {epoch}");
+        }
+        (None, None) => page.push_str(" · no master yet"),
     }
     let _ = writeln!(page, " · {} · seen from {}", status.fencing, status.node);
     page.push('\n');
@@ -126,13 +129,14 @@ mod tests {
             proxy: None,
             vips: vec![],
         };
-        let status = Status {
+        let mut status = Status {
             cluster: "mymaster".to_owned(),
             node: "redis-01".to_owned(),
             version: "0.1.0".to_owned(),
             uptime_ms: 1,
             fencing: "not fenced".to_owned(),
             master: None,
+            conflict: None,
             nodes: vec![node("redis-01", "good", ""), node("r2", "unreachable", "not heard any more")],
         };
         assert_eq!(
@@ -143,5 +147,8 @@ mod tests {
              r2        192.168.0.4  redis+sentinel  unreachable  -      -       -    -         -      -\n\n\
              r2: not heard any more (last heard 12 s ago)\n"
         );
+        status.conflict = Some(7);
+        let told = "cluster mymaster · no master: sentinels name different ones in epoch 7 · not fenced";
+        assert!(page(&status).starts_with(told), "{}", page(&status));
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Instant;
-use crate::base::node::{Decision, Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
+use crate::base::node::{Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
 use crate::config::Config;
 use crate::cores::cluster::{NodeView, View};
 
@@ -22,8 +22,10 @@ pub struct Status {
     pub uptime_ms: u64,
     /// `not fenced` as long as nothing stops a master that is cut off from the majority from taking writes.
     pub fencing: String,
-    /// The master by the latest decision known; none before the first one.
+    /// The master by the latest decision known; none before the first one, and while there is a conflict.
     pub master: Option<MasterStatus>,
+    /// The epoch in which sentinels name different masters, if it is the latest: none of them is believed.
+    pub conflict: Option<u64>,
     /// All nodes of the file, in its order.
     pub nodes: Vec<NodeStatus>,
 }
@@ -132,7 +134,7 @@ impl Status {
     /// The status of the cluster of `config` as `view` has it at `now`; the worker runs since `started`.
     pub fn new(config: &Config, view: &View, started: Instant, now: Instant) -> Self {
         let master_name = config.cluster.name.as_str();
-        let decision = latest_decision(view, master_name);
+        let decision = view.newest_decision(master_name);
         let is_master =
             |node: &NodeView| decision.is_some_and(|d| d.master == SocketAddr::new(node.address, config.redis.port));
         let master = decision.map(|decision| MasterStatus {
@@ -149,16 +151,10 @@ impl Status {
             uptime_ms: millis(now.since(started)),
             fencing: "not fenced".to_owned(),
             master,
+            conflict: view.conflict(master_name),
             nodes: view.nodes.iter().map(|node| node_status(config, node, master_offset, now)).collect(),
         }
     }
-}
-
-/// The decision of the highest epoch that any sentinel heard of late knows.
-pub fn latest_decision(view: &View, master_name: &str) -> Option<Decision> {
-    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
-    let masters = sentinels.flat_map(|sentinel| sentinel.masters.iter().filter(|master| master.name == master_name));
-    masters.filter_map(|master| master.decision).max_by_key(|decision| decision.epoch)
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::status::latest_decision;
+use crate::base::census;
 use crate::config::Config;
 use crate::cores::cluster::View;
 use crate::cores::sentinel::why::{MasterWhy, Outcome};
@@ -66,18 +66,17 @@ impl Frames {
             }
         };
         let sentinels: Vec<Heard> = voters.map(heard).collect();
-        let decision = latest_decision(view, name);
-        let (quorum, majority) = (config.cluster.quorum, sentinels.len() / 2 + 1);
-        let outcome = outcome(decision.is_some(), quorum, majority, &sentinels);
+        let decision = view.newest_decision(name);
+        let (quorum, majority) = (config.cluster.quorum, census::majority(sentinels.len()));
+        let outcome = outcome(decision.is_some(), quorum, view.hears_majority(), &sentinels);
         let master = decision.map(|decision| decision.master.to_string());
         Self { name: name.to_owned(), master, outcome, quorum, majority, sentinels }
     }
 }
 
-fn outcome(decided: bool, quorum: u32, majority: usize, sentinels: &[Heard]) -> Outcome {
+fn outcome(decided: bool, quorum: u32, enough: bool, sentinels: &[Heard]) -> Outcome {
     let fresh = || sentinels.iter().filter(|heard| heard.fresh);
     let down = fresh().filter(|heard| heard.finds_down).count();
-    let enough = fresh().count() >= majority;
     if fresh().any(|heard| heard.leads.is_some()) {
         Outcome::UnderWay
     } else if decided && down == 0 {
@@ -100,7 +99,10 @@ mod tests {
     #[test]
     fn frames_tell_the_outcome() {
         let (up, down, gone) = (heard(true, false, None), heard(true, true, None), heard(false, true, Some(7)));
-        let of = |decided, sentinels: [&Heard; 3]| outcome(decided, 2, 2, &sentinels.map(Clone::clone));
+        let of = |decided, sentinels: [&Heard; 3]| {
+            let enough = sentinels.iter().filter(|heard| heard.fresh).count() >= census::majority(3);
+            outcome(decided, 2, enough, &sentinels.map(Clone::clone))
+        };
         assert_eq!(of(true, [&up, &up, &gone]), Outcome::NotNeeded);
         assert_eq!(of(true, [&up, &down, &gone]), Outcome::Blocked, "one finds it down, two have to");
         assert_eq!(of(true, [&down, &gone, &gone]), Outcome::Blocked);

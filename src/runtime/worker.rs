@@ -309,7 +309,7 @@ async fn run_sentinel(spec: Spec, ends: Ends, orders: Orders) {
     ends.keep("sentinel start", || {
         let (sender, receiver) = mpsc::channel(ORDERS_MAX);
         orders.0.replace(Some(sender));
-        let store = store::Store::new(spec.state_dir.join("sentinel.state"), sentinel::KIND);
+        let store = store::Store::new(spec.state_dir.join("sentinel.state"));
         let (config, port, addresses) = (sentinel_config(&spec), spec.config.sentinel.port, sentinel_addresses(&spec));
         let Ends { view, post, journal, stop, credentials, presence } = ends.clone();
         let presence = Some(presence.beside(&spec.config.sentinel.stock));

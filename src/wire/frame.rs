@@ -3,31 +3,39 @@
 //! ```text
 //!  0        1                                 n                    n+32
 //!  +--------+---------------------------------+----------------------+
-//!  | version| Frame, postcard                 | HMAC-SHA256 of 0..n  |
+//!  | version| layout of that version, postcard| HMAC-SHA256 of 0..n  |
 //!  +--------+---------------------------------+----------------------+
 //! ```
 //! A frame is whole state, never a delta, so that a lost one heals itself. The tag is of the bytes before it and of the name of
 //! the receiver, under a key derived from the cluster's own secret: what was sent to one node convinces no other, and nobody by
 //! being sent back. `heard` is what the age of a frame is known by: its sender had heard that stamp of the receiver.
+//!
+//! Each version has a layout of its own, which never changes once it was released. A node speaks to each other one the highest
+//! version that both read, and the [`OLDEST`] until it has heard what that is: every frame says what its sender reads. So a
+//! version 4 will be spoken at first in 3, and has to go on reading 2, which builds of version 3 begin with.
+
+mod v2;
+mod v3;
 
 use std::fmt;
 
 use heapless::{String, Vec};
 use hmac::{Hmac, KeyInit, Mac};
-use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::base::node::NodeState;
-use crate::base::{NodeName, Secrets};
+use crate::base::{NameError, NodeName, Secrets};
 
-/// The version that is spoken. Version 1 was signed with the applications' password, and is refused.
-pub const VERSION: u8 = 2;
+/// The newest version that is read and spoken.
+pub const NEWEST: u8 = v3::VERSION;
+/// The oldest version that is read and spoken. Version 1 was signed with the applications' password, and is refused.
+pub const OLDEST: u8 = v2::VERSION;
 /// A frame never exceeds this many bytes, so that it fits any Ethernet path unfragmented.
 pub const FRAME_MAX: usize = 1_200;
 const TAG_LEN: usize = 32;
 
 /// One datagram of the peer link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// The cluster it speaks of.
     pub cluster: String<32>,
@@ -43,6 +51,8 @@ pub struct Frame {
     pub stamp: u64,
     /// The newest stamp of the receiver that the sender has heard; zero: none yet.
     pub heard: u64,
+    /// The highest version that the sender reads; at least that of the frame.
+    pub reads: u8,
     /// What the sender is.
     pub state: NodeState,
 }
@@ -53,8 +63,8 @@ pub enum Malformed {
     /// Shorter than a version byte and a tag, or longer than [`FRAME_MAX`].
     #[error("{0} bytes are no frame: {min} to {FRAME_MAX} are expected", min = 1 + TAG_LEN)]
     Length(usize),
-    /// Another version of the frame.
-    #[error("frame version {0} is not spoken here: {VERSION} is expected; every node needs the same version of vigie")]
+    /// A version of the frame that this build does not read.
+    #[error("frame version {0} is not read here, only {OLDEST} to {NEWEST}: update vigie on {which}", which = behind(*.0))]
     Version(u8),
     /// The tag does not match: another secret, another receiver, or a changed frame.
     #[error("the frame is not authentic: its sender has another secret, or it was changed or redirected on its way")]
@@ -62,6 +72,19 @@ pub enum Malformed {
     /// Authentic and yet not readable: a bug or a foreign build.
     #[error("the frame is authentic but not readable: {0}")]
     Body(postcard::Error),
+    /// Authentic, of a node whose name cannot be one.
+    #[error("the frame is authentic but not readable: {0}")]
+    Name(NameError),
+}
+
+/// Where vigie is too old for that version.
+fn behind(version: u8) -> &'static str {
+    if version < OLDEST { "the node that sent it" } else { "this node" }
+}
+
+/// The version to speak to a node that reads up to `reads`.
+pub fn spoken_to(reads: u8) -> u8 {
+    reads.clamp(OLDEST, NEWEST)
 }
 
 /// The keys of the link: frames are signed with the current one, and believed with either.
@@ -90,12 +113,17 @@ fn mac(key: &[u8]) -> Hmac<Sha256> {
     <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of every length")
 }
 
-/// Encodes a frame and signs it for the node of that name. None if it does not fit, which the bounded fields exclude.
-pub fn emit(frame: &Frame, keys: &Keys, to: &NodeName) -> Option<Vec<u8, FRAME_MAX>> {
+/// Encodes a frame in the layout of the version [`spoken_to`] a node that reads up to `reads`, and signs it for the node of that
+/// name. None if it does not fit, which the bounded fields exclude.
+pub fn emit(frame: &Frame, reads: u8, keys: &Keys, to: &NodeName) -> Option<Vec<u8, FRAME_MAX>> {
     let mut body = [0; FRAME_MAX];
-    let body = postcard::to_slice(frame, &mut body).ok()?;
+    let version = spoken_to(reads);
+    let body = match version {
+        v2::VERSION => v2::encode(frame, &mut body),
+        _ => v3::encode(frame, &mut body),
+    }?;
     let mut bytes = Vec::new();
-    bytes.push(VERSION).ok()?;
+    bytes.push(version).ok()?;
     bytes.extend_from_slice(body).ok()?;
     let tag = signed(&keys.current, &bytes, to).finalize().into_bytes();
     bytes.extend_from_slice(&tag).ok()?;
@@ -115,15 +143,17 @@ pub fn parse(bytes: &[u8], keys: &Keys, me: &NodeName) -> Result<Frame, Malforme
     if bytes.len() <= TAG_LEN || bytes.len() > FRAME_MAX {
         return Err(Malformed::Length(bytes.len()));
     }
-    if bytes[0] != VERSION {
-        return Err(Malformed::Version(bytes[0]));
-    }
+    let decode = match bytes[0] {
+        v2::VERSION => v2::decode,
+        v3::VERSION => v3::decode,
+        other => return Err(Malformed::Version(other)),
+    };
     let (body, tag) = bytes.split_at(bytes.len() - TAG_LEN);
     let authentic = |key: &Hmac<Sha256>| signed(key, body, me).verify_slice(tag).is_ok();
     if !authentic(&keys.current) && !keys.other.as_ref().is_some_and(authentic) {
         return Err(Malformed::Tag);
     }
-    postcard::from_bytes(&body[1..]).map_err(Malformed::Body)
+    decode(&body[1..])
 }
 
 #[cfg(test)]

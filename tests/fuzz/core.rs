@@ -14,7 +14,7 @@ use vigie::cores::sentinel::{
     Access, Acl, ClientId, Config, DataNode, Durable, Fact, Input, LinkId, Logins, MasterConfig, MasterState,
     Membership, NodeFacts, Output, Place, Question, Record, Sentinel, Settings, Sockets, State, Tag, Voter, names,
 };
-use vigie::wire::frame::Frame;
+use vigie::wire::frame::{Frame, NEWEST};
 use vigie::wire::resp::{Decoder, Reply, inline};
 use vigie::wire::scan::Limits;
 
@@ -302,8 +302,17 @@ pub(crate) fn frames() -> [Frame; 2] {
         proxy: Some(ProxyFacts { listening: true, route: Some(decision), clients: 17 }),
         vips: [VipFacts { virtual_router_id: 51, state: VipState::Master, priority: 101 }].into_iter().collect(),
     };
-    let full =
-        Frame { cluster: clipped("mymaster"), boot: 1, sequence: 2, nonce: 3, echo: 4, stamp: 5, heard: 4, state };
+    let full = Frame {
+        cluster: clipped("mymaster"),
+        boot: 1,
+        sequence: 2,
+        nonce: 3,
+        echo: 4,
+        stamp: 5,
+        heard: 4,
+        reads: NEWEST,
+        state,
+    };
     let mut bare = full.clone();
     bare.state.health = Health::Good;
     bare.state.roles = Roles::default();

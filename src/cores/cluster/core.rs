@@ -9,7 +9,7 @@ use super::{NodeView, Part, View};
 use crate::base::node::{Health, NodeState, Roles, clipped};
 use crate::base::time::earliest;
 use crate::base::{Instant, Machine, NodeName, Rng};
-use crate::wire::frame::{self, FRAME_MAX, Frame, Keys, Malformed};
+use crate::wire::frame::{self, FRAME_MAX, Frame, Keys, Malformed, NEWEST, OLDEST};
 
 /// Between two frames of a node while nothing changes.
 const FRAME_INTERVAL: Duration = Duration::from_millis(100);
@@ -160,6 +160,9 @@ struct Link {
     /// The peer's nonce and stamp, as last heard from a believed start.
     echo: u64,
     heard: u64,
+    /// The highest version of the frame that the peer reads, by its believed start while that is heard. Else the oldest one: in
+    /// the peer's place another build may have been started, and an older one hears nothing newer.
+    reads: u8,
     /// Challenges sent since the last regular frame.
     challenges: u8,
     /// Whether what last came from its address was signed with another secret.
@@ -205,6 +208,7 @@ impl Cluster {
             nonce: rng.next_u64(),
             echo: 0,
             heard: 0,
+            reads: OLDEST,
             challenges: 0,
             foreign: false,
             complained_at: None,
@@ -250,10 +254,11 @@ impl Cluster {
             echo: link.echo,
             stamp: now.as_micros(),
             heard: link.heard,
+            reads: NEWEST,
             state: self.view.own().state.clone().expect("a node always knows itself"),
         };
         let receiver = &self.view.nodes[place];
-        if let Some(bytes) = frame::emit(&frame, &self.config.keys, &receiver.name) {
+        if let Some(bytes) = frame::emit(&frame, link.reads, &self.config.keys, &receiver.name) {
             out.push(Output::Send { to: SocketAddr::new(receiver.address, self.config.port), bytes });
         }
     }
@@ -382,13 +387,17 @@ impl Cluster {
         let link = &mut self.links[place];
         if link.challenges < CHALLENGES_MAX {
             link.challenges += 1;
-            let before = (link.echo, link.heard);
+            let (echo, heard, reads) = (link.echo, link.heard, link.reads);
             (link.echo, link.heard) = (frame.nonce, frame.stamp);
+            // What both the believed start and this one read: nobody knows which of them is there.
+            link.reads = reads.min(frame.reads);
             let believed = link.believed.is_some();
             self.send(place, now, out);
+            let link = &mut self.links[place];
+            link.reads = reads;
             if believed {
                 // The frame may be a recorded one: what the believed start expects stays.
-                (self.links[place].echo, self.links[place].heard) = before;
+                (link.echo, link.heard) = (echo, heard);
             }
         }
     }
@@ -427,7 +436,7 @@ impl Cluster {
         link.believed = Some((frame.boot, frame.sequence));
         // A nonce not yet echoed: the peer may be waiting for it.
         let answer = link.echo != frame.nonce && link.challenges < CHALLENGES_MAX;
-        (link.echo, link.heard) = (frame.nonce, frame.stamp);
+        (link.echo, link.heard, link.reads) = (frame.nonce, frame.stamp, frame.reads);
         if answer {
             link.challenges += 1;
             self.send(place, now, out);
@@ -500,9 +509,10 @@ impl Cluster {
 
     fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut changed = false;
-        for (_, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
+        for (place, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
             if node.fresh && node.heard_at.is_none_or(|at| now.since(at) >= FRESH_FOR) {
                 node.fresh = false;
+                self.links[place].reads = OLDEST;
                 "not heard any more".clone_into(&mut node.fault);
                 out.push(Output::Publish(Event::PeerDown(node.name.clone())));
                 changed = true;

@@ -7,8 +7,9 @@ pub use self::core::{Cluster, Config, Event, Input, Output, Peer};
 
 use std::net::IpAddr;
 
-use crate::base::node::{NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
-use crate::base::{Instant, NodeName};
+use crate::base::census::{Named, majority};
+use crate::base::node::{Decision, NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
+use crate::base::{Epoch, Instant, NodeName};
 
 /// What this node knows of the whole cluster, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,34 @@ impl View {
     pub fn fresh(&self) -> impl Iterator<Item = (&NodeView, &NodeState)> {
         self.nodes.iter().filter(|node| node.fresh).filter_map(|node| Some((node, node.state.as_ref()?)))
     }
+
+    /// How many sentinels the file names.
+    pub fn voters(&self) -> usize {
+        self.nodes.iter().filter(|node| node.roles.sentinel).count()
+    }
+
+    /// Whether so many of them are heard as make a majority, this node's own included.
+    pub fn hears_majority(&self) -> bool {
+        let speaks = |(node, state): &(&NodeView, &NodeState)| node.roles.sentinel && state.sentinel.is_some();
+        self.fresh().filter(speaks).count() >= majority(self.voters())
+    }
+
+    /// The decision on the master of that name, of those that the sentinels heard know of; none: there is none yet, or a
+    /// [conflict](Self::conflict).
+    pub fn newest_decision(&self, name: &str) -> Option<Decision> {
+        self.named(name).decision()
+    }
+
+    /// The epoch in which the sentinels heard name different masters, if it is the newest: none of them is to be believed.
+    pub fn conflict(&self, name: &str) -> Option<Epoch> {
+        self.named(name).conflict()
+    }
+
+    fn named(&self, name: &str) -> Named {
+        let sentinels = self.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
+        let masters = sentinels.flat_map(|sentinel| sentinel.masters.iter().filter(|master| master.name == name));
+        Named::by(masters.filter_map(|master| master.decision))
+    }
 }
 
 /// What a role of this node says of itself: becomes part of this node's state, and of the next frame, which leaves at once
@@ -72,3 +101,6 @@ pub enum Part {
         reason: Option<String>,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::census::{Named, majority};
 use crate::base::node::{Decision, Process, ProxyFacts};
 use crate::base::time::earliest;
 use crate::base::{Epoch, Instant, Machine, NodeName};
@@ -467,16 +468,19 @@ impl Route {
 
     /// The decision of the highest epoch, unless two different ones claim it.
     fn best(&mut self, out: &mut Vec<Output>) -> Option<Decision> {
-        let named = || self.facts.sentinels.iter().filter_map(|voice| voice.decision);
-        let best = named().max_by_key(|decision| decision.epoch)?;
-        if named().all(|other| other.epoch < best.epoch || other.master == best.master) {
-            self.conflict = None;
-            return Some(best);
+        match Named::by(self.facts.sentinels.iter().filter_map(|voice| voice.decision)) {
+            Named::Nobody => None,
+            Named::One(best) => {
+                self.conflict = None;
+                Some(best)
+            }
+            Named::Several(epoch) => {
+                if self.conflict.replace(epoch) != Some(epoch) {
+                    out.push(Output::Publish(Event::Conflict(epoch)));
+                }
+                None
+            }
         }
-        if self.conflict.replace(best.epoch) != Some(best.epoch) {
-            out.push(Output::Publish(Event::Conflict(best.epoch)));
-        }
-        None
     }
 
     /// Whether a majority of the sentinels has not got as far as `epoch`. Whoever won it was voted for by a majority in
@@ -484,7 +488,7 @@ impl Route {
     fn forgotten(&self, epoch: Epoch) -> bool {
         let behind = self.facts.sentinels.iter().filter(|voice| voice.current_epoch < epoch).count();
         let knows = |voice: &Voice| voice.decision.is_some_and(|decision| decision.epoch >= epoch);
-        behind > self.facts.voters / 2 && !self.facts.sentinels.iter().any(knows)
+        behind >= majority(self.facts.voters) && !self.facts.sentinels.iter().any(knows)
     }
 
     fn on_decision(&mut self, now: Instant, next: Decision, out: &mut Vec<Output>) {
@@ -676,7 +680,7 @@ impl Route {
     /// Whether it has no route and hears no majority of the sentinels, who could name it one: because it is cut off, or has
     /// another password than the cluster. It hears nothing of a peer that may do better then.
     fn is_deaf(&self) -> bool {
-        self.target().is_none() && self.facts.sentinels.len() * 2 < self.facts.voters
+        self.target().is_none() && self.facts.sentinels.len() < majority(self.facts.voters)
     }
 
     /// Puts out what others are to know, if it changed.

@@ -24,8 +24,6 @@ pub use supervisor::Supervisor;
 use std::fmt;
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::Epoch;
 use crate::base::node::{Decision, History, RedisFacts, RedisRole};
 
@@ -41,7 +39,7 @@ pub struct Config {
 }
 
 /// What must survive a restart, kept beside the data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
     /// The last incarnation that was, or was about to be, started.
     pub incarnation: u64,

@@ -1,7 +1,5 @@
 //! What must survive a crash, and the only places that change it.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::node::Decision;
 use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::hello::EPOCH_MAX;
@@ -11,7 +9,7 @@ use super::trust::Refused;
 use super::{Agreement, Membership, Record};
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Durable {
     /// The id of this sentinel (`SENTINEL MYID`).
     pub id: RunId,
@@ -24,7 +22,7 @@ pub struct Durable {
 }
 
 /// The record of one master.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DurableMaster {
     /// Its name.
     pub name: String,

@@ -76,6 +76,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::census::majority;
 use crate::base::node::{Decision, SentinelFacts};
 use crate::base::{Epoch, Instant, NodeName, Rng, RunId, Secret};
 
@@ -330,7 +331,7 @@ impl Agreement {
 
     /// Sentinels that make a majority of them.
     fn majority(&self, m: usize) -> usize {
-        self.voters(m) / 2 + 1
+        majority(self.voters(m))
     }
 
     /// Whether so many sentinels are there, this one included, as make a majority of the voters.

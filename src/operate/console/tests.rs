@@ -43,6 +43,7 @@ fn status() -> Status {
             address: "192.168.0.11:6379".to_owned(),
             epoch: 1,
         }),
+        conflict: None,
         nodes,
     }
 }

@@ -248,7 +248,7 @@ async fn feed(
 
 /// What the route must know of the cluster, reduced to what it acts upon: most frames change none of it.
 fn facts(view: &View, master_name: &str) -> Facts {
-    let mut facts = Facts { voters: view.nodes.iter().filter(|node| node.roles.sentinel).count(), ..Facts::default() };
+    let mut facts = Facts { voters: view.voters(), ..Facts::default() };
     let own = &view.own().name;
     for (node, state) in view.fresh() {
         if let Some(sentinel) = &state.sentinel {

@@ -7,6 +7,7 @@ mod conf;
 mod disk;
 mod keeper;
 mod log;
+mod record;
 mod server;
 mod users;
 
@@ -27,8 +28,7 @@ use super::drive::{Execute, Flow, drive};
 use super::host;
 use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
-use super::status::latest_decision;
-use super::store::{Kind, Store, StoreError};
+use super::store::{Store, StoreError};
 use crate::base::node::{Decision, RedisRole};
 use crate::base::{Credentials, EPOCH_STEP, Epoch, Machine, NodeName, Secret};
 use crate::config;
@@ -43,8 +43,6 @@ use keeper::{Numbered, Plan, Spawned};
 pub use server::ServerError;
 
 const SOURCE: &str = "redis";
-/// The durable record.
-const RECORD: Kind = Kind { name: *b"rd", version: 1 };
 /// More inputs than can wait at once: one answer, one exit, one view, one stop.
 const INPUTS_MAX: usize = 16;
 
@@ -109,7 +107,7 @@ pub async fn run(
     let wanted = setup.config.user.clone();
     let (choice, checked, loaded, conf, store) = blocking(move || {
         let wanted = wanted.as_deref();
-        (account::choose(wanted), conf.includes(), store.load::<Durable>(), conf, store)
+        (account::choose(wanted), conf.includes(), store.load(), conf, store)
     })
     .await;
     checked?;
@@ -181,7 +179,7 @@ fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
     let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
     let masters = masters.filter(|master| master.name.as_str() == cluster);
     let leads = masters.filter_map(|master| master.leads).filter(|epoch| *epoch <= most.saturating_add(EPOCH_STEP));
-    (latest_decision(view, cluster), leads.max())
+    (view.newest_decision(cluster), leads.max())
 }
 
 async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
@@ -227,15 +225,15 @@ async fn watch_stop(mut stop: watch::Receiver<bool>, inputs: mpsc::Sender<Input>
 }
 
 /// Where a supervisor keeps its [`Durable`].
-pub fn record(state_dir: &Path) -> Store {
-    Store::new(state_dir.join("redis.record"), RECORD)
+pub fn record(state_dir: &Path) -> Store<Durable> {
+    Store::new(state_dir.join("redis.record"))
 }
 
 /// A record, and who waits for it to be on disk.
 type Write = (Durable, Option<oneshot::Sender<Result<(), StoreError>>>);
 
 /// Writes records one after the other, so that none is overtaken by an older one.
-async fn write_records(store: Store, mut records: mpsc::Receiver<Write>, journal: Journal) {
+async fn write_records(store: Store<Durable>, mut records: mpsc::Receiver<Write>, journal: Journal) {
     let mut failing = false;
     while let Some((durable, waiting)) = records.recv().await {
         let store = store.clone();

@@ -5,6 +5,7 @@ pub mod bind;
 pub mod file;
 mod links;
 pub mod names;
+mod record;
 pub mod scripts;
 mod server;
 mod teller;
@@ -25,7 +26,7 @@ use super::clock;
 use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::peers::Presence;
-use super::store::{Kind, Store, StoreError};
+use super::store::{Store, StoreError};
 use crate::base::node::RedisFacts;
 use crate::base::{Credentials, NodeName, Purpose, RunId};
 use crate::config::sentinel::{Document, Host, ThisHost};
@@ -40,8 +41,6 @@ use links::Links;
 use server::{Admission, Clients};
 use teller::Teller;
 
-/// Kind of the state file.
-pub const KIND: Kind = Kind { name: *b"se", version: 1 };
 /// Inputs that may wait. Whoever brings more waits itself.
 const INPUTS_MAX: usize = 1_024;
 /// The same of clients, which wait behind all others: a crowd must not make servers look silent.
@@ -54,8 +53,8 @@ const LEAVE_MAX: Duration = Duration::from_millis(200);
 pub struct Setup {
     /// What it has to know.
     pub config: Config,
-    /// Where its state is, of [`KIND`].
-    pub store: Store,
+    /// Where its state is.
+    pub store: Store<Durable>,
     /// Port for clients and sentinels.
     pub port: u16,
     /// Where it is listened on: the node's own address, loopback, the virtual addresses of a proxy.
@@ -85,7 +84,7 @@ pub struct Door {
 
 /// Where what must survive is kept.
 enum Keep {
-    Store(Store),
+    Store(Store<Durable>),
     File(Arc<Document>),
 }
 
@@ -234,7 +233,7 @@ async fn operate(
     }
 }
 
-async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
+async fn load(store: &Store<Durable>) -> Result<Option<Durable>, StoreError> {
     let store = store.clone();
     // A panic of the blocking task can only be one of `load`, and is passed on.
     spawn_blocking(move || store.load()).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))

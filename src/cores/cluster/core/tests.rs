@@ -14,6 +14,10 @@ struct Net {
     events: Vec<(usize, Event)>,
     /// Who has shown to whom that it hears what was sent at that time: hearer, asker, when.
     reached: Vec<(usize, usize, Instant)>,
+    /// Nodes with the build before, which reads and says version 2 alone.
+    before: Vec<usize>,
+    /// Frames of a version that their receiver does not read.
+    unread: Vec<(usize, usize)>,
 }
 
 fn address(place: usize) -> IpAddr {
@@ -38,6 +42,14 @@ fn config(me: usize, count: usize, boot: u64, password: &str) -> Config {
     }
 }
 
+/// A frame for a node as the build before says and reads it: in version 2, with nothing behind it. None if it is in another one.
+fn as_before(bytes: &[u8], to: usize) -> Option<Vec<u8>> {
+    let (keys, to) = (config(to, to + 1, 0, "secret").keys, format!("node-{to}").parse().unwrap());
+    let frame = frame::parse(bytes, &keys, &to).unwrap();
+    let said = frame::emit(&Frame { reads: 2, ..frame }, 2, &keys, &to).unwrap();
+    (bytes[0] == 2).then(|| said.to_vec())
+}
+
 impl Net {
     fn new(count: usize) -> Self {
         let mut net = Self {
@@ -48,6 +60,8 @@ impl Net {
             sent: vec![],
             events: vec![],
             reached: vec![],
+            before: vec![],
+            unread: vec![],
         };
         (0..count).for_each(|place| net.start(place));
         net
@@ -69,10 +83,21 @@ impl Net {
                 match output {
                     Output::Send { to, bytes } => {
                         let target = (0..self.nodes.len()).find(|target| address(*target) == to.ip()).unwrap();
-                        self.sent.push((place, target, bytes.to_vec()));
+                        let mut bytes = bytes.to_vec();
+                        if self.before.contains(&place) {
+                            bytes = as_before(&bytes, target).expect("it says what it reads itself");
+                        }
+                        self.sent.push((place, target, bytes.clone()));
+                        if self.before.contains(&target) {
+                            let Some(read) = as_before(&bytes, target) else {
+                                self.unread.push((place, target));
+                                continue;
+                            };
+                            bytes = read;
+                        }
                         if !self.cut.contains(&(place, target)) {
                             let from = SocketAddr::new(address(place), 26_380);
-                            waiting.insert(0, (target, Input::Datagram { from, bytes: bytes.as_slice().into() }));
+                            waiting.insert(0, (target, Input::Datagram { from, bytes: bytes.into() }));
                         }
                     }
                     Output::View(_) => {}
@@ -98,6 +123,30 @@ impl Net {
             }
         }
         self.now = until;
+    }
+
+    /// The versions of what went from one node to another since so many frames had been sent.
+    fn versions(&self, since: usize, from: usize, to: usize) -> Vec<u8> {
+        let frames = self.sent[since..].iter().filter(|(sender, target, _)| (*sender, *target) == (from, to));
+        frames.map(|(.., bytes)| bytes[0]).collect()
+    }
+
+    /// Asserts that everybody hears everybody, each in the version that fits, and that nobody complains.
+    fn assert_hears(&self, since: usize) {
+        for (from, to) in (0..self.nodes.len()).flat_map(|from| (0..self.nodes.len()).map(move |to| (from, to))) {
+            assert!(self.sees(to, from).fresh && self.sees(to, from).fault.is_empty(), "{to} hears {from}");
+            if from != to {
+                let old = self.before.contains(&from) || self.before.contains(&to);
+                let versions = self.versions(since, from, to);
+                assert!(versions.len() > 1, "{from} is silent");
+                assert!(
+                    versions.iter().all(|version| *version == if old { 2 } else { 3 }),
+                    "{from} to {to}: {versions:?}"
+                );
+            }
+        }
+        let refused: Vec<_> = self.events.iter().filter(|(_, event)| event.name() == "frame-refused").collect();
+        assert!(refused.is_empty(), "{refused:?}");
     }
 
     fn sees(&self, place: usize, other: usize) -> &NodeView {
@@ -346,4 +395,101 @@ fn garbage_moves_nothing_and_makes_no_storm() {
     }
     assert!(net.sees(1, 0).fresh && net.sees(1, 0).fault.is_empty());
     assert_eq!(net.sent.len(), sent, "garbage is not answered");
+}
+
+#[test]
+fn two_of_this_build_begin_with_the_version_before_and_go_on_with_their_own() {
+    let mut net = Net::new(2);
+    net.feed(0, Input::Tick);
+    assert_eq!(net.versions(0, 0, 1)[0], 2, "it has not been heard");
+    net.run(300);
+    let since = net.sent.len();
+    net.run(300);
+    net.assert_hears(since);
+}
+
+#[test]
+fn a_cluster_is_updated_node_by_node_and_back_again() {
+    let mut net = Net::new(3);
+    net.before = vec![0, 1, 2];
+    (0..3).for_each(|place| net.start(place));
+    net.run(300);
+    net.assert_hears(0);
+    for (place, old) in [(0, false), (1, false), (2, false), (1, true), (2, true), (0, true)] {
+        net.nodes[place] = None;
+        net.run(700);
+        net.before.retain(|other| *other != place);
+        net.before.extend(old.then_some(place));
+        net.start(place);
+        let began = net.sent.len();
+        net.run(300);
+        let since = net.sent.len();
+        net.run(300);
+        net.assert_hears(since);
+        assert_eq!(net.versions(began, place, (place + 1) % 3)[0], 2);
+        // The other side of the exchange, too, has heard nothing yet of what is there now.
+        assert_eq!(net.unread, []);
+    }
+}
+
+#[test]
+fn an_older_build_that_takes_the_place_of_a_newer_one_at_once_is_heard() {
+    let mut net = Net::new(3);
+    net.run(500);
+    // The others have not missed it, and still speak to it in what it does not read.
+    net.before.push(0);
+    net.start(0);
+    net.run(120);
+    assert!(net.sees(0, 1).fresh && net.sees(1, 0).fresh && net.sees(2, 0).fresh);
+    assert!(net.unread.len() <= 2, "{:?}", net.unread);
+    net.unread.clear();
+    let since = net.sent.len();
+    net.run(1_000);
+    net.assert_hears(since);
+    assert_eq!(net.unread, []);
+}
+
+#[test]
+fn nothing_recorded_or_forged_changes_the_version_that_is_spoken() {
+    let mut net = Net::new(2);
+    net.run(300);
+    let from = SocketAddr::new(address(0), 26_380);
+    let of_first = |net: &Net, version: u8| -> Vec<Vec<u8>> {
+        let frames = net.sent.iter().filter(|(from, to, bytes)| (*from, *to, bytes[0]) == (0, 1, version));
+        frames.map(|(.., bytes)| bytes.clone()).collect()
+    };
+    let play = |net: &mut Net, frames: &[Vec<u8>]| {
+        for bytes in frames {
+            net.feed(1, Input::Datagram { from, bytes: bytes.as_slice().into() });
+            net.run(30);
+        }
+    };
+    let (second, third) = (of_first(&net, 2), of_first(&net, 3));
+    assert!(!second.is_empty() && !third.is_empty());
+    // Of the same start: its sequence is past.
+    let since = net.sent.len();
+    play(&mut net, &second);
+    assert!(net.versions(since, 1, 0).iter().all(|version| *version == 3), "a recorded frame was believed");
+    // Of the one before, and with another version written on it.
+    let forged: Vec<_> = third.iter().map(|bytes| [&[2][..], &bytes[1..]].concat()).collect();
+    net.start(0);
+    net.run(300);
+    for frames in [&second, &third, &forged] {
+        play(&mut net, frames);
+        net.run(110);
+        let since = net.sent.len();
+        net.run(1_000);
+        assert!(net.versions(since, 1, 0).iter().all(|version| *version == 3), "what is not believed counts");
+        assert!(net.sees(1, 0).fresh && net.sees(0, 1).fresh);
+    }
+    // An older build is there now: what was recorded of the newer one does not make it deaf.
+    net.before.push(0);
+    net.start(0);
+    net.run(120);
+    for frames in [&third, &forged] {
+        net.unread.clear();
+        play(&mut net, frames);
+        assert_eq!(net.unread, [], "not even a challenge");
+        assert!(net.sees(1, 0).fresh && net.sees(0, 1).fresh);
+    }
 }

@@ -456,6 +456,37 @@ fn the_vip_is_given_up_while_only_the_peer_has_a_route() {
 }
 
 #[test]
+fn the_vip_is_given_up_without_a_route_and_a_majority_of_the_sentinels() {
+    for (voters, heard, usable) in
+        [(1, 1, true), (2, 1, false), (3, 2, true), (3, 1, false), (4, 3, true), (4, 2, false)]
+    {
+        let mut bench = Bench::new();
+        let voice = Voice { current_epoch: 0, decision: None };
+        bench.facts = Facts { voters, sentinels: vec![voice; heard], ..Facts::default() };
+        bench.view();
+        bench.out.clear();
+        bench.pass(5_000);
+        let told = Err("no route to the master, and most sentinels are not heard".to_owned());
+        let expected = if usable { vec![] } else { vec![told] };
+        assert_eq!(bench.usable(), expected, "{heard} of {voters}");
+    }
+}
+
+#[test]
+fn reset_sentinels_are_believed_of_a_majority_of_an_even_number_only() {
+    let mut bench = Bench::routed();
+    bench.facts.voters = 4;
+    let young = Voice { current_epoch: 1, decision: Some(decision(6, 1)) };
+    bench.facts.sentinels = vec![young; 2];
+    bench.view();
+    assert_eq!(bench.route.target(), Some(decision(4, 5)), "two of four are no majority");
+    bench.facts.sentinels = vec![young; 3];
+    bench.view();
+    bench.checked(Ok(()));
+    assert_eq!(bench.switches(), [None, Some(decision(6, 1))]);
+}
+
+#[test]
 fn a_peer_that_follows_an_old_decision_or_does_not_listen_is_not_ahead() {
     let mut bench = Bench::new();
     bench.decide(6, 7);

@@ -1,0 +1,143 @@
+//! How the record of a sentinel lies on disk. Each version has a layout of its own, which never changes once it was released.
+
+use crate::cores::sentinel::Durable;
+use crate::runtime::store::{Record, Unreadable};
+
+impl Record for Durable {
+    const KIND: [u8; 2] = *b"se";
+    const VERSION: u8 = 1;
+    const WITHOUT: &'static str = "without it this sentinel forgets its votes and could vote twice in an epoch: move the file away \
+         only while the other sentinels are up and no failover is under way";
+
+    fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(&v1::Votes::from(self.clone()))
+    }
+
+    fn decode(version: u8, body: &[u8]) -> Result<Self, Unreadable> {
+        match version {
+            1 => Unreadable::unless_whole::<v1::Votes>(body)?.try_into().map_err(Unreadable::new),
+            _ => Err(Unreadable::version(version)),
+        }
+    }
+}
+
+/// The first one.
+mod v1 {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Serialize};
+
+    use crate::base::node::Decision;
+    use crate::base::{NameError, RunId};
+    use crate::cores::sentinel::{Durable, DurableMaster};
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Votes {
+        id: [u8; 20],
+        current_epoch: u64,
+        masters: Vec<Master>,
+        sentinels: Vec<(heapless::String<32>, [u8; 20])>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Master {
+        name: String,
+        decision: Option<(SocketAddr, u64)>,
+        vote: Option<([u8; 20], u64)>,
+    }
+
+    impl From<Durable> for Votes {
+        fn from(Durable { id, current_epoch, masters, sentinels }: Durable) -> Self {
+            let sentinels = sentinels.into_iter().map(|(name, id)| (name.into(), id.0));
+            let masters = masters.into_iter().map(Master::from);
+            Self { id: id.0, current_epoch, masters: masters.collect(), sentinels: sentinels.collect() }
+        }
+    }
+
+    impl TryFrom<Votes> for Durable {
+        type Error = NameError;
+
+        fn try_from(Votes { id, current_epoch, masters, sentinels }: Votes) -> Result<Self, NameError> {
+            let sentinels = sentinels.into_iter().map(|(name, id)| Ok((name.try_into()?, RunId(id))));
+            let masters = masters.into_iter().map(DurableMaster::from);
+            let (masters, sentinels) = (masters.collect(), sentinels.collect::<Result<_, NameError>>()?);
+            Ok(Self { id: RunId(id), current_epoch, masters, sentinels })
+        }
+    }
+
+    impl From<DurableMaster> for Master {
+        fn from(DurableMaster { name, decision, vote }: DurableMaster) -> Self {
+            let decision = decision.map(|Decision { master, epoch }| (master, epoch));
+            Self { name, decision, vote: vote.map(|(id, epoch)| (id.0, epoch)) }
+        }
+    }
+
+    impl From<Master> for DurableMaster {
+        fn from(Master { name, decision, vote }: Master) -> Self {
+            let decision = decision.map(|(master, epoch)| Decision { master, epoch });
+            Self { name, decision, vote: vote.map(|(id, epoch)| (RunId(id), epoch)) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::RunId;
+    use crate::base::node::Decision;
+    use crate::cores::sentinel::{Durable, DurableMaster};
+    use crate::runtime::store::{self, Store};
+
+    /// What the first build with this layout has written: a sentinel that was never asked for a vote, and one with a past.
+    const FIRST: [&str; 2] = [
+        "76696769650073650117000000a0eb420a0505050505050505050505050505050505050505000000",
+        "766967696500736501a1000000ed88675f0505050505050505050505050505050505050505ad0203086d796d617374657201\
+         000a000001eb31ac0201a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0ad02067365636f6e640101fd0000000000000000\
+         00000000000002ec3101000574686972640000020872656469732d3032a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a008\
+         72656469732d3033ffffffffffffffffffffffffffffffffffffffff",
+    ];
+
+    fn records() -> [Durable; 2] {
+        let (id, other) = (RunId([5; 20]), RunId([0xa0; 20]));
+        let master = |name: &str, decision: Option<(&str, u64)>, vote| DurableMaster {
+            name: name.to_owned(),
+            decision: decision.map(|(master, epoch)| Decision { master: master.parse().unwrap(), epoch }),
+            vote,
+        };
+        let masters = vec![
+            master("mymaster", Some(("10.0.0.1:6379", 300)), Some((other, 301))),
+            master("second", Some(("[fd00::2]:6380", 1)), None),
+            master("third", None, None),
+        ];
+        let sentinels = vec![("redis-02".parse().unwrap(), other), ("redis-03".parse().unwrap(), RunId([0xff; 20]))];
+        [Durable::new(id), Durable { id, current_epoch: 301, masters, sentinels }]
+    }
+
+    #[test]
+    fn files_of_the_first_build_are_read_and_written_alike() {
+        store::tests::assert_layout(1, &FIRST, &records());
+    }
+
+    #[test]
+    fn what_the_votes_are_worth_is_said_before_they_are_given_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sentinel.state");
+        let store = Store::<Durable>::new(&path);
+        store.save(&records()[1]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for (at, value, why) in [
+            (
+                8,
+                2,
+                "version 2 of its layout was written by a newer vigie, and this one reads no more than version 1: start that one",
+            ),
+            (whole.len() - 1, 0, "damaged: its checksum does not match"),
+        ] {
+            let mut bytes = whole.clone();
+            bytes[at] = value;
+            std::fs::write(&path, &bytes).unwrap();
+            let said = store.load().unwrap_err().to_string();
+            assert!(said.contains(why) && said.contains("forgets its votes"), "{said}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "an unreadable file stays as it is");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! Version 2: how a frame lies on the wire, and nothing else may change it.
+//!
+//! Behind the frame may stand one byte, the highest version that its sender reads. The first builds of this version neither send
+//! it nor look at what stands there.
+
+use std::net::SocketAddr;
+
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize};
+
+use crate::base::node::{self, REASON_MAX};
+use crate::base::{NameError, RunId};
+
+use super::Malformed;
+
+pub(super) const VERSION: u8 = 2;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Frame {
+    cluster: String<32>,
+    boot: u64,
+    sequence: u64,
+    nonce: u64,
+    echo: u64,
+    stamp: u64,
+    heard: u64,
+    state: State,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    name: String<32>,
+    version: String<16>,
+    roles: Roles,
+    health: Health,
+    redis: Option<Redis>,
+    sentinel: Option<Sentinel>,
+    proxy: Option<Proxy>,
+    vips: Vec<Vip, 4>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Roles {
+    proxy: bool,
+    redis: bool,
+    sentinel: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Health {
+    Good,
+    Bad(String<REASON_MAX>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Redis {
+    address: SocketAddr,
+    incarnation: u64,
+    process: Process,
+    role: Role,
+    run_id: Option<[u8; 20]>,
+    replication_id: Option<[u8; 20]>,
+    offset: u64,
+    priority: u32,
+    has_data: bool,
+    history: Option<History>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct History {
+    epoch: u64,
+    in_sync: bool,
+    offset: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Process {
+    Starting,
+    Loading,
+    Alive,
+    Busy,
+    Dead,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Role {
+    Unknown,
+    Closed,
+    Replica { of: SocketAddr, link_up: bool },
+    Master { replicas: u8 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sentinel {
+    id: [u8; 20],
+    current_epoch: u64,
+    masters: Vec<Master, 4>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Master {
+    name: String<32>,
+    decision: Option<Decision>,
+    sees_down: bool,
+    leads: Option<u64>,
+    vote: Option<([u8; 20], u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Decision {
+    master: SocketAddr,
+    epoch: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Proxy {
+    listening: bool,
+    route: Option<Decision>,
+    clients: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Vip {
+    virtual_router_id: u8,
+    state: VipState,
+    priority: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+enum VipState {
+    Initialize,
+    Backup,
+    Master,
+}
+
+/// Writes a frame, and behind it what its sender reads, unless that is this version.
+pub(super) fn encode<'a>(frame: &super::Frame, to: &'a mut [u8]) -> Option<&'a [u8]> {
+    let length = postcard::to_slice(&Frame::from(frame.clone()), to).ok()?.len();
+    if frame.reads <= VERSION {
+        return to.get(..length);
+    }
+    *to.get_mut(length)? = frame.reads;
+    to.get(..=length)
+}
+
+pub(super) fn decode(body: &[u8]) -> Result<super::Frame, Malformed> {
+    let (frame, behind) = postcard::take_from_bytes::<Frame>(body).map_err(Malformed::Body)?;
+    frame.of_sender(behind.first().map_or(VERSION, |reads| VERSION.max(*reads)))
+}
+
+impl From<super::Frame> for Frame {
+    fn from(frame: super::Frame) -> Self {
+        // Every field by name: what a frame has and this version has not is left out on purpose.
+        let super::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, reads: _, state } = frame;
+        Self { cluster, boot, sequence, nonce, echo, stamp, heard, state: state.into() }
+    }
+}
+
+impl Frame {
+    /// What it means, said by a sender that reads up to that version.
+    pub(super) fn of_sender(self, reads: u8) -> Result<super::Frame, Malformed> {
+        let Self { cluster, boot, sequence, nonce, echo, stamp, heard, state } = self;
+        let state = state.try_into().map_err(Malformed::Name)?;
+        Ok(super::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, reads, state })
+    }
+}
+
+impl From<node::NodeState> for State {
+    fn from(state: node::NodeState) -> Self {
+        let node::NodeState { name, version, roles, health, redis, sentinel, proxy, vips } = state;
+        Self {
+            name: name.into(),
+            version,
+            roles: roles.into(),
+            health: health.into(),
+            redis: redis.map(Into::into),
+            sentinel: sentinel.map(Into::into),
+            proxy: proxy.map(Into::into),
+            vips: list(vips),
+        }
+    }
+}
+
+impl TryFrom<State> for node::NodeState {
+    type Error = NameError;
+
+    fn try_from(state: State) -> Result<Self, NameError> {
+        let State { name, version, roles, health, redis, sentinel, proxy, vips } = state;
+        Ok(Self {
+            name: name.try_into()?,
+            version,
+            roles: roles.into(),
+            health: health.into(),
+            redis: redis.map(Into::into),
+            sentinel: sentinel.map(Into::into),
+            proxy: proxy.map(Into::into),
+            vips: list(vips),
+        })
+    }
+}
+
+/// A list in the words of the other side, which has as much room.
+fn list<T: Into<U>, U, const N: usize>(from: Vec<T, N>) -> Vec<U, N> {
+    from.into_iter().map(Into::into).collect()
+}
+
+impl From<node::Roles> for Roles {
+    fn from(node::Roles { proxy, redis, sentinel }: node::Roles) -> Self {
+        Self { proxy, redis, sentinel }
+    }
+}
+
+impl From<Roles> for node::Roles {
+    fn from(Roles { proxy, redis, sentinel }: Roles) -> Self {
+        Self { proxy, redis, sentinel }
+    }
+}
+
+impl From<node::Health> for Health {
+    fn from(health: node::Health) -> Self {
+        match health {
+            node::Health::Good => Self::Good,
+            node::Health::Bad(reason) => Self::Bad(reason),
+        }
+    }
+}
+
+impl From<Health> for node::Health {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Good => Self::Good,
+            Health::Bad(reason) => Self::Bad(reason),
+        }
+    }
+}
+
+impl From<node::RedisFacts> for Redis {
+    fn from(
+        node::RedisFacts {
+            address,
+            incarnation,
+            process,
+            role,
+            run_id,
+            replication_id,
+            offset,
+            priority,
+            has_data,
+            history,
+        }: node::RedisFacts,
+    ) -> Self {
+        Self {
+            address,
+            incarnation,
+            process: process.into(),
+            role: role.into(),
+            run_id: run_id.map(|id| id.0),
+            replication_id: replication_id.map(|id| id.0),
+            offset,
+            priority,
+            has_data,
+            history: history.map(Into::into),
+        }
+    }
+}
+
+impl From<Redis> for node::RedisFacts {
+    fn from(
+        Redis { address, incarnation, process, role, run_id, replication_id, offset, priority, has_data, history }: Redis,
+    ) -> Self {
+        Self {
+            address,
+            incarnation,
+            process: process.into(),
+            role: role.into(),
+            run_id: run_id.map(RunId),
+            replication_id: replication_id.map(RunId),
+            offset,
+            priority,
+            has_data,
+            history: history.map(Into::into),
+        }
+    }
+}
+
+impl From<node::History> for History {
+    fn from(node::History { epoch, in_sync, offset }: node::History) -> Self {
+        Self { epoch, in_sync, offset }
+    }
+}
+
+impl From<History> for node::History {
+    fn from(History { epoch, in_sync, offset }: History) -> Self {
+        Self { epoch, in_sync, offset }
+    }
+}
+
+impl From<node::Process> for Process {
+    fn from(process: node::Process) -> Self {
+        match process {
+            node::Process::Starting => Self::Starting,
+            node::Process::Loading => Self::Loading,
+            node::Process::Alive => Self::Alive,
+            node::Process::Busy => Self::Busy,
+            node::Process::Dead => Self::Dead,
+        }
+    }
+}
+
+impl From<Process> for node::Process {
+    fn from(process: Process) -> Self {
+        match process {
+            Process::Starting => Self::Starting,
+            Process::Loading => Self::Loading,
+            Process::Alive => Self::Alive,
+            Process::Busy => Self::Busy,
+            Process::Dead => Self::Dead,
+        }
+    }
+}
+
+impl From<node::RedisRole> for Role {
+    fn from(role: node::RedisRole) -> Self {
+        match role {
+            node::RedisRole::Unknown => Self::Unknown,
+            node::RedisRole::Closed => Self::Closed,
+            node::RedisRole::Replica { of, link_up } => Self::Replica { of, link_up },
+            node::RedisRole::Master { replicas } => Self::Master { replicas },
+        }
+    }
+}
+
+impl From<Role> for node::RedisRole {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Unknown => Self::Unknown,
+            Role::Closed => Self::Closed,
+            Role::Replica { of, link_up } => Self::Replica { of, link_up },
+            Role::Master { replicas } => Self::Master { replicas },
+        }
+    }
+}
+
+impl From<node::SentinelFacts> for Sentinel {
+    fn from(node::SentinelFacts { id, current_epoch, masters }: node::SentinelFacts) -> Self {
+        Self { id: id.0, current_epoch, masters: list(masters) }
+    }
+}
+
+impl From<Sentinel> for node::SentinelFacts {
+    fn from(Sentinel { id, current_epoch, masters }: Sentinel) -> Self {
+        Self { id: RunId(id), current_epoch, masters: list(masters) }
+    }
+}
+
+impl From<node::MasterFacts> for Master {
+    fn from(node::MasterFacts { name, decision, sees_down, leads, vote }: node::MasterFacts) -> Self {
+        Self { name, decision: decision.map(Into::into), sees_down, leads, vote: vote.map(|(id, epoch)| (id.0, epoch)) }
+    }
+}
+
+impl From<Master> for node::MasterFacts {
+    fn from(Master { name, decision, sees_down, leads, vote }: Master) -> Self {
+        Self {
+            name,
+            decision: decision.map(Into::into),
+            sees_down,
+            leads,
+            vote: vote.map(|(id, epoch)| (RunId(id), epoch)),
+        }
+    }
+}
+
+impl From<node::Decision> for Decision {
+    fn from(node::Decision { master, epoch }: node::Decision) -> Self {
+        Self { master, epoch }
+    }
+}
+
+impl From<Decision> for node::Decision {
+    fn from(Decision { master, epoch }: Decision) -> Self {
+        Self { master, epoch }
+    }
+}
+
+impl From<node::ProxyFacts> for Proxy {
+    fn from(node::ProxyFacts { listening, route, clients }: node::ProxyFacts) -> Self {
+        Self { listening, route: route.map(Into::into), clients }
+    }
+}
+
+impl From<Proxy> for node::ProxyFacts {
+    fn from(Proxy { listening, route, clients }: Proxy) -> Self {
+        Self { listening, route: route.map(Into::into), clients }
+    }
+}
+
+impl From<node::VipFacts> for Vip {
+    fn from(node::VipFacts { virtual_router_id, state, priority }: node::VipFacts) -> Self {
+        Self { virtual_router_id, state: state.into(), priority }
+    }
+}
+
+impl From<Vip> for node::VipFacts {
+    fn from(Vip { virtual_router_id, state, priority }: Vip) -> Self {
+        Self { virtual_router_id, state: state.into(), priority }
+    }
+}
+
+impl From<node::VipState> for VipState {
+    fn from(state: node::VipState) -> Self {
+        match state {
+            node::VipState::Initialize => Self::Initialize,
+            node::VipState::Backup => Self::Backup,
+            node::VipState::Master => Self::Master,
+        }
+    }
+}
+
+impl From<VipState> for node::VipState {
+    fn from(state: VipState) -> Self {
+        match state {
+            VipState::Initialize => Self::Initialize,
+            VipState::Backup => Self::Backup,
+            VipState::Master => Self::Master,
+        }
+    }
+}
