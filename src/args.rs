@@ -100,6 +100,7 @@ pub enum Command {
     /// Shows a whole cluster on this machine, in namespaces of its own, and what failures cost its clients.
     #[command(after_help = "Examples:\n  \
         vigie demo                                       live, with keys to kill, cut and move things\n  \
+        vigie demo | cat                                 as text: the master's redis is killed, the client goes on\n  \
         vigie demo --scenario crash --runs 20 --json     measured, for scripts")]
     Demo(demo::Options),
     /// Shows every node, and why it is as it is.

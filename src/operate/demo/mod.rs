@@ -1,8 +1,10 @@
 //! `vigie demo`: five hosts, a virtual IP, a real Redis and a client, alive on one machine and gone afterwards.
 
 mod draw;
+mod events;
 mod live;
 mod scenario;
+mod transcript;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -18,7 +20,7 @@ pub use scenario::Scenario;
 /// What to show.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Options {
-    /// Inject this fault and print what the client saw, instead of the live view
+    /// Inject this fault and print what the client saw, instead of the live view, or of its text where there is no terminal
     #[arg(long, value_enum, value_name = "FAULT")]
     pub scenario: Option<Scenario>,
     /// How often to inject it
@@ -36,9 +38,6 @@ pub struct Options {
 /// Why there is no demo.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The live view needs a terminal.
-    #[error("the live view needs a terminal; without one: vigie demo --scenario {names}", names = Scenario::NAMES)]
-    NoTerminal,
     /// Nothing to make highly available.
     #[error("no redis-server is installed; on Debian and Ubuntu: apt-get install redis-server")]
     NoRedis,
@@ -60,7 +59,6 @@ impl DemoError {
     /// The exit code of a demo that ends with this error.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::NoTerminal => 2,
             Self::NoRedis | Self::Sandbox(_) | Self::Cluster(_) | Self::Lab(_) | Self::Output(_) => 1,
         }
     }
@@ -69,29 +67,30 @@ impl DemoError {
 /// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to
 /// be called before the process starts threads; an error inside the private world has been printed when this returns.
 pub fn run(options: &Options) -> Result<u8, DemoError> {
-    let live = options.scenario.is_none();
-    if live && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
-        return Err(DemoError::NoTerminal);
-    }
+    let live = options.scenario.is_none() && io::stdout().is_terminal() && io::stdin().is_terminal();
     if !installed("redis-server") {
         return Err(DemoError::NoRedis);
     }
     let binary = cluster::binary()?;
     let terminal = live.then(Terminal::save);
-    let code = sandbox::enter(|sandbox| inside(options, sandbox, &binary));
+    let code = sandbox::enter(|sandbox| inside(options, live, sandbox, &binary));
     if let Some(terminal) = terminal {
         terminal.restore();
     }
     Ok(code?)
 }
 
-fn inside(options: &Options, sandbox: &Sandbox, binary: &Path) -> u8 {
+fn inside(options: &Options, live: bool, sandbox: &Sandbox, binary: &Path) -> u8 {
     let shown = match options.scenario {
         Some(scenario) => scenario::run(scenario, options, sandbox, binary),
-        None => live::run(options.clients, sandbox, binary),
+        None if live => live::run(options.clients, sandbox, binary),
+        None => transcript::run(options.clients, sandbox, binary),
     };
     shown.unwrap_or_else(|error| {
-        eprintln!("vigie demo: {error}");
+        // Whoever no longer reads needs no words about it, and has not heard a yes.
+        if !matches!(&error, DemoError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            eprintln!("vigie demo: {error}");
+        }
         error.exit_code()
     })
 }
