@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::NodeName;
+#[cfg(feature = "demo")]
 use crate::operate::demo;
 
 /// Exit codes.
@@ -98,11 +99,16 @@ pub enum Command {
     #[command(after_help = "Example:\n  vigie run --config /etc/vigie/vigie.toml --node redis-01")]
     Run(Run),
     /// Shows a whole cluster on this machine, in namespaces of its own, and what failures cost its clients.
+    #[cfg(feature = "demo")]
     #[command(after_help = "Examples:\n  \
         vigie demo                                       live, with keys to kill, cut and move things\n  \
         vigie demo | cat                                 as text: the master's redis is killed, the client goes on\n  \
         vigie demo --scenario crash --runs 20 --json     measured, for scripts")]
     Demo(demo::Options),
+    /// Is not in this build, and says so.
+    #[cfg(not(feature = "demo"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Demo(NoDemo),
     /// Shows every node, and why it is as it is.
     #[command(after_help = "Examples:\n  \
         vigie status             once; exit 1 if something is unhealthy\n  \
@@ -149,6 +155,25 @@ pub struct Run {
     /// A hardware watchdog that restarts this machine when the node does not answer any more.
     #[arg(long, value_name = "DEVICE")]
     pub watchdog: Option<PathBuf>,
+}
+
+/// `vigie demo` of a build without it: whatever is asked of it, the answer is the same.
+#[cfg(not(feature = "demo"))]
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct NoDemo {
+    /// What the demo would be given.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
+}
+
+#[cfg(not(feature = "demo"))]
+impl std::fmt::Display for NoDemo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "this build has no demo: it is the one for the disk of a box; the binaries that `make dist` puts into dist/, and a \
+             plain `cargo build`, have it",
+        )
+    }
 }
 
 /// `vigie status`
@@ -287,10 +312,6 @@ mod tests {
             "vigie top",
             "vigie statsu",
             "vigie run now",
-            "vigie demo --scenario fire",
-            "vigie demo --scenario crash --runs 0",
-            "vigie demo --json",
-            "vigie demo --clients 0",
             "vigie failover --to a/b",
             "vigie --node é run",
             "vigie --log loud run",
@@ -300,24 +321,37 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "demo")]
+    #[test]
+    fn wrong_lines_of_the_demo_are_usage_errors() {
+        for wrong in [
+            "vigie demo --scenario fire",
+            "vigie demo --scenario crash --runs 0",
+            "vigie demo --json",
+            "vigie demo --clients 0",
+        ] {
+            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(exit::USAGE)), "{wrong}");
+        }
+    }
+
+    #[cfg(not(feature = "demo"))]
+    #[test]
+    fn without_the_demo_it_is_not_offered_and_every_line_of_it_is_understood() {
+        assert!(!Arguments::command().render_help().to_string().contains("demo"));
+        for line in ["vigie demo", "vigie demo --help", "vigie demo --scenario crash --json", "vigie demo x"] {
+            assert!(matches!(parse(line).unwrap().command, Command::Demo(_)), "{line}");
+        }
+    }
+
     #[test]
     fn help_shows_examples_and_only_what_exists() {
         let help = Arguments::command().render_help().to_string();
-        for there in [
-            "run",
-            "demo",
-            "status",
-            "why",
-            "events",
-            "failover",
-            "check",
-            "sentinel",
-            "version",
-            "Examples:",
-            "--state-dir",
-        ] {
+        for there in
+            ["run", "status", "why", "events", "failover", "check", "sentinel", "version", "Examples:", "--state-dir"]
+        {
             assert!(help.contains(there), "{there}:\n{help}");
         }
+        assert_eq!(help.contains("demo"), cfg!(feature = "demo"), "{help}");
         for absent in ["  top ", "  import "] {
             assert!(!help.contains(absent), "{absent}:\n{help}");
         }

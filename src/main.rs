@@ -11,7 +11,9 @@ use vigie::config::file;
 use vigie::config::kernel::{Kernel, identify};
 use vigie::operate::commands::{self, CommandError};
 use vigie::operate::console::{self, Left};
-use vigie::operate::{check, demo, sentinel};
+#[cfg(feature = "demo")]
+use vigie::operate::demo;
+use vigie::operate::{check, sentinel};
 use vigie::runtime::guard::{self, GuardSpec};
 use vigie::runtime::watchdog::Watchdog;
 use vigie::runtime::worker::{self, Spec};
@@ -36,7 +38,13 @@ fn main() -> ExitCode {
                 }
             };
         }
+        #[cfg(feature = "demo")]
         Command::Demo(options) => demo::run(&options).unwrap_or_else(|error| said(&error, error.exit_code())),
+        #[cfg(not(feature = "demo"))]
+        Command::Demo(none) => {
+            eprintln!("vigie: {none}");
+            exit::USAGE
+        }
         Command::Status(arguments) if arguments.console => {
             match console::run(&global.runtime_dir, arguments.notice.as_deref(), !arguments.no_shell) {
                 Ok(Left::Shell) => exit::OK,
