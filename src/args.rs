@@ -9,20 +9,6 @@ use crate::base::NodeName;
 #[cfg(feature = "demo")]
 use crate::operate::demo;
 
-/// Exit codes.
-pub mod exit {
-    /// Done; the answer is yes.
-    pub const OK: u8 = 0;
-    /// The answer is no: unhealthy, invalid, aborted, data lost.
-    pub const NO: u8 = 1;
-    /// The command line makes no sense. clap uses the same.
-    pub const USAGE: u8 = 2;
-    /// The daemon could not be reached.
-    pub const UNREACHABLE: u8 = 3;
-    /// A fault of vigie itself (`EX_SOFTWARE` of sysexits).
-    pub const INTERNAL: u8 = 70;
-}
-
 /// Keeps Redis and Valkey available: virtual IP, proxy, Sentinel and supervisor in one program.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(
@@ -50,15 +36,9 @@ pub struct Arguments {
 /// Options that may stand before or after the subcommand.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Global {
-    /// The cluster file.
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        default_value = "/etc/vigie/vigie.toml",
-        help_heading = "Global options"
-    )]
-    pub config: PathBuf,
+    /// The cluster file; without it: vigie.config= of the kernel, /etc/vigie/vigie.toml.
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
     /// Which node of the file this is; without it: vigie.node= of the kernel, the host name, an own address.
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub node: Option<NodeName>,
@@ -75,6 +55,11 @@ pub struct Global {
     #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
     #[arg(help_heading = "Global options")]
     pub log: LogLevel,
+}
+
+/// Where the cluster file is: where the command line says, else where the kernel's does, else where it is installed.
+pub fn cluster_file<'a>(given: Option<&'a Path>, kernel: Option<&'a Path>) -> &'a Path {
+    given.or(kernel).unwrap_or_else(|| Path::new("/etc/vigie/vigie.toml"))
 }
 
 /// `--log`
@@ -251,9 +236,9 @@ pub struct Check {
 }
 
 impl Check {
-    /// The file to judge.
-    pub fn path<'a>(&'a self, global: &'a Global) -> &'a Path {
-        self.file.as_deref().unwrap_or(&global.config)
+    /// The file to judge, if the command line names one.
+    pub fn given<'a>(&'a self, global: &'a Global) -> Option<&'a Path> {
+        self.file.as_deref().or(global.config.as_deref())
     }
 }
 
@@ -262,6 +247,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::runtime::exit::Exit;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split_whitespace())
@@ -290,11 +276,26 @@ mod tests {
     fn defaults_are_those_of_an_installed_node() {
         let Arguments { global, command } = parse("vigie check").unwrap();
         assert_eq!((global.node.as_ref(), global.log), (None, LogLevel::Info));
-        let paths = [&global.config, &global.state_dir, &global.runtime_dir].map(|path| path.to_str().unwrap());
-        assert_eq!(paths, ["/etc/vigie/vigie.toml", "/var/lib/vigie", "/run/vigie"]);
+        let paths = [&global.state_dir, &global.runtime_dir].map(|path| path.to_str().unwrap());
+        assert_eq!(paths, ["/var/lib/vigie", "/run/vigie"]);
         let Command::Check(check) = command else { panic!("check is expected") };
-        assert_eq!(check.path(&global), Path::new("/etc/vigie/vigie.toml"));
-        assert_eq!(Check { file: Some("/x".into()), boot: false, stock: false }.path(&global), Path::new("/x"));
+        assert_eq!((check.given(&global), global.config.as_deref()), (None, None));
+        assert_eq!(cluster_file(None, None), Path::new("/etc/vigie/vigie.toml"));
+    }
+
+    #[test]
+    fn a_file_that_is_given_wins_over_the_kernels_even_if_it_is_the_installed_one() {
+        let (installed, kernel) = (Path::new("/etc/vigie/vigie.toml"), Path::new("/boot/vigie.toml"));
+        for line in ["vigie --config /etc/vigie/vigie.toml check --boot", "vigie check --boot /etc/vigie/vigie.toml"] {
+            let Arguments { global, command } = parse(line).unwrap();
+            let Command::Check(check) = command else { panic!("check is expected") };
+            assert_eq!(cluster_file(check.given(&global), Some(kernel)), installed, "{line}");
+        }
+        let Arguments { global, .. } = parse("vigie run").unwrap();
+        assert_eq!(cluster_file(global.config.as_deref(), Some(kernel)), kernel);
+        let both = parse("vigie --config /a check /b").unwrap();
+        let Command::Check(check) = both.command else { panic!("check is expected") };
+        assert_eq!(check.given(&both.global), Some(Path::new("/b")));
     }
 
     #[test]
@@ -317,7 +318,7 @@ mod tests {
             "vigie --log loud run",
             "vigie check a b",
         ] {
-            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(exit::USAGE)), "{wrong}");
+            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(Exit::Usage.code())), "{wrong}");
         }
     }
 
@@ -330,7 +331,7 @@ mod tests {
             "vigie demo --json",
             "vigie demo --clients 0",
         ] {
-            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(exit::USAGE)), "{wrong}");
+            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(Exit::Usage.code())), "{wrong}");
         }
     }
 

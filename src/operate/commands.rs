@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::client::{self, ClientError};
 use super::status::page;
 use super::why;
+use crate::runtime::exit::Exit;
 use crate::runtime::journal::{Level, Record};
 use crate::runtime::status::Status;
 
@@ -15,7 +16,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// A planned switchover ends by itself long before this.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a command ends with when it could not be carried out; the exit code is in [`CommandError::exit_code`].
+/// What a command ends with when it could not be carried out; how, is in [`CommandError::exit`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The node did not answer, or said no.
@@ -27,12 +28,12 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Exit code of the process: 1 a refusal, 3 no answer, 0 when only the reader of the output has gone.
-    pub fn exit_code(&self) -> u8 {
+    /// How the process ends; well when only the reader of the output has gone.
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(error) => error.exit_code(),
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Output(_) => 70,
+            Self::Client(error) => error.exit(),
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+            Self::Output(_) => Exit::Internal,
         }
     }
 }

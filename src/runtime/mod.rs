@@ -6,6 +6,7 @@ pub mod control;
 pub mod crowd;
 pub mod daemon;
 pub mod drive;
+pub mod exit;
 pub mod forward;
 pub mod guard;
 pub mod host;

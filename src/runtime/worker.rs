@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use super::control::{self, Switched};
+use super::exit::Exit;
 use super::journal::{Journal, Level};
 use super::peers::{Peers, Presence};
 use super::status::Status;
@@ -113,11 +114,11 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Exit code: 1 what a person must change before another start makes sense, 70 a fault that may pass.
-    pub fn exit_code(&self) -> u8 {
+    /// No: a person must change something before another start makes sense.
+    pub const fn exit(&self) -> Exit {
         match self {
-            Self::Directory { .. } | Self::State(_) | Self::Peers(_) | Self::Control(_) => 1,
-            Self::System(_) => 70,
+            Self::Directory { .. } | Self::State(_) | Self::Peers(_) | Self::Control(_) => Exit::No,
+            Self::System(_) => Exit::Internal,
         }
     }
 }

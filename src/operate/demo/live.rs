@@ -20,6 +20,7 @@ use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::hosts::Network;
 use crate::operate::lab::sandbox::Sandbox;
 use crate::runtime::clock;
+use crate::runtime::exit::Exit;
 use crate::runtime::status::{NodeStatus, Status};
 
 /// Enough to see every dip, not so much that the data grows.
@@ -129,7 +130,7 @@ pub(super) fn run(clients: u16, sandbox: &Sandbox, binary: &Path) -> Result<u8, 
     let _ = checker.join();
     let (checked, lost) = (shared.checked.load(Ordering::Relaxed), shared.lost.load(Ordering::Relaxed));
     println!("{} writes acknowledged, {checked} read back, {lost} lost, {} errors", numbers.acked, numbers.errors);
-    Ok(u8::from(lost > 0))
+    Ok(Exit::answer(lost == 0).code())
 }
 
 fn hint(sandbox: &Sandbox, layout: &Layout) -> String {

@@ -14,6 +14,7 @@ use crate::operate::lab::client::{Client, Plan, Tally, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::sandbox::Sandbox;
 use crate::runtime::clock;
+use crate::runtime::exit::Exit;
 use crate::runtime::status::Status;
 
 /// A cluster is whole again after so long, or it is broken.
@@ -207,7 +208,7 @@ pub(super) fn run(scenario: Scenario, options: &Options, sandbox: &Sandbox, bina
     out.summary(&summary)?;
     match broken {
         Some(error) => Err(error),
-        None => Ok(u8::from(!summary.passed(options.runs))),
+        None => Ok(Exit::answer(summary.passed(options.runs)).code()),
     }
 }
 

@@ -12,6 +12,7 @@ use super::scenario::{Run, Scenario, Step, Summary, once};
 use crate::operate::lab::cluster::{Cluster, Layout};
 use crate::operate::lab::sandbox::Sandbox;
 use crate::operate::status::page;
+use crate::runtime::exit::Exit;
 
 /// Who speaks where no node does.
 const OWN: &str = "demo";
@@ -48,7 +49,7 @@ pub(super) fn run(clients: u16, sandbox: &Sandbox, binary: &Path) -> Result<u8, 
         Step::Stuck(limit) => paper.say(&format!("writes do not flow again within {limit:?}")),
     })?;
     paper.result(&run)?;
-    Ok(u8::from(!Summary::new(Scenario::Crash, &[run]).passed(1)))
+    Ok(Exit::answer(Summary::new(Scenario::Crash, &[run]).passed(1)).code())
 }
 
 /// How many hosts there are, and what for.
