@@ -1,6 +1,7 @@
 //! `vigie demo`: five hosts, a virtual IP, a real Redis and a client, alive on one machine and gone afterwards.
 
 mod draw;
+mod error;
 mod events;
 mod live;
 mod scenario;
@@ -11,12 +12,13 @@ use std::path::Path;
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
-use crate::operate::lab::cluster::{self, ClusterError};
-use crate::operate::lab::hosts::LabError;
-use crate::operate::lab::sandbox::{self, Sandbox, SandboxError};
+use crate::operate::lab::cluster;
+use crate::operate::lab::sandbox::{self, Sandbox};
 use crate::runtime::exit::Exit;
 
+pub use error::DemoError;
 pub use scenario::Scenario;
+use scenario::Series;
 
 /// What to show.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -36,26 +38,6 @@ pub struct Options {
     pub clients: u16,
 }
 
-/// Why there is no demo.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// Nothing to make highly available.
-    #[error("no redis-server is installed; on Debian and Ubuntu: apt-get install redis-server")]
-    NoRedis,
-    /// No private world.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    /// No cluster.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    /// No network.
-    #[error(transparent)]
-    Lab(#[from] LabError),
-    /// The terminal, or whoever reads the output, failed.
-    #[error("output: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to
 /// be called before the process starts threads; an error inside the private world has been printed when this returns.
 pub fn run(options: &Options) -> Result<u8, DemoError> {
@@ -73,10 +55,11 @@ pub fn run(options: &Options) -> Result<u8, DemoError> {
 }
 
 fn inside(options: &Options, live: bool, sandbox: &Sandbox, binary: &Path) -> u8 {
-    let shown = match options.scenario {
-        Some(scenario) => scenario::run(scenario, options, sandbox, binary),
-        None if live => live::run(options.clients, sandbox, binary),
-        None => transcript::run(options.clients, sandbox, binary),
+    let Options { scenario, runs, json, clients } = *options;
+    let shown = match scenario {
+        Some(scenario) => scenario::run(&Series { scenario, runs, json, clients }, sandbox, binary),
+        None if live => live::run(clients, sandbox, binary),
+        None => transcript::run(clients, sandbox, binary),
     };
     shown.unwrap_or_else(|error| {
         // Whoever no longer reads needs no words about it, and has not heard a yes.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{DemoError, Options};
+use super::DemoError;
 use crate::base::Instant;
 use crate::operate::lab::client::{Client, Plan, Tally, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
@@ -184,15 +184,29 @@ fn round(millis: f64) -> f64 {
     (millis * 10.0).round() / 10.0
 }
 
+/// Which fault, how often, and how it is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Series {
+    /// The fault.
+    pub(super) scenario: Scenario,
+    /// How often.
+    pub(super) runs: u32,
+    /// As JSON instead of a table.
+    pub(super) json: bool,
+    /// Connections that write.
+    pub(super) clients: u16,
+}
+
 /// Brings the cluster up, injects the fault as often as wanted, prints the numbers. Returns the exit code.
-pub(super) fn run(scenario: Scenario, options: &Options, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
+pub(super) fn run(series: &Series, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
+    let Series { scenario, runs, json, clients } = *series;
     let cluster = Cluster::start(sandbox, Layout::classic(), binary)?;
-    let mut out = Printer { json: options.json, out: io::stdout().lock() };
+    let mut out = Printer { json, out: io::stdout().lock() };
     out.header()?;
     let mut done = Vec::new();
     let mut broken = None;
-    for number in 1..=options.runs {
-        match once(&cluster, scenario, number, options.clients, &mut |_| Ok(())) {
+    for number in 1..=runs {
+        match once(&cluster, scenario, number, clients, &mut |_| Ok(())) {
             Ok(run) => {
                 out.run(&run)?;
                 done.push(run);
@@ -208,7 +222,7 @@ pub(super) fn run(scenario: Scenario, options: &Options, sandbox: &Sandbox, bina
     out.summary(&summary)?;
     match broken {
         Some(error) => Err(error),
-        None => Ok(Exit::answer(summary.passed(options.runs)).code()),
+        None => Ok(Exit::answer(summary.passed(runs)).code()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod alone;
 pub mod bind;
+mod error;
 pub mod file;
 mod links;
 pub mod names;
@@ -36,6 +37,7 @@ use crate::cores::sentinel::{
     Severity,
 };
 
+pub use error::SentinelError;
 use links::Links;
 use server::{Admission, Clients};
 use teller::Teller;
@@ -103,31 +105,6 @@ pub enum Order {
     Bootstrap(oneshot::Sender<Result<String, String>>),
     /// Why there is, or is not, a failover: told at once.
     Why(oneshot::Sender<Vec<MasterWhy>>),
-}
-
-/// Why the sentinel does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum SentinelError {
-    /// Somebody listens there already.
-    #[error("sentinel: cannot listen on {address}: in use by another process; a redis-sentinel?")]
-    PortInUse {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The port cannot be listened on.
-    #[error("sentinel: cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Its state cannot be read. To go on without it could mean a second vote in an epoch.
-    #[error(transparent)]
-    State(#[from] StoreError),
-    /// No random id could be made.
-    #[error("cannot make a random id: {0}")]
-    Random(io::Error),
 }
 
 /// Runs the sentinel until `stop` is true.
