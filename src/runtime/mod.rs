@@ -19,6 +19,7 @@ pub mod peers;
 pub mod pidfd;
 pub mod private;
 pub mod proxy;
+pub mod random;
 pub mod redis;
 pub mod rights;
 pub mod sentinel;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Notify, watch};
 
 use super::pool::Pool;
 use crate::base::{Credentials, NodeName};
 use crate::config;
 use crate::runtime::crowd::{Crowd, LEAVING_MAX};
+use crate::runtime::host;
 use crate::runtime::journal::{Journal, Level};
 use crate::runtime::peers::Presence;
 
@@ -115,7 +115,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(setup: Setup, journal: Journal) -> Self {
-        let clients_max = raise_file_limit(setup.config.max_clients, &journal);
+        let clients_max = clients_max(setup.config.max_clients, &journal);
         let target = watch::Sender::new(Target { generation: 0, address: None });
         let crowd = Crowd::new(usize::try_from(clients_max).unwrap_or(usize::MAX), SILENCE_MAX);
         Self { setup, clients_max, crowd, generation: AtomicU64::new(0), target, suspect: Notify::new(), journal }
@@ -142,14 +142,8 @@ pub(super) struct Worker {
 
 /// Every client needs two descriptors. Returns how many clients there are enough for, `wanted` at most: without a reserve,
 /// clients would take the descriptors that checks need, and lose the route for everybody.
-fn raise_file_limit(wanted: u32, journal: &Journal) -> u32 {
-    let needed = u64::from(wanted) * 2 + FILES_RESERVED;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
-    if soft >= needed || setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok() {
-        return wanted;
-    }
-    let limit =
-        if setrlimit(Resource::RLIMIT_NOFILE, hard.min(needed), hard).is_ok() { hard.min(needed) } else { soft };
+fn clients_max(wanted: u32, journal: &Journal) -> u32 {
+    let limit = host::raise_file_limit(u64::from(wanted) * 2 + FILES_RESERVED, true);
     let served = u32::try_from(limit.saturating_sub(FILES_RESERVED) / 2).unwrap_or(wanted).clamp(1, wanted.max(1));
     if served < wanted {
         let text = format!("{limit} open files are allowed, enough for {served} clients; max_clients is {wanted}");

@@ -9,12 +9,12 @@ use std::process::Command;
 
 use libc::{c_long, c_uint};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{fchdir, getpid, getppid};
 
 use super::account::Account;
+use crate::runtime::host;
 use crate::runtime::rights::{self, done};
 
 /// Enough for redis's own `maxclients` of 10,000 and its files.
@@ -43,9 +43,7 @@ pub(super) fn confine(command: &mut Command, account: Option<&Account>, director
         // Its files hold data.
         umask(Mode::from_bits_truncate(0o077));
         // Redis lowers its `maxclients` if it cannot have more.
-        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(FILES_WANTED)), hard);
-        }
+        host::raise_file_limit(FILES_WANTED, false);
         rights::no_core()?;
         // Before it is another user: the way there need not be open to that one.
         if let Some(directory) = &directory {

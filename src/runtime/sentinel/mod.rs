@@ -22,11 +22,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::clock;
 use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::peers::Presence;
 use super::store::{Kind, Store, StoreError};
+use super::{clock, random};
 use crate::base::node::RedisFacts;
 use crate::base::{Credentials, NodeName, Purpose, RunId};
 use crate::config::sentinel::{Document, Host, ThisHost};
@@ -201,14 +201,7 @@ async fn load(store: &Store) -> Result<Option<Durable>, StoreError> {
 }
 
 fn random_id() -> io::Result<RunId> {
-    random().map(RunId)
-}
-
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    use std::io::Read;
-    let mut bytes = [0; N];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
+    random::bytes().map(RunId)
 }
 
 /// Who is told of the end of an order.
