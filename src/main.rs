@@ -15,9 +15,9 @@ use vigie::operate::demo;
 use vigie::operate::{check, sentinel};
 use vigie::runtime::exit::Exit;
 use vigie::runtime::guard::{self, GuardSpec};
+use vigie::runtime::setup::Spec;
 use vigie::runtime::watchdog::Watchdog;
-use vigie::runtime::worker::{self, Spec};
-use vigie::runtime::{host, rights, vip};
+use vigie::runtime::{host, rights, vip, worker};
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
