@@ -142,7 +142,7 @@ pub struct Run {
     pub watchdog: Option<PathBuf>,
 }
 
-/// `vigie demo` of a build without it: whatever is asked of it, the answer is the same.
+/// `vigie demo` of a build without it: the answer is the same for all arguments.
 #[cfg(not(feature = "demo"))]
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct NoDemo {

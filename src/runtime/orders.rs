@@ -1,5 +1,4 @@
-//! What can be asked of this node and what it can be ordered to do, whoever asks: the control socket, or the node itself when it
-//! leaves.
+//! What can be asked of this node and what it can be ordered to do, by the control socket or by the node itself when it leaves.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::operate::client;
 
-/// A node that could not be asked is asked again after so long.
+/// Between two tries to ask a node that did not answer.
 const RETRY: Duration = Duration::from_millis(150);
 /// What several nodes find of one node within so many milliseconds is one event.
 const SAME_MS: u64 = 1_000;

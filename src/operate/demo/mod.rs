@@ -62,7 +62,7 @@ fn inside(options: &Options, live: bool, sandbox: &Sandbox, binary: &Path) -> u8
         None => transcript::run(clients, sandbox, binary),
     };
     shown.unwrap_or_else(|error| {
-        // Whoever no longer reads needs no words about it, and has not heard a yes.
+        // A reader that has gone needs no message, and has not been told yes.
         if !matches!(&error, DemoError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             eprintln!("vigie demo: {error}");
         }

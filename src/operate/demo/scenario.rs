@@ -235,9 +235,9 @@ pub(super) enum Step<'a> {
     Writing(&'a Plan),
     /// The fault that is injected now.
     Fault(&'a str),
-    /// Writes flow again; nobody was served for so long.
+    /// Writes flow again, after an outage of this length.
     Flowing(Duration),
-    /// They do not, after so long.
+    /// They do not, within this time.
     Stuck(Duration),
 }
 

@@ -59,7 +59,7 @@ fn hosts(layout: &Layout) -> String {
     format!("{all} hosts: {proxies} proxies, {redis} redis, {sentinels} sentinels")
 }
 
-/// Where the lines go: whole ones, each handed on at once, whoever writes.
+/// Where the lines go: whole ones, each handed on at once, from any thread.
 struct Paper<W>(Arc<Mutex<W>>);
 
 impl<W> Clone for Paper<W> {
@@ -90,7 +90,7 @@ impl<W: Write> Paper<W> {
     }
 
     fn result(&self, run: &Run) -> io::Result<()> {
-        let outage = run.outage_ms.map_or_else(|| "without an end".to_owned(), |millis| format!("{millis:.1} ms"));
+        let outage = run.outage_ms.map_or_else(|| "no recovery".to_owned(), |millis| format!("{millis:.1} ms"));
         let (lost, acked, errors) = (run.lost, run.acked, run.errors);
         self.page(&format!(
             "\noutage: {outage}\nlost writes: {lost} of {acked} acknowledged\nerrors that the client saw: {errors}"
@@ -166,7 +166,7 @@ mod tests {
         paper.result(&run(Some(43.2))).unwrap();
         paper.result(&run(None)).unwrap();
         let expected = "\noutage: 43.2 ms\nlost writes: 2 of 900 acknowledged\nerrors that the client saw: 3\n";
-        assert_eq!(out(&paper), format!("{expected}{}", expected.replace("43.2 ms", "without an end")));
+        assert_eq!(out(&paper), format!("{expected}{}", expected.replace("43.2 ms", "no recovery")));
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_closed_the_output_is_not_written_to_again_and_again() {
+    fn a_closed_output_is_an_error() {
         assert_eq!(Paper::new(Closed).say("x").map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
     }
 
