@@ -10,7 +10,9 @@ SUMS := cd dist && sha256sum vigie-x86_64 vigie-aarch64 $$(ls | grep '\.img\.xz$
 ARCH ?= x86_64
 OUTPUT ?= target/buildroot-$(ARCH)
 
-.PHONY: help demo test bench dist image image-quick install-tools
+.PHONY: help demo test bench dist box image image-quick install-tools
+# Two builds of one profile leave their binary at the same place.
+.NOTPARALLEL:
 
 help:
 	@echo 'make demo   five hosts on this machine, a real Redis behind a virtual IP, a failover you can watch'
@@ -44,11 +46,18 @@ dist: install-tools
 		file -b "$$file" | grep -o 'statically linked' || { echo 'NOT static'; exit 1; }; done
 	@$(SUMS)
 
-image-quick: dist
-	image/quick $(ARCH) dist/vigie-$(ARCH) target/image/$(ARCH)
+# The vigie of a box: without the demo.
+box: install-tools
+	cargo build --profile dist --locked --no-default-features --target $(MUSL_X86) --target $(MUSL_ARM)
+	@mkdir -p target/box
+	@cp target/$(MUSL_X86)/dist/vigie target/box/vigie-x86_64
+	@cp target/$(MUSL_ARM)/dist/vigie target/box/vigie-aarch64
+
+image-quick: box
+	image/quick $(ARCH) target/box/vigie-$(ARCH) target/image/$(ARCH)
 
 image:
 	@test -e '$(BUILDROOT)/Config.in' || { echo 'make image BUILDROOT=DIR: "$(BUILDROOT)" is not the directory of an unpacked Buildroot 2026.02' >&2; exit 2; }
-	@$(MAKE) --no-print-directory dist
+	@$(MAKE) --no-print-directory dist box
 	buildroot/build '$(BUILDROOT)' '$(ARCH)' '$(OUTPUT)' '$(SOURCES)'
 	@$(SUMS)

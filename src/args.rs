@@ -6,21 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::NodeName;
+#[cfg(feature = "demo")]
 use crate::operate::demo;
-
-/// Exit codes.
-pub mod exit {
-    /// Done; the answer is yes.
-    pub const OK: u8 = 0;
-    /// The answer is no: unhealthy, invalid, aborted, data lost.
-    pub const NO: u8 = 1;
-    /// The command line makes no sense. clap uses the same.
-    pub const USAGE: u8 = 2;
-    /// The daemon could not be reached.
-    pub const UNREACHABLE: u8 = 3;
-    /// A fault of vigie itself (`EX_SOFTWARE` of sysexits).
-    pub const INTERNAL: u8 = 70;
-}
 
 /// Keeps Redis and Valkey available: virtual IP, proxy, Sentinel and supervisor in one program.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -49,15 +36,9 @@ pub struct Arguments {
 /// Options that may stand before or after the subcommand.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Global {
-    /// The cluster file.
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        default_value = "/etc/vigie/vigie.toml",
-        help_heading = "Global options"
-    )]
-    pub config: PathBuf,
+    /// The cluster file; without it: vigie.config= of the kernel, /etc/vigie/vigie.toml.
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
     /// Which node of the file this is; without it: vigie.node= of the kernel, the host name, an own address.
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub node: Option<NodeName>,
@@ -74,6 +55,11 @@ pub struct Global {
     #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
     #[arg(help_heading = "Global options")]
     pub log: LogLevel,
+}
+
+/// Where the cluster file is: where the command line says, else where the kernel's does, else where it is installed.
+pub fn cluster_file<'a>(given: Option<&'a Path>, kernel: Option<&'a Path>) -> &'a Path {
+    given.or(kernel).unwrap_or_else(|| Path::new("/etc/vigie/vigie.toml"))
 }
 
 /// `--log`
@@ -98,10 +84,16 @@ pub enum Command {
     #[command(after_help = "Example:\n  vigie run --config /etc/vigie/vigie.toml --node redis-01")]
     Run(Run),
     /// Shows a whole cluster on this machine, in namespaces of its own, and what failures cost its clients.
+    #[cfg(feature = "demo")]
     #[command(after_help = "Examples:\n  \
         vigie demo                                       live, with keys to kill, cut and move things\n  \
+        vigie demo | cat                                 as text: the master's redis is killed, the client goes on\n  \
         vigie demo --scenario crash --runs 20 --json     measured, for scripts")]
     Demo(demo::Options),
+    /// Is not in this build, and says so.
+    #[cfg(not(feature = "demo"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Demo(NoDemo),
     /// Shows every node, and why it is as it is.
     #[command(after_help = "Examples:\n  \
         vigie status             once; exit 1 if something is unhealthy\n  \
@@ -148,6 +140,25 @@ pub struct Run {
     /// A hardware watchdog that restarts this machine when the node does not answer any more.
     #[arg(long, value_name = "DEVICE")]
     pub watchdog: Option<PathBuf>,
+}
+
+/// `vigie demo` of a build without it: the answer is the same for all arguments.
+#[cfg(not(feature = "demo"))]
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct NoDemo {
+    /// What the demo would be given.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
+}
+
+#[cfg(not(feature = "demo"))]
+impl std::fmt::Display for NoDemo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "this build has no demo: it is the one for the disk of a box; the binaries that `make dist` puts into dist/, and a \
+             plain `cargo build`, have it",
+        )
+    }
 }
 
 /// `vigie status`
@@ -225,9 +236,9 @@ pub struct Check {
 }
 
 impl Check {
-    /// The file to judge.
-    pub fn path<'a>(&'a self, global: &'a Global) -> &'a Path {
-        self.file.as_deref().unwrap_or(&global.config)
+    /// The file to judge, if the command line names one.
+    pub fn given<'a>(&'a self, global: &'a Global) -> Option<&'a Path> {
+        self.file.as_deref().or(global.config.as_deref())
     }
 }
 
@@ -236,6 +247,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::runtime::exit::Exit;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split_whitespace())
@@ -264,11 +276,26 @@ mod tests {
     fn defaults_are_those_of_an_installed_node() {
         let Arguments { global, command } = parse("vigie check").unwrap();
         assert_eq!((global.node.as_ref(), global.log), (None, LogLevel::Info));
-        let paths = [&global.config, &global.state_dir, &global.runtime_dir].map(|path| path.to_str().unwrap());
-        assert_eq!(paths, ["/etc/vigie/vigie.toml", "/var/lib/vigie", "/run/vigie"]);
+        let paths = [&global.state_dir, &global.runtime_dir].map(|path| path.to_str().unwrap());
+        assert_eq!(paths, ["/var/lib/vigie", "/run/vigie"]);
         let Command::Check(check) = command else { panic!("check is expected") };
-        assert_eq!(check.path(&global), Path::new("/etc/vigie/vigie.toml"));
-        assert_eq!(Check { file: Some("/x".into()), boot: false, stock: false }.path(&global), Path::new("/x"));
+        assert_eq!((check.given(&global), global.config.as_deref()), (None, None));
+        assert_eq!(cluster_file(None, None), Path::new("/etc/vigie/vigie.toml"));
+    }
+
+    #[test]
+    fn a_file_that_is_given_wins_over_the_kernels_even_if_it_is_the_installed_one() {
+        let (installed, kernel) = (Path::new("/etc/vigie/vigie.toml"), Path::new("/boot/vigie.toml"));
+        for line in ["vigie --config /etc/vigie/vigie.toml check --boot", "vigie check --boot /etc/vigie/vigie.toml"] {
+            let Arguments { global, command } = parse(line).unwrap();
+            let Command::Check(check) = command else { panic!("check is expected") };
+            assert_eq!(cluster_file(check.given(&global), Some(kernel)), installed, "{line}");
+        }
+        let Arguments { global, .. } = parse("vigie run").unwrap();
+        assert_eq!(cluster_file(global.config.as_deref(), Some(kernel)), kernel);
+        let both = parse("vigie --config /a check /b").unwrap();
+        let Command::Check(check) = both.command else { panic!("check is expected") };
+        assert_eq!(check.given(&both.global), Some(Path::new("/b")));
     }
 
     #[test]
@@ -286,37 +313,46 @@ mod tests {
             "vigie top",
             "vigie statsu",
             "vigie run now",
-            "vigie demo --scenario fire",
-            "vigie demo --scenario crash --runs 0",
-            "vigie demo --json",
-            "vigie demo --clients 0",
             "vigie failover --to a/b",
             "vigie --node é run",
             "vigie --log loud run",
             "vigie check a b",
         ] {
-            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(exit::USAGE)), "{wrong}");
+            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(Exit::Usage.code())), "{wrong}");
+        }
+    }
+
+    #[cfg(feature = "demo")]
+    #[test]
+    fn wrong_lines_of_the_demo_are_usage_errors() {
+        for wrong in [
+            "vigie demo --scenario fire",
+            "vigie demo --scenario crash --runs 0",
+            "vigie demo --json",
+            "vigie demo --clients 0",
+        ] {
+            assert_eq!(parse(wrong).map_err(|error| error.exit_code()), Err(i32::from(Exit::Usage.code())), "{wrong}");
+        }
+    }
+
+    #[cfg(not(feature = "demo"))]
+    #[test]
+    fn without_the_demo_it_is_not_offered_and_every_line_of_it_is_understood() {
+        assert!(!Arguments::command().render_help().to_string().contains("demo"));
+        for line in ["vigie demo", "vigie demo --help", "vigie demo --scenario crash --json", "vigie demo x"] {
+            assert!(matches!(parse(line).unwrap().command, Command::Demo(_)), "{line}");
         }
     }
 
     #[test]
     fn help_shows_examples_and_only_what_exists() {
         let help = Arguments::command().render_help().to_string();
-        for there in [
-            "run",
-            "demo",
-            "status",
-            "why",
-            "events",
-            "failover",
-            "check",
-            "sentinel",
-            "version",
-            "Examples:",
-            "--state-dir",
-        ] {
+        for there in
+            ["run", "status", "why", "events", "failover", "check", "sentinel", "version", "Examples:", "--state-dir"]
+        {
             assert!(help.contains(there), "{there}:\n{help}");
         }
+        assert_eq!(help.contains("demo"), cfg!(feature = "demo"), "{help}");
         for absent in ["  top ", "  import "] {
             assert!(!help.contains(absent), "{absent}:\n{help}");
         }

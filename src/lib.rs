@@ -9,9 +9,9 @@
 //!
 //! | floor | room | what happens there |
 //! |---|---|---|
-//! | entry | `main`, [`args`] | the command line; exit codes |
-//! | people | [`operate`] | [status](operate::status), the [screen](operate::console) of a box, [why](operate::why), [check](operate::check), orders to a running node, [redis-sentinel's place](operate::sentinel), the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
-//! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks, and the [rights](runtime::rights) that a process keeps: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core; the hardware [`watchdog`](runtime::watchdog) of a box |
+//! | entry | `main`, [`args`] | the command line |
+//! | people | [`operate`] | [status](operate::status), the [screen](operate::console) of a box, [why](operate::why), [check](operate::check), orders to a running node, [redis-sentinel's place](operate::sentinel), and, with the feature `demo`, the [demo](operate::demo) and its [lab](operate::lab) of hosts in namespaces |
+//! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks, and the [rights](runtime::rights) that a process keeps: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core; the hardware [`watchdog`](runtime::watchdog) of a box; [exit codes](runtime::exit) |
 //! | papers | [`config`] | the cluster file and the kernel command line, validated whole, and what a box is by both ([`boot`](config::boot)); [`sentinel.conf`](config::sentinel), kept line by line |
 //! | deciders | [`cores`] | deterministic machines: [`vrrp`](cores::vrrp), [`sentinel`](cores::sentinel), [`proxy`](cores::proxy), [`redis`](cores::redis), [`cluster`](cores::cluster) |
 //! | bytes | [`wire`] | codecs: [VRRP](wire::vrrp), [ARP](wire::arp), [RESP](wire::resp) behind a [bounded scanner](wire::scan), [INFO](wire::info), [hello](wire::hello), the [frame](wire::frame) of the peer link |

@@ -2,20 +2,22 @@
 
 use std::ffi::OsString;
 use std::io::{stderr, stdout};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vigie::args::{Arguments, Check, Command, Global, LogLevel, Run, exit};
+use vigie::args::{Arguments, Check, Command, Global, LogLevel, Run, cluster_file};
 use vigie::config::file;
 use vigie::config::kernel::{Kernel, identify};
 use vigie::operate::commands::{self, CommandError};
 use vigie::operate::console::{self, Left};
-use vigie::operate::{check, demo, sentinel};
+#[cfg(feature = "demo")]
+use vigie::operate::demo;
+use vigie::operate::{check, sentinel};
+use vigie::runtime::exit::Exit;
 use vigie::runtime::guard::{self, GuardSpec};
+use vigie::runtime::setup::Spec;
 use vigie::runtime::watchdog::Watchdog;
-use vigie::runtime::worker::{self, Spec};
-use vigie::runtime::{host, rights, vip};
+use vigie::runtime::{host, rights, vip, worker};
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -26,22 +28,31 @@ fn main() -> ExitCode {
         _ => {}
     }
     let Arguments { global, command } = Arguments::parse();
-    let code = match command {
+    let exit = match command {
         Command::Run(arguments) => {
             return match rights::keep_memory().and_then(|()| rights::keep_needed_capabilities()) {
                 Ok(()) => run(&global, &arguments),
                 Err(error) => {
                     eprintln!("vigie: cannot give up what it does not need: {error}");
-                    ExitCode::from(exit::INTERNAL)
+                    Exit::Internal.into()
                 }
             };
         }
-        Command::Demo(options) => demo::run(&options).unwrap_or_else(|error| said(&error, error.exit_code())),
+        #[cfg(feature = "demo")]
+        Command::Demo(options) => {
+            // After a signal it is none of ours.
+            return demo::run(&options).map_or_else(|error| said(&error, Exit::No).into(), ExitCode::from);
+        }
+        #[cfg(not(feature = "demo"))]
+        Command::Demo(none) => {
+            eprintln!("vigie: {none}");
+            Exit::Usage
+        }
         Command::Status(arguments) if arguments.console => {
             match console::run(&global.runtime_dir, arguments.notice.as_deref(), !arguments.no_shell) {
-                Ok(Left::Shell) => exit::OK,
-                Ok(Left::Ended) => exit::NO,
-                Err(error) => said(&error, exit::INTERNAL),
+                Ok(Left::Shell) => Exit::Ok,
+                Ok(Left::Ended) => Exit::No,
+                Err(error) => said(&error, Exit::Internal),
             }
         }
         Command::Status(arguments) => {
@@ -63,20 +74,23 @@ fn main() -> ExitCode {
         Command::Sentinel(arguments) => return run_sentinel(&arguments.words),
         Command::Version => {
             println!("vigie {} ({}-{})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
-            exit::OK
+            Exit::Ok
         }
     };
-    ExitCode::from(code)
+    exit.into()
 }
 
-fn judged(arguments: &Check, global: &Global) -> u8 {
-    let path = arguments.path(global);
+fn judged(arguments: &Check, global: &Global) -> Exit {
+    let given = arguments.given(global);
+    let path = cluster_file(given, None);
     let judged = if arguments.boot {
         match kernel(global) {
-            Ok(kernel) => check::check_boot(&config_path(path, &kernel), &kernel, &mut stdout(), &mut stderr()),
+            Ok(kernel) => {
+                check::check_boot(cluster_file(given, kernel.config.as_deref()), &kernel, &mut stdout(), &mut stderr())
+            }
             Err(reason) => {
                 eprintln!("{reason}");
-                return exit::NO;
+                return Exit::No;
             }
         }
     } else if arguments.stock {
@@ -85,30 +99,29 @@ fn judged(arguments: &Check, global: &Global) -> u8 {
         check::check(path, &mut stdout(), &mut stderr())
     };
     match judged {
-        Ok(true) => exit::OK,
+        Ok(yes) => Exit::answer(yes),
         // Whoever no longer listens has not heard a yes.
-        Ok(false) | Err(_) => exit::NO,
+        Err(_) => Exit::No,
     }
 }
 
-fn said(error: &dyn std::error::Error, code: u8) -> u8 {
+fn said(error: &dyn std::error::Error, exit: Exit) -> Exit {
     eprintln!("vigie: {error}");
-    code
+    exit
 }
 
-fn asked(answer: Result<bool, CommandError>) -> u8 {
+fn asked(answer: Result<bool, CommandError>) -> Exit {
     match answer {
-        Ok(true) => exit::OK,
-        Ok(false) => exit::NO,
-        Err(error) if error.exit_code() == exit::OK => exit::OK,
-        Err(error) => said(&error, error.exit_code()),
+        Ok(yes) => Exit::answer(yes),
+        Err(error) if error.exit() == Exit::Ok => Exit::Ok,
+        Err(error) => said(&error, error.exit()),
     }
 }
 
 fn run_sentinel(words: &[OsString]) -> ExitCode {
     match rights::keep_memory() {
         Ok(()) => sentinel::main(words),
-        Err(error) => ExitCode::from(said(&error, exit::INTERNAL)),
+        Err(error) => said(&error, Exit::Internal).into(),
     }
 }
 
@@ -119,18 +132,18 @@ fn run(global: &Global, arguments: &Run) -> ExitCode {
         Ok(spec) => spec,
         Err(reason) => {
             eprintln!("{reason}");
-            return ExitCode::from(exit::NO);
+            return Exit::No.into();
         }
     };
     if guard::is_worker() {
         return match worker::run(&spec) {
-            Ok(()) => ExitCode::from(exit::OK),
-            Err(error) => ExitCode::from(said(&error, error.exit_code())),
+            Ok(()) => Exit::Ok.into(),
+            Err(error) => said(&error, error.exit()).into(),
         };
     }
     let vips = match spec.vips() {
         Ok(vips) => vips,
-        Err(error) => return ExitCode::from(said(&error, exit::NO)),
+        Err(error) => return said(&error, Exit::No).into(),
     };
     let on_death = Box::new(move || {
         if let Err(error) = vip::abandon(&vips) {
@@ -142,17 +155,17 @@ fn run(global: &Global, arguments: &Run) -> ExitCode {
         Some(Ok(watchdog)) => Some(watchdog),
         Some(Err(error)) => {
             eprintln!("vigie: --watchdog: {error}");
-            return ExitCode::from(exit::NO);
+            return Exit::No.into();
         }
     };
     guard::guard(&GuardSpec::again(global.runtime_dir.clone(), on_death, watchdog))
-        .unwrap_or_else(|error| ExitCode::from(said(&error, exit::NO)))
+        .unwrap_or_else(|error| said(&error, Exit::No).into())
 }
 
 /// The cluster file, and which node of it this one is; else what is wrong, in words for a person.
 fn spec(global: &Global, arguments: &Run) -> Result<Spec, String> {
     let kernel = kernel(global)?;
-    let config_path = config_path(&global.config, &kernel);
+    let config_path = cluster_file(global.config.as_deref(), kernel.config.as_deref()).to_owned();
     let (config, warnings) = file::load(&config_path).map_err(|faults| faults.to_string())?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -181,12 +194,6 @@ fn kernel(global: &Global) -> Result<Kernel, String> {
     let Some(path) = &global.cmdline else { return Kernel::parse(&line).map_err(|faults| faults.to_string()) };
     let text = std::fs::read_to_string(path).map_err(|error| format!("vigie: {}: {error}", path.display()))?;
     Kernel::parse_with(&line, path, &text).map_err(|faults| faults.to_string())
-}
-
-/// `vigie.config=` says where the file is unless `--config` does.
-fn config_path(given: &Path, kernel: &Kernel) -> PathBuf {
-    let standard = given == Path::new("/etc/vigie/vigie.toml");
-    kernel.config.as_deref().filter(|_| standard).unwrap_or(given).to_owned()
 }
 
 /// Lines on standard error, which the service manager stamps and keeps.

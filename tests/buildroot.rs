@@ -12,8 +12,8 @@ use std::process::Command;
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 const EXTERNAL: &str = "BR2_EXTERNAL_VIGIE_PATH";
-/// Made by `make dist`, not kept.
-const MADE: [&str; 1] = ["../dist"];
+/// Made by `make box`, not kept.
+const MADE: [&str; 1] = ["../target/box"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(PROJECT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

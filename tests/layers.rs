@@ -1,10 +1,11 @@
 //! Holds the direction of dependencies: `main, args → operate → runtime → config → cores → wire → base`, each may use
 //! what stands to its right; cores never use each other; cores, wire and base touch neither sockets nor clocks, files,
-//! processes or threads. And nothing in the build needs a C compiler. Each detector is proved on a
-//! snippet that it must refuse.
+//! processes or threads. Files use each other in no circle. And nothing in the build needs a C compiler. Each detector is
+//! proved on a snippet that it must refuse.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,9 @@ const PURE: [&str; 3] = ["cores", "wire", "base"];
 const CRATES_OF_THE_OUTSIDE: [&str; 8] =
     ["tokio", "nix", "rtnetlink", "socket2", "libc", "sd_notify", "netlink_packet_route", "ratatui"];
 const NEEDS_C: [&str; 7] = ["cc", "cmake", "pkg-config", "bindgen", "clang-sys", "autotools", "vcpkg"];
+
+/// Below these directories circles between files are still allowed.
+const CIRCLES_ALLOWED: [&str; 1] = ["cores/sentinel"];
 
 #[test]
 fn dependencies_point_one_way() {
@@ -52,6 +56,64 @@ fn files_of_an_ordered_directory_use_only_what_stands_above_them() {
         ("x/b.rs", "use super::*;", &["*"]),
     ] {
         assert_eq!(out_of_order(Path::new(file), source, &order), expected, "{file}: {source}");
+    }
+}
+
+#[test]
+fn files_use_each_other_in_no_circle() {
+    let circles = circles(&sources());
+    let allowed = |circle: &[String]| {
+        CIRCLES_ALLOWED.iter().any(|place| circle.iter().all(|file| Path::new(file).starts_with(place)))
+    };
+    let wrong: Vec<_> = circles.iter().filter(|circle| !allowed(circle)).map(|circle| circle.join(", ")).collect();
+    assert!(wrong.is_empty(), "files that use each other in a circle:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_detector_of_circles_detects() {
+    let found = |files: &[(&str, &str)]| {
+        let sources: Vec<_> = files.iter().map(|(file, text)| (PathBuf::from(file), (*text).to_owned())).collect();
+        circles(&sources)
+    };
+    let pair = vec![vec!["a/x.rs".to_owned(), "a/y.rs".to_owned()]];
+    for (x, y) in [
+        ("use super::y::Y; pub struct X;", "use super::x::X; pub struct Y;"),
+        ("pub struct X(crate::a::y::Y);", "use crate::a::{x::{X}}; pub struct Y;"),
+        ("use super::y; pub fn f() { y::g() }", "pub fn g() { super::x::f() }"),
+        // By the door of the directory.
+        ("use super::Y; pub struct X;", "use super::x::X; pub struct Y;"),
+        ("use super::Y; pub struct X;", "use crate::a::X; pub struct Y;"),
+        ("use super::{self, Y}; pub struct X;", "fn f() { crate::a::x::X::new() } pub struct Y;"),
+    ] {
+        let door = "mod x; mod y; pub use x::X; pub(crate) use y::{Y, Z};";
+        assert_eq!(found(&[("a/mod.rs", door), ("a/x.rs", x), ("a/y.rs", y)]), pair, "{x} {y}");
+    }
+    let three = [
+        ("a.rs", "pub mod x; pub mod y;"),
+        ("a/x.rs", "use crate::b::B; pub struct X;"),
+        ("a/y.rs", "use super::x::X; pub struct Y;"),
+        ("b.rs", "use crate::a::y::Y; pub struct B;"),
+    ];
+    assert_eq!(found(&three), [["a/x.rs", "a/y.rs", "b.rs"].map(str::to_owned)], "over directories");
+    // A parent that uses its child, which uses what the parent defines.
+    for parent in [
+        "mod x; use x::X; pub struct P;",
+        "mod x; pub struct P; fn f() { x::f() }",
+        "mod x; pub use x::X; pub struct P(X);",
+    ] {
+        let circle = found(&[("a/mod.rs", parent), ("a/x.rs", "use super::P; pub struct X;")]);
+        assert_eq!(circle, [["a/mod.rs", "a/x.rs"].map(str::to_owned)], "{parent}");
+    }
+    for (parent, child) in [
+        // Declared and handed on, not used.
+        ("mod x; pub use x::X; pub struct P;", "use super::P; pub struct X;"),
+        ("mod x; use x::X; pub struct P(X);", "use crate::b::B; pub struct X;"),
+        ("mod x; pub struct P; #[cfg(test)] mod tests { use super::x::X; }", "use super::P; pub struct X;"),
+        ("mod x; pub struct P; // x::X", "use super::P; pub struct X; const T: &str = \"super::x\";"),
+    ] {
+        let files =
+            [("a/mod.rs", parent), ("a/x.rs", child), ("b.rs", "pub struct B;"), ("a/x/tests.rs", "use super::X;")];
+        assert_eq!(found(&files), Vec::<Vec<String>>::new(), "{parent} {child}");
     }
 }
 
@@ -196,6 +258,7 @@ fn layer_of(module: &str) -> &str {
 fn absolute(path: &[String], module: &[String]) -> Option<Vec<String>> {
     match path[0].as_str() {
         "crate" | "vigie" => Some(path[1..].to_vec()),
+        "self" => Some([module, &path[1..]].concat()),
         "super" => {
             let ups = path.iter().take_while(|name| *name == "super").count();
             let kept = module.len().checked_sub(ups)?;
@@ -238,6 +301,79 @@ fn inner_fault(path: &[String], module: &[String], layer: &str, rank: usize) -> 
         Some(other) if other != "*" => Some(format!("core {own} uses core {other}")),
         _ => Some(format!("core {own} uses all cores")),
     }
+}
+
+/// The circles of files that use each other, each a set of files from every one of which a way leads to every other one
+/// (a strongly connected component of two or more).
+///
+/// File A uses file B if a path in A, in a `use` or in the code, leads to an item of B, wherever the two are. A path leads to
+/// the last module on it that is a file. If the name that follows there came into that file by a `use` of its own, the path goes
+/// on to where that one leads: by whichever door an item is fetched, the file that defines it is used. So `super::X` is a use of
+/// the parent where the parent defines `X`, and of a sibling where the parent only hands `X` on. `mod x;` uses nothing, and
+/// neither does a `pub use` of a name that the file does not mention again; a private `use` is a use. Globs and names behind
+/// `as` are used where they are fetched. The entry (`main.rs`, `lib.rs`) and what is compiled for tests alone are left out.
+fn circles(sources: &[(PathBuf, String)]) -> Vec<Vec<String>> {
+    let mut files = BTreeMap::new();
+    for (file, source) in sources {
+        let module = module_of(file);
+        let entry = file == Path::new("lib.rs") || file == Path::new("main.rs");
+        if !entry && !module.iter().any(|name| name == "tests") {
+            files.insert(module, (file, tokens(source)));
+        }
+    }
+    // What each file has fetched, by name, and what it uses, as it is written there.
+    let mut fetched: BTreeMap<&[String], BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    let mut written: BTreeMap<&[String], Vec<Vec<String>>> = BTreeMap::new();
+    for (module, (_, tokens)) in &files {
+        for Mention { path, import } in mentions(tokens) {
+            let child = [module.as_slice(), &path[..1]].concat();
+            let below = || files.contains_key(&child).then(|| [module.as_slice(), &path].concat());
+            let Some(whole) = absolute(&path, module).or_else(below) else { continue };
+            let name = &path[path.len() - 1];
+            let handed_on = import == Import::Public && tokens.iter().filter(|token| *token == name).count() == 1;
+            if import != Import::No {
+                fetched.entry(module).or_default().insert(name.clone(), whole.clone());
+            }
+            if !handed_on {
+                written.entry(module).or_default().push(whole);
+            }
+        }
+    }
+    let defined_in = |path: &[String]| {
+        let mut path = path.to_vec();
+        // A door may lead to another one, but not for ever.
+        for _ in 0..8 {
+            let file = (1..=path.len()).rev().find(|length| files.contains_key(&path[..*length]))?;
+            let further = path.get(file).and_then(|name| fetched.get(&path[..file])?.get(name));
+            match further {
+                Some(further) if *further != path => path = [further.as_slice(), &path[file + 1..]].concat(),
+                Some(_) | None => return Some(path[..file].to_vec()),
+            }
+        }
+        None
+    };
+    let used_by = |module: &Vec<String>| -> BTreeSet<Vec<String>> {
+        let paths = written.get(module.as_slice()).into_iter().flatten();
+        paths.filter_map(|path| defined_in(path)).filter(|used| used != module).collect()
+    };
+    let used: BTreeMap<_, _> = files.keys().map(|module| (module, used_by(module))).collect();
+    let mut reached: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = BTreeMap::new();
+    for module in files.keys() {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![module]);
+        while let Some(next) = open.pop() {
+            open.extend(used[next].iter().filter(|used| seen.insert(*used)));
+        }
+        reached.insert(module, seen);
+    }
+    let mut circles = BTreeSet::new();
+    for (module, far) in &reached {
+        let circle = far.iter().filter(|other| reached[*other].contains(module));
+        let circle: Vec<_> = circle.map(|other| files[*other].0.display().to_string()).collect();
+        if !circle.is_empty() {
+            circles.insert(circle);
+        }
+    }
+    circles.into_iter().collect()
 }
 
 /// Whether a path leads to sockets, clocks, files, processes or threads.
@@ -370,20 +506,46 @@ fn without_tests(tokens: Vec<String>) -> Vec<String> {
 
 /// Every path of two or more names, and every name that is imported; groups are taken apart.
 fn paths(tokens: &[String]) -> Vec<Vec<String>> {
-    let mut paths = Vec::new();
+    mentions(tokens).into_iter().map(|mention| mention.path).collect()
+}
+
+/// A path as it stands in a file.
+struct Mention {
+    path: Vec<String>,
+    import: Import,
+}
+
+/// Whether a path stands in a `use`, and for whom.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Import {
+    No,
+    Private,
+    Public,
+}
+
+fn mentions(tokens: &[String]) -> Vec<Mention> {
+    let mut mentions = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
         let imported = at > 0 && tokens[at - 1] == "use";
         let starts = is_name(&tokens[at]) && tokens.get(at + 1).is_some_and(|next| next == "::" || imported);
-        if starts {
-            at = tree(tokens, at, &[], &mut paths);
-        } else {
-            // `use ::nix::…` and `use {a, b};`
-            let group = imported && tokens[at] == "{";
-            at = if group { tree(tokens, at, &[], &mut paths) } else { at + 1 };
+        // `use ::nix::…` and `use {a, b};`
+        let group = imported && tokens[at] == "{";
+        if !starts && !group {
+            at += 1;
+            continue;
         }
+        let import = match at.checked_sub(2).map(|before| tokens[before].as_str()) {
+            _ if !imported => Import::No,
+            // `pub use` and `pub(super) use`
+            Some("pub" | ")") => Import::Public,
+            Some(_) | None => Import::Private,
+        };
+        let mut paths = Vec::new();
+        at = tree(tokens, at, &[], &mut paths);
+        mentions.extend(paths.into_iter().map(|path| Mention { path, import }));
     }
-    paths
+    mentions
 }
 
 fn is_name(token: &str) -> bool {

@@ -884,7 +884,7 @@ fn resident(process: &Server) -> u64 {
 
 #[test]
 fn a_crowd_of_clients_changes_no_judgement_and_takes_bounded_memory() {
-    vigie::runtime::host::raise_file_limit(65_536);
+    vigie::runtime::host::raise_file_limit(65_536, false);
     let directory = tempfile::tempdir().unwrap();
     let (port, ports) = (free_port(), [free_port(), free_port()]);
     let mut servers = vec![redis(directory.path(), ports[0], None), redis(directory.path(), ports[1], Some(ports[0]))];

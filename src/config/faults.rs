@@ -117,21 +117,11 @@ pub(super) fn meant<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Op
     known.map(|name| (distance(typed, name), name)).filter(|(far, _)| *far <= most).min().map(|(_, name)| name)
 }
 
-/// Insertions, deletions and replacements that lead from `a` to `b` (Levenshtein). Long texts are not compared: what
-/// somebody mistyped is short.
-pub(super) fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+/// Insertions, deletions and replacements that lead from `typed` to `known` (Levenshtein). Of a long text only the beginning is
+/// compared: what somebody mistyped is short.
+pub(super) fn distance(typed: &str, known: &str) -> usize {
+    let end = typed.char_indices().nth(64).map_or(typed.len(), |(end, _)| end);
+    strsim::levenshtein(&typed[..end], known)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::base::node::Roles;
 use crate::base::{Credentials, NodeName};
 
 pub mod boot;
+mod draft;
 pub mod faults;
 pub mod file;
 mod include;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::draft::{Draft, DraftNode, DraftVip};
 use super::faults::shown;
-use super::file::{Draft, DraftNode, DraftVip};
 use super::keys;
 use super::reader::{Placed, Reader, path};
 use crate::base::node::Roles;

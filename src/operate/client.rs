@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::runtime::control::{Answer, Request, SOCKET_NAME, Switched};
+use crate::runtime::exit::Exit;
 use crate::runtime::journal::Record;
 use crate::runtime::status::Status;
 use crate::runtime::why::Why;
@@ -50,11 +51,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The exit code of a command that ends with this error: 1 if the answer was no, 3 if there was none.
-    pub const fn exit_code(&self) -> u8 {
+    /// How a command ends with this error: the answer was no, or there was none.
+    pub const fn exit(&self) -> Exit {
         match self {
-            Self::Refused(_) => 1,
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Unreadable { .. } => 3,
+            Self::Refused(_) => Exit::No,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Unreadable { .. } => Exit::Unreachable,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The commands that ask a running node: `status`, `why`, `events`, `failover`, `bootstrap`.
 
+use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::client::{self, ClientError};
 use super::status::page;
 use super::why;
+use crate::runtime::exit::Exit;
 use crate::runtime::journal::{Level, Record};
 use crate::runtime::status::Status;
 
@@ -15,7 +17,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// A planned switchover ends by itself long before this.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a command ends with when it could not be carried out; the exit code is in [`CommandError::exit_code`].
+/// What a command ends with when it could not be carried out; how, is in [`CommandError::exit`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The node did not answer, or said no.
@@ -27,12 +29,12 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Exit code of the process: 1 a refusal, 3 no answer, 0 when only the reader of the output has gone.
-    pub fn exit_code(&self) -> u8 {
+    /// How the process ends; well when only the reader of the output has gone.
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(error) => error.exit_code(),
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Output(_) => 70,
+            Self::Client(error) => error.exit(),
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+            Self::Output(_) => Exit::Internal,
         }
     }
 }
@@ -136,22 +138,14 @@ pub fn line(record: &Record) -> String {
     format!("{} {mark} {:<8} {:<20} {}", timestamp(record.at_ms), record.source, record.name, record.text)
 }
 
-/// Milliseconds since 1970 as `2026-11-22T20:30:00.123Z` (days to date: Howard Hinnant, "chrono-compatible low-level date
-/// algorithms").
+/// Milliseconds since 1970 as `2026-11-22T20:30:00.123Z`; as they are beyond the year 9999.
 pub fn timestamp(at_ms: u64) -> String {
-    let (seconds, millis) = (at_ms / 1_000, at_ms % 1_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, in eras of 400 years.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute) = (second / 3_600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{millis:03}Z", second % 60)
+    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(at_ms));
+    let mut text = String::new();
+    match moment.map(|moment| write!(text, "{}", humantime::format_rfc3339_millis(moment))) {
+        Some(Ok(())) => text,
+        Some(Err(fmt::Error)) | None => format!("{at_ms} ms"),
+    }
 }
 
 #[cfg(test)]
@@ -163,5 +157,10 @@ mod tests {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(timestamp(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(timestamp(1_795_379_400_123), "2026-11-22T20:30:00.123Z");
+        // What a socket says need not be true.
+        assert_eq!(timestamp(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
+        for beyond in [253_402_300_800_000, u64::MAX] {
+            assert_eq!(timestamp(beyond), format!("{beyond} ms"));
+        }
     }
 }

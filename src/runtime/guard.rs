@@ -30,6 +30,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid, getppid};
 use tokio::sync::watch;
 
+use super::exit::Exit;
 use super::pidfd::{Ending, PidFd};
 use super::watchdog::Watchdog;
 use super::{clock, notify, private};
@@ -52,10 +53,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(6);
 const START_MAX: Duration = Duration::from_secs(10);
 /// Between two tries for a lock that is about to be released: flock(2) knows no time-out.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
-/// Exit codes by which a worker refuses to start at all: the answer is "no", and wrong usage.
-const REFUSALS: [i32; 2] = [1, 2];
-/// Exit code for a worker that did not leave by itself.
-const INTERNAL: u8 = 70;
+/// By these a worker refuses to start at all.
+const REFUSALS: [u8; 2] = [Exit::No.code(), Exit::Usage.code()];
 
 /// What a guard guards.
 pub struct GuardSpec {
@@ -237,8 +236,8 @@ impl Guard<'_> {
             }
             State::Stopping { worker, .. } => {
                 let status = worker.ended(self.spec)?;
-                let code = status.code().and_then(|code| u8::try_from(code).ok());
-                return Some(ExitCode::from(code.unwrap_or(INTERNAL)));
+                // One that did not leave by itself has none.
+                return Some(ExitCode::from(code(status).unwrap_or_else(|| Exit::Internal.code())));
             }
             State::Waiting { .. } => {}
         }
@@ -259,8 +258,8 @@ impl Guard<'_> {
     }
 
     fn on_death(&mut self, now: Instant, lived: Duration, status: ExitStatus) -> Option<ExitCode> {
-        let refused = status.code().filter(|code| lived < RUN_MIN && REFUSALS.contains(code));
-        if let Some(code) = refused.and_then(|code| u8::try_from(code).ok()) {
+        let refused = code(status).filter(|code| lived < RUN_MIN && REFUSALS.contains(code));
+        if let Some(code) = refused {
             return Some(ExitCode::from(code));
         }
         self.pause(now, lived);
@@ -334,10 +333,15 @@ impl Worker {
             Ok(status) => Some(status),
             Err(error) => {
                 tracing::error!("the worker's exit status is lost: {error}");
-                Some(std::os::unix::process::ExitStatusExt::from_raw(i32::from(INTERNAL) << 8))
+                Some(std::os::unix::process::ExitStatusExt::from_raw(i32::from(Exit::Internal.code()) << 8))
             }
         }
     }
+}
+
+/// The exit code of what left by itself.
+fn code(status: ExitStatus) -> Option<u8> {
+    status.code().and_then(|code| u8::try_from(code).ok())
 }
 
 /// Takes the lock. A guard that was killed leaves it to its worker, which is about to leave too: that one is waited for,

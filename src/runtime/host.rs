@@ -56,17 +56,21 @@ pub fn tune(root: &Path) -> Vec<String> {
     TUNED.into_iter().filter_map(tuned).collect()
 }
 
-/// Lets this process have up to `wanted` files open at once, if the system does. Returns how many it may have. The usual
-/// 1,024 of a process are less than a crowd of clients takes, and then there is none for what matters.
-pub fn raise_file_limit(wanted: u64) -> u64 {
+/// Lets this process have up to `wanted` files open at once, if the system does; `beyond` what it was given at most, if it may
+/// raise that. Returns how many it may have. The usual 1,024 of a process are less than a crowd of clients takes, and then there
+/// is none for what matters. Makes system calls only, so that it can be called between fork and exec.
+pub fn raise_file_limit(wanted: u64, beyond: bool) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
-    let raised = soft.max(wanted.min(hard));
-    if raised == soft {
+    if soft >= wanted {
         // A service whose limit is right may be forbidden even to set it again.
         return soft;
     }
-    match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
-        Ok(()) => raised,
+    if beyond && wanted > hard && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return wanted;
+    }
+    let most = soft.max(wanted.min(hard));
+    match setrlimit(Resource::RLIMIT_NOFILE, most, hard) {
+        Ok(()) => most,
         Err(_) => soft,
     }
 }

@@ -28,7 +28,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "a_switchover_goes_where_it_is_told", needs: REDIS, run: switchover },
     Case { name: "without_vigie_there_is_no_redis", needs: REDIS, run: no_vigie_no_redis },
     Case { name: "the_demo_measures_for_scripts", needs: REDIS, run: demo_for_scripts },
-    Case { name: "the_live_demo_wants_a_terminal", needs: REDIS, run: demo_without_terminal },
+    Case { name: "the_demo_without_a_terminal_is_text", needs: REDIS, run: demo_without_terminal },
+    Case { name: "the_demo_ends_when_nobody_reads_it", needs: REDIS, run: demo_without_reader },
 ];
 
 /// A healthy cluster with a client that writes.
@@ -235,8 +236,36 @@ fn demo_for_scripts(_: &Sandbox) -> Outcome {
 
 fn demo_without_terminal(_: &Sandbox) -> Outcome {
     let output = Command::new(VIGIE).arg("demo").stdin(Stdio::null()).output().map_err(text)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("--scenario"), "{said}");
+    let (said, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}{faults}");
+    assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+    // In this order.
+    let mut rest = said.as_ref();
+    for part in [
+        "starting 5 hosts",
+        "the cluster is whole:\ncluster mymaster",
+        "redis-03",
+        "through the virtual IP 192.168.0.1",
+        "kill -9 of the redis-server of redis-01, the master",
+        "+switch-master",
+        "writes flow again after ",
+        "the cluster is whole:\ncluster mymaster",
+        "outage: ",
+        "lost writes: 0 of ",
+    ] {
+        let at = rest.find(part).ok_or_else(|| format!("{part:?} is missing, or at another place:\n{said}"))?;
+        rest = &rest[at + part.len()..];
+    }
+    Ok(())
+}
+
+fn demo_without_reader(_: &Sandbox) -> Outcome {
+    let mut demo = Command::new(VIGIE);
+    demo.arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut demo = demo.spawn().map_err(text)?;
+    drop(demo.stdout.take());
+    let output = demo.wait_with_output().map_err(text)?;
+    let faults = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), faults.as_ref()), (Some(1), ""), "no yes, no words");
     Ok(())
 }

@@ -4,8 +4,8 @@
 #
 ################################################################################
 
-# The binary is built beforehand by "make dist": Buildroot's own cargo would need a Rust toolchain from the network.
-VIGIE_SITE = $(BR2_EXTERNAL_VIGIE_PATH)/../dist
+# The binary is built beforehand by "make box": Buildroot's own cargo would need a Rust toolchain from the network.
+VIGIE_SITE = $(BR2_EXTERNAL_VIGIE_PATH)/../target/box
 VIGIE_SITE_METHOD = local
 VIGIE_LICENSE = MIT or Apache-2.0
 

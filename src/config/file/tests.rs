@@ -1,4 +1,5 @@
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;

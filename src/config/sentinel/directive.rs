@@ -9,6 +9,8 @@ use crate::base::{Epoch, RunId, Secret};
 use crate::cores::sentinel::{KnownSentinel, Place};
 use crate::wire::words::{plain, quoted};
 
+/// Levels of `loglevel`, most first.
+pub const LOG_LEVELS: [&str; 5] = ["debug", "verbose", "notice", "warning", "nothing"];
 /// What stock says of a `sentinel` line it does not know.
 const UNRECOGNIZED: &str = "Unrecognized sentinel configuration statement.";
 /// Longest accepted time: what the same file may say to redis-sentinel.
@@ -80,7 +82,7 @@ impl Directive {
         let [name, arguments @ ..] = words.as_slice() else { return Ok(None) };
         let directive = match (name.to_ascii_lowercase().as_str(), arguments) {
             ("requirepass", [password]) => Self::RequirePass(Secret::new(*password)),
-            ("loglevel", [level]) => Self::LogLevel(one_of(level, &super::LOG_LEVELS)?.to_owned()),
+            ("loglevel", [level]) => Self::LogLevel(one_of(level, &LOG_LEVELS)?.to_owned()),
             ("dir", [path]) => Self::Dir((*path).to_owned()),
             ("requirepass" | "loglevel" | "dir", _) => return Err(Refused::arguments("one value is expected")),
             ("user", [_, ..]) => Self::User(arguments.iter().map(|word| plain(word)).collect::<Vec<_>>().join(" ")),

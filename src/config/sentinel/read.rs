@@ -6,13 +6,23 @@ use std::path::{Path, PathBuf};
 
 use super::directive::{Directive, Group, Part};
 use super::fault::{FileError, LineFault, Origin, Refused, censored, said};
-use super::{Additions, Host, Process};
+use super::host::Host;
+use super::process::Process;
 use crate::base::Secret;
 use crate::cores::sentinel::{MasterConfig, MasterState, State};
 use crate::wire::words::{self, plain};
 
 /// Files that include files that include files: a circle ends here.
 const DEPTH_MAX: usize = 16;
+
+/// What is read besides the file, as if it stood at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Additions {
+    /// Lines of standard input.
+    pub stdin: Vec<u8>,
+    /// Lines made of the options of the command line.
+    pub options: Vec<u8>,
+}
 
 /// A directive that waits for its turn, and where it stands.
 struct Waiting {

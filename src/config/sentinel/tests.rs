@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use proptest::prelude::*;

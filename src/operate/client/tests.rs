@@ -29,7 +29,7 @@ fn a_status_is_read_and_a_refusal_told_apart() {
     assert_eq!(served.join().unwrap(), "{\"request\":\"status\"}\n");
     let (directory, _served) = daemon("{\"error\":\"not yet\"}\n");
     let error = status(directory.path()).unwrap_err();
-    assert_eq!((error.to_string().as_str(), error.exit_code()), ("not yet", 1));
+    assert_eq!((error.to_string().as_str(), error.exit()), ("not yet", Exit::No));
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_reason_is_read_and_a_refusal_told_apart() {
     assert_eq!(why(directory.path()).unwrap().node, "a");
     assert_eq!(served.join().unwrap(), "{\"request\":\"why\"}\n");
     let (directory, _served) = daemon("{\"error\":\"the sentinel of this node does not run\"}\n");
-    assert_eq!(why(directory.path()).unwrap_err().exit_code(), 1);
+    assert_eq!(why(directory.path()).unwrap_err().exit(), Exit::No);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn an_absent_daemon_is_said_with_its_socket() {
     let error = status(directory.path()).unwrap_err();
     let said = error.to_string();
     assert!(said.contains("control.sock") && said.contains("vigie run"), "{said}");
-    assert_eq!(error.exit_code(), 3);
+    assert_eq!(error.exit(), Exit::Unreachable);
     drop(UnixListener::bind(directory.path().join(SOCKET_NAME)).unwrap());
     assert!(status(directory.path()).unwrap_err().to_string().contains("is gone"));
 }

@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Table};
 
+use super::events::Event;
 use crate::runtime::status::{NodeStatus, RedisStatus};
 
 /// Everything that is shown, at one moment.
@@ -61,19 +62,6 @@ pub(super) struct ClientNumbers {
     pub(super) checked: u64,
     /// Those that were missing or wrong then.
     pub(super) lost: u64,
-}
-
-/// One line of the list of events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Event {
-    /// Wall clock, milliseconds since 1970.
-    pub(super) at_ms: u64,
-    /// Who says it.
-    pub(super) node: String,
-    /// What.
-    pub(super) text: String,
-    /// Whether a person did it here.
-    pub(super) own: bool,
 }
 
 /// A silence longer than this is shown as an outage.
@@ -197,9 +185,7 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
     let height = usize::from(area.height.saturating_sub(1));
     let newest = &screen.events[screen.events.len().saturating_sub(height)..];
     let line = |event: &Event| {
-        let (seconds, millis) = (event.at_ms / 1_000 % 86_400, event.at_ms % 1_000);
-        let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        let when = format!(" {hours:02}:{minutes:02}:{seconds:02}.{millis:03} ");
+        let when = format!(" {} ", event.time());
         let text = Span::from(event.text.clone());
         let text = if event.own { text.bold().yellow() } else { text };
         Line::from(vec![when.dim(), format!("{:<11} ", event.node).cyan(), text])

@@ -7,19 +7,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event as Input, KeyCode, KeyEventKind, KeyModifiers};
 
 use super::DemoError;
-use super::draw::{ClientNumbers, Event, Node, Screen, draw};
+use super::draw::{ClientNumbers, Node, Screen, draw};
+use super::events::{Event, Events};
 use crate::base::Instant;
-use crate::operate::client;
 use crate::operate::lab::client::{Ack, Client, Plan, longest_gap, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::hosts::Network;
 use crate::operate::lab::sandbox::Sandbox;
 use crate::runtime::clock;
+use crate::runtime::exit::Exit;
 use crate::runtime::status::{NodeStatus, Status};
 
 /// Enough to see every dip, not so much that the data grows.
@@ -36,16 +37,12 @@ const COLUMN: Duration = Duration::from_millis(250);
 const CHECK_AFTER: Duration = Duration::from_secs(3);
 /// Writes are read back in portions of so much time.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// What several nodes find of one node within so many milliseconds is one event.
-const SAME_MS: u64 = 1_000;
-/// So many events are kept.
-const EVENTS: usize = 200;
 
 /// What the threads share.
 struct Shared {
     cluster: Cluster,
     seen: Mutex<Seen>,
-    events: Mutex<VecDeque<Event>>,
+    events: Events,
     checked: AtomicU64,
     lost: AtomicU64,
     quit: AtomicBool,
@@ -89,7 +86,7 @@ pub(super) fn run(clients: u16, sandbox: &Sandbox, binary: &Path) -> Result<u8, 
     let shared = Arc::new(Shared {
         cluster,
         seen: Mutex::default(),
-        events: Mutex::default(),
+        events: Events::new(|_| {}),
         checked: AtomicU64::new(0),
         lost: AtomicU64::new(0),
         quit: AtomicBool::new(false),
@@ -105,7 +102,8 @@ pub(super) fn run(clients: u16, sandbox: &Sandbox, binary: &Path) -> Result<u8, 
     spawn(Box::new(move |shared| orders.into_iter().for_each(|action| perform(shared, action))));
     let checker = spawn(Box::new(move |shared| check(shared, &network, &plan, &to_check)));
     for name in shared.cluster.names() {
-        spawn(Box::new(move |shared| listen(shared, name)));
+        let directory = shared.cluster.runtime_dir(name);
+        spawn(Box::new(move |shared| shared.events.follow(name, &directory, &shared.quit)));
     }
     let hint = hint(sandbox, shared.cluster.layout());
     let (history, unsent) = (VecDeque::new(), Vec::new());
@@ -132,7 +130,7 @@ pub(super) fn run(clients: u16, sandbox: &Sandbox, binary: &Path) -> Result<u8, 
     let _ = checker.join();
     let (checked, lost) = (shared.checked.load(Ordering::Relaxed), shared.lost.load(Ordering::Relaxed));
     println!("{} writes acknowledged, {checked} read back, {lost} lost, {} errors", numbers.acked, numbers.errors);
-    Ok(u8::from(lost > 0))
+    Ok(Exit::answer(lost == 0).code())
 }
 
 fn hint(sandbox: &Sandbox, layout: &Layout) -> String {
@@ -273,7 +271,7 @@ impl View<'_> {
             writes: columns(times(), now),
             rate: times().rev().take_while(|at| now.since(*at) < Duration::from_secs(1)).count() as u64,
             client: *numbers,
-            events: lock(&self.shared.events).iter().cloned().collect(),
+            events: self.shared.events.list(),
             notice: seen.notice.clone(),
             hint: hint.to_owned(),
         }
@@ -337,50 +335,10 @@ fn look(shared: &Shared) {
     }
 }
 
-/// Follows the events of one node, over restarts of its worker.
-fn listen(shared: &Shared, name: &'static str) {
-    let mut newest = 0;
-    while !shared.quit.load(Ordering::Relaxed) {
-        if let Ok(records) = client::events(&shared.cluster.runtime_dir(name), true) {
-            // The stream begins with what is kept: known records are skipped.
-            for record in records.map_while(Result::ok).skip_while(|record| record.at_ms <= newest) {
-                let text = format!("{} {}: {}", record.source, record.name, record.text);
-                // Every node says what it finds of the others: here one of them is enough.
-                if record.source != "cluster" || !told(shared, record.at_ms, &text) {
-                    tell(shared, record.at_ms, name, text, false);
-                }
-            }
-            newest = wall_ms();
-        }
-        thread::sleep(LOOK);
-    }
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whether somebody has just said the same.
-fn told(shared: &Shared, at_ms: u64, text: &str) -> bool {
-    let recent = |event: &&Event| event.at_ms.abs_diff(at_ms) < SAME_MS;
-    lock(&shared.events).iter().filter(recent).any(|event| event.text == text)
-}
-
-fn tell(shared: &Shared, at_ms: u64, node: &str, text: String, own: bool) {
-    let mut events = lock(&shared.events);
-    // Nodes speak at almost the same time: the list is kept in the order of their clocks, which are one.
-    let place = events.iter().rposition(|event| event.at_ms <= at_ms).map_or(0, |before| before + 1);
-    events.insert(place, Event { at_ms, node: node.to_owned(), text, own });
-    if events.len() > EVENTS {
-        events.pop_front();
-    }
-}
-
 /// Does what a key asks for, and says what became of it.
 fn perform(shared: &Shared, action: Action) {
-    let (said, at_ms, began) = (describe(shared, action), wall_ms(), clock::now());
-    tell(shared, at_ms, "you", said.clone(), true);
+    let (said, began) = (describe(shared, action), clock::now());
+    shared.events.tell(Event::own("you", said.clone()));
     if action != Action::Heal {
         lock(&shared.seen).fault = Some(began);
     }

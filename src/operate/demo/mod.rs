@@ -1,24 +1,29 @@
 //! `vigie demo`: five hosts, a virtual IP, a real Redis and a client, alive on one machine and gone afterwards.
 
 mod draw;
+mod error;
+mod events;
 mod live;
 mod scenario;
+mod transcript;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
-use crate::operate::lab::cluster::{self, ClusterError};
-use crate::operate::lab::hosts::LabError;
-use crate::operate::lab::sandbox::{self, Sandbox, SandboxError};
+use crate::operate::lab::cluster;
+use crate::operate::lab::sandbox::{self, Sandbox};
+use crate::runtime::exit::Exit;
 
+pub use error::DemoError;
 pub use scenario::Scenario;
+use scenario::Series;
 
 /// What to show.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct Options {
-    /// Inject this fault and print what the client saw, instead of the live view
+    /// Inject this fault and print what the client saw, instead of the live view, or of its text where there is no terminal
     #[arg(long, value_enum, value_name = "FAULT")]
     pub scenario: Option<Scenario>,
     /// How often to inject it
@@ -33,66 +38,35 @@ pub struct Options {
     pub clients: u16,
 }
 
-/// Why there is no demo.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The live view needs a terminal.
-    #[error("the live view needs a terminal; without one: vigie demo --scenario {names}", names = Scenario::NAMES)]
-    NoTerminal,
-    /// Nothing to make highly available.
-    #[error("no redis-server is installed; on Debian and Ubuntu: apt-get install redis-server")]
-    NoRedis,
-    /// No private world.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    /// No cluster.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    /// No network.
-    #[error(transparent)]
-    Lab(#[from] LabError),
-    /// The terminal, or whoever reads the output, failed.
-    #[error("output: {0}")]
-    Output(#[from] io::Error),
-}
-
-impl DemoError {
-    /// The exit code of a demo that ends with this error.
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::NoTerminal => 2,
-            Self::NoRedis | Self::Sandbox(_) | Self::Cluster(_) | Self::Lab(_) | Self::Output(_) => 1,
-        }
-    }
-}
-
 /// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to
 /// be called before the process starts threads; an error inside the private world has been printed when this returns.
 pub fn run(options: &Options) -> Result<u8, DemoError> {
-    let live = options.scenario.is_none();
-    if live && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
-        return Err(DemoError::NoTerminal);
-    }
+    let live = options.scenario.is_none() && io::stdout().is_terminal() && io::stdin().is_terminal();
     if !installed("redis-server") {
         return Err(DemoError::NoRedis);
     }
     let binary = cluster::binary()?;
     let terminal = live.then(Terminal::save);
-    let code = sandbox::enter(|sandbox| inside(options, sandbox, &binary));
+    let code = sandbox::enter(|sandbox| inside(options, live, sandbox, &binary));
     if let Some(terminal) = terminal {
         terminal.restore();
     }
     Ok(code?)
 }
 
-fn inside(options: &Options, sandbox: &Sandbox, binary: &Path) -> u8 {
-    let shown = match options.scenario {
-        Some(scenario) => scenario::run(scenario, options, sandbox, binary),
-        None => live::run(options.clients, sandbox, binary),
+fn inside(options: &Options, live: bool, sandbox: &Sandbox, binary: &Path) -> u8 {
+    let Options { scenario, runs, json, clients } = *options;
+    let shown = match scenario {
+        Some(scenario) => scenario::run(&Series { scenario, runs, json, clients }, sandbox, binary),
+        None if live => live::run(clients, sandbox, binary),
+        None => transcript::run(clients, sandbox, binary),
     };
     shown.unwrap_or_else(|error| {
-        eprintln!("vigie demo: {error}");
-        error.exit_code()
+        // A reader that has gone needs no message, and has not been told yes.
+        if !matches!(&error, DemoError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            eprintln!("vigie demo: {error}");
+        }
+        Exit::No.code()
     })
 }
 

@@ -1,4 +1,4 @@
-//! The demo without a terminal: one fault, again and again, and the numbers of a client.
+//! One fault under a client that writes, once or again and again, and the numbers of that client.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{DemoError, Options};
+use super::DemoError;
 use crate::base::Instant;
 use crate::operate::lab::client::{Client, Plan, Tally, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::sandbox::Sandbox;
 use crate::runtime::clock;
+use crate::runtime::exit::Exit;
+use crate::runtime::status::Status;
 
 /// A cluster is whole again after so long, or it is broken.
 const HEALTHY_TIME: Duration = Duration::from_secs(60);
@@ -42,9 +44,6 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// All names, as they are typed.
-    pub(super) const NAMES: &str = "crash|hostloss|viploss|proxycrash|planned";
-
     /// Whether writes that were acknowledged and not yet replicated may be lost: the master's host takes them with it.
     const fn may_lose(self) -> bool {
         match self {
@@ -53,43 +52,45 @@ impl Scenario {
         }
     }
 
-    /// Injects the fault. Returns when it began.
-    fn inject(self, cluster: &Cluster) -> Result<Instant, ClusterError> {
+    /// The node that the fault hits, or that is asked for it.
+    fn target(self, cluster: &Cluster) -> Result<String, ClusterError> {
         let unknown = |what| move || ClusterError::NoProcess { node: "any node".to_owned(), what };
-        let holder = || cluster.vip_holders()?.first().copied().ok_or_else(unknown("the holder of the VIP"));
-        let any = cluster.names().next().unwrap_or_default();
-        let master = || {
-            let master = cluster.status(any)?.master.and_then(|master| master.node);
-            master.ok_or_else(unknown("the master"))
-        };
         match self {
-            Self::Crash => {
-                let node = master()?;
-                at(|| cluster.kill_redis(&node))
+            Self::Crash | Self::HostLoss => {
+                let any = cluster.names().next().unwrap_or_default();
+                let master = cluster.status(any)?.master.and_then(|master| master.node);
+                master.ok_or_else(unknown("the master"))
             }
-            Self::HostLoss => {
-                let node = master()?;
-                at(|| Ok(cluster.lab().cut(&node)?))
+            Self::VipLoss | Self::ProxyCrash => {
+                let holder = cluster.vip_holders()?.first().map(|name| (*name).to_owned());
+                holder.ok_or_else(unknown("the holder of the VIP"))
             }
-            Self::VipLoss => {
-                let node = holder()?;
-                at(|| Ok(cluster.lab().cut(node)?))
-            }
-            Self::ProxyCrash => {
-                let node = holder()?;
-                at(|| cluster.kill_worker(node))
-            }
-            Self::Planned => {
-                let node = cluster.sentinels().next().ok_or_else(unknown("a sentinel"))?;
-                at(|| cluster.failover(node, None).map(drop))
-            }
+            Self::Planned => cluster.sentinels().next().map(str::to_owned).ok_or_else(unknown("a sentinel")),
         }
     }
-}
 
-fn at(fault: impl FnOnce() -> Result<(), ClusterError>) -> Result<Instant, ClusterError> {
-    let began = clock::now();
-    fault().map(|()| began)
+    /// What is done to the node, for a person.
+    fn deed(self, node: &str) -> String {
+        match self {
+            Self::Crash => format!("kill -9 of the redis-server of {node}, the master"),
+            Self::HostLoss => format!("pull the cable of {node}, the master's host"),
+            Self::VipLoss => format!("pull the cable of {node}, where the virtual IP is"),
+            Self::ProxyCrash => format!("kill -9 of vigie on {node}, where the virtual IP is"),
+            Self::Planned => format!("planned switchover, asked of {node}"),
+        }
+    }
+
+    /// Injects the fault. Returns when it began.
+    fn inject(self, cluster: &Cluster, node: &str) -> Result<Instant, ClusterError> {
+        let began = clock::now();
+        match self {
+            Self::Crash => cluster.kill_redis(node),
+            Self::HostLoss | Self::VipLoss => Ok(cluster.lab().cut(node)?),
+            Self::ProxyCrash => cluster.kill_worker(node),
+            Self::Planned => cluster.failover(node, None).map(drop),
+        }?;
+        Ok(began)
+    }
 }
 
 impl fmt::Display for Scenario {
@@ -106,24 +107,24 @@ impl fmt::Display for Scenario {
 
 /// What the client saw of one fault.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Run {
-    scenario: Scenario,
-    run: u32,
+pub(super) struct Run {
+    pub(super) scenario: Scenario,
+    pub(super) run: u32,
     /// Longest time between two acknowledged writes, of whatever connections, that ends after the fault, milliseconds;
     /// none: writes did not flow again.
-    outage_ms: Option<f64>,
+    pub(super) outage_ms: Option<f64>,
     /// Writes sent that ended in an error, a close or a time-out.
-    errors: u64,
+    pub(super) errors: u64,
     /// Connections that could not be made.
-    connect_errors: u64,
+    pub(super) connect_errors: u64,
     /// Longest time that one connection waited between two of its acknowledgements, milliseconds.
-    stall_ms: Option<f64>,
+    pub(super) stall_ms: Option<f64>,
     /// Acknowledged writes.
-    acked: usize,
+    pub(super) acked: usize,
     /// Those of them that are missing or wrong afterwards.
-    lost: usize,
+    pub(super) lost: usize,
     /// How often the client saw which failure.
-    failures: BTreeMap<String, u64>,
+    pub(super) failures: BTreeMap<String, u64>,
 }
 
 /// Least, middle and most of something.
@@ -136,7 +137,7 @@ struct Spread {
 
 /// All runs together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Summary {
+pub(super) struct Summary {
     scenario: Scenario,
     runs: usize,
     recovered: usize,
@@ -147,7 +148,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(scenario: Scenario, runs: &[Run]) -> Self {
+    pub(super) fn new(scenario: Scenario, runs: &[Run]) -> Self {
         let mut outages: Vec<_> = runs.iter().filter_map(|run| run.outage_ms).collect();
         outages.sort_by(f64::total_cmp);
         let middle = outages.len() / 2;
@@ -169,7 +170,7 @@ impl Summary {
     }
 
     /// Whether every fault was survived as promised.
-    fn passed(&self, wanted: u32) -> bool {
+    pub(super) fn passed(&self, wanted: u32) -> bool {
         self.recovered == wanted as usize && (self.lost == 0 || self.scenario.may_lose())
     }
 }
@@ -183,15 +184,29 @@ fn round(millis: f64) -> f64 {
     (millis * 10.0).round() / 10.0
 }
 
+/// Which fault, how often, and how it is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Series {
+    /// The fault.
+    pub(super) scenario: Scenario,
+    /// How often.
+    pub(super) runs: u32,
+    /// As JSON instead of a table.
+    pub(super) json: bool,
+    /// Connections that write.
+    pub(super) clients: u16,
+}
+
 /// Brings the cluster up, injects the fault as often as wanted, prints the numbers. Returns the exit code.
-pub(super) fn run(scenario: Scenario, options: &Options, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
+pub(super) fn run(series: &Series, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
+    let Series { scenario, runs, json, clients } = *series;
     let cluster = Cluster::start(sandbox, Layout::classic(), binary)?;
-    let mut out = Printer { json: options.json, out: io::stdout().lock() };
+    let mut out = Printer { json, out: io::stdout().lock() };
     out.header()?;
     let mut done = Vec::new();
     let mut broken = None;
-    for number in 1..=options.runs {
-        match once(&cluster, scenario, number, options.clients) {
+    for number in 1..=runs {
+        match once(&cluster, scenario, number, clients, &mut |_| Ok(())) {
             Ok(run) => {
                 out.run(&run)?;
                 done.push(run);
@@ -207,12 +222,34 @@ pub(super) fn run(scenario: Scenario, options: &Options, sandbox: &Sandbox, bina
     out.summary(&summary)?;
     match broken {
         Some(error) => Err(error),
-        None => Ok(u8::from(!summary.passed(options.runs))),
+        None => Ok(Exit::answer(summary.passed(runs)).code()),
     }
 }
 
-fn once(cluster: &Cluster, scenario: Scenario, number: u32, clients: u16) -> Result<Run, DemoError> {
-    cluster.wait_healthy(HEALTHY_TIME)?;
+/// How far a run has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step<'a> {
+    /// All nodes are well and agree: before the fault, and after it.
+    Whole(&'a Status),
+    /// The client writes steadily, by this plan.
+    Writing(&'a Plan),
+    /// The fault that is injected now.
+    Fault(&'a str),
+    /// Writes flow again, after an outage of this length.
+    Flowing(Duration),
+    /// They do not, within this time.
+    Stuck(Duration),
+}
+
+/// One run on a cluster that is up; `told` hears of every step of it, and ends it by an error.
+pub(super) fn once(
+    cluster: &Cluster,
+    scenario: Scenario,
+    number: u32,
+    clients: u16,
+    told: &mut dyn FnMut(Step<'_>) -> io::Result<()>,
+) -> Result<Run, DemoError> {
+    told(Step::Whole(&cluster.wait_healthy(HEALTHY_TIME)?))?;
     let plan = Plan { connections: clients, ..cluster.plan(format!("{scenario}-{number}")) };
     let started = clock::now();
     let client = Client::start(cluster.lab(), CLIENT, plan.clone())?;
@@ -220,13 +257,18 @@ fn once(cluster: &Cluster, scenario: Scenario, number: u32, clients: u16) -> Res
         let why = format!("the client cannot write steadily: {:?}", client.tally().kinds);
         return Err(ClusterError::Unhealthy { limit: RECOVERY_TIME, why }.into());
     }
-    let fault = scenario.inject(cluster)?;
+    told(Step::Writing(&plan))?;
+    let target = scenario.target(cluster)?;
+    told(Step::Fault(&scenario.deed(&target)))?;
+    let fault = scenario.inject(cluster, &target)?;
     let recovered = client.wait_steady(clock::now(), STEADY_TIME, RECOVERY_TIME);
     let tally = client.stop();
+    let outage = tally.outage(fault).filter(|_| recovered);
+    told(outage.map_or(Step::Stuck(RECOVERY_TIME), Step::Flowing))?;
     for host in cluster.names() {
         cluster.lab().heal(host)?;
     }
-    cluster.wait_healthy(HEALTHY_TIME)?;
+    told(Step::Whole(&cluster.wait_healthy(HEALTHY_TIME)?))?;
     let network = cluster.lab().network(CLIENT)?;
     let lost = read_back(&network, &plan, &tally.acks, true).map_err(io::Error::other)?;
     Ok(outcome(scenario, number, &tally, recovered.then_some(fault), lost.len()))
@@ -329,7 +371,7 @@ mod tests {
     fn names_are_those_that_are_typed() {
         use clap::ValueEnum;
         let names = Scenario::value_variants().iter().map(Scenario::to_string).collect::<Vec<_>>();
-        assert_eq!(names.join("|"), Scenario::NAMES);
+        assert_eq!(names, ["crash", "hostloss", "viploss", "proxycrash", "planned"]);
         for name in names {
             assert_eq!(Scenario::from_str(&name, false).map(|scenario| scenario.to_string()), Ok(name));
         }

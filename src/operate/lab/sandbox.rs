@@ -24,10 +24,12 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, pipe2};
 
+use crate::runtime::exit::Exit;
+
 /// The directory inside for files of every kind, in memory.
 const SCRATCH: &str = "/run/lab";
 /// The exit code of a world that could not be made or that panicked.
-const FAULT: u8 = 70;
+const FAULT: u8 = Exit::Internal.code();
 /// What ends a private world if the caller gets it.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 /// Switches that keep ordinary users from making namespaces, and the value that allows it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::sync::mpsc;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::cores::proxy::route::Input;
 use crate::runtime::journal::Level;
 use crate::runtime::listen::listen;

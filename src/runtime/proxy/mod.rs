@@ -12,106 +12,31 @@ mod check;
 mod listen;
 mod pool;
 mod relay;
+mod shared;
 mod worker;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::crowd::{Crowd, LEAVING_MAX};
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
-use super::peers::Presence;
 use crate::base::node::RedisRole;
-use crate::base::{Credentials, NodeName, Purpose, Secrets};
-use crate::config;
+use crate::base::{Purpose, Secrets};
 use crate::cores::cluster::{Part, View};
 use crate::cores::proxy::route::{self, Event, Facts, Input, Output, Peer, Route, Server, Voice};
+use shared::Shared;
+pub use shared::{Counters, Setup, Totals};
 
 /// A check longer than this counts as unanswered.
 const CHECK_LIMIT: Duration = Duration::from_millis(250);
 /// How often the number of clients is looked at, to be posted if it changed.
 const CLIENTS_INTERVAL: Duration = Duration::from_secs(1);
 const INPUTS_MAX: usize = 64;
-/// File descriptors beside those of clients and their connections to the master: of the rest of the process, and of clients
-/// that have given way to others and are not gone yet.
-const FILES_RESERVED: u64 = 256 + LEAVING_MAX as u64;
-/// A client that has said nothing for this time is closed. Only until its first byte: a session may be idle for ever.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-
-/// What a proxy is told at its start.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// `[proxy]` of the file.
-    pub config: config::Proxy,
-    /// The virtual addresses with the proxy's port.
-    pub listen: Vec<SocketAddr>,
-    /// The name of the master among the sentinels' (`cluster.name`).
-    pub master_name: String,
-    /// The redis of the cluster file.
-    pub masters: Vec<SocketAddr>,
-    /// What the checks log in with; clients bring their own password.
-    pub credentials: watch::Receiver<Arc<Credentials>>,
-    /// Asked before a node is told a password.
-    pub presence: Option<Presence>,
-    /// This node, as errors to clients name it.
-    pub node: NodeName,
-    /// Counted while the proxy runs, for whoever wants to show it.
-    pub counters: Arc<Counters>,
-}
-
-/// Running totals of the data path.
-#[derive(Debug, Default)]
-pub struct Counters {
-    clients: AtomicU32,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    cut: AtomicU64,
-    silent: AtomicU64,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-}
-
-/// The totals at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Clients connected now.
-    pub clients: u32,
-    /// Clients accepted since the start.
-    pub accepted: u64,
-    /// Clients that got an error of the proxy's own: no master in time, or one client too many.
-    pub refused: u64,
-    /// Sessions closed because the write target changed.
-    pub cut: u64,
-    /// Clients closed before they had said anything: for their silence, or to make room for others.
-    pub silent: u64,
-    /// Bytes from clients to masters.
-    pub bytes_in: u64,
-    /// Bytes from masters to clients.
-    pub bytes_out: u64,
-}
-
-impl Counters {
-    /// Reads all of them; each is exact, their relation is not.
-    pub fn totals(&self) -> Totals {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Totals {
-            clients: self.clients.load(Ordering::Relaxed),
-            accepted: load(&self.accepted),
-            refused: load(&self.refused),
-            cut: load(&self.cut),
-            silent: load(&self.silent),
-            bytes_in: load(&self.bytes_in),
-            bytes_out: load(&self.bytes_out),
-        }
-    }
-}
 
 /// Why a proxy could not run.
 #[derive(Debug, thiserror::Error)]
@@ -122,48 +47,6 @@ pub enum ProxyError {
     /// A thread of the data path ended by itself.
     #[error("a thread of the proxy's data path died")]
     Died,
-}
-
-/// Where sessions go.
-#[derive(Clone, Copy, Debug)]
-struct Target {
-    /// Grows with every switch: a session of another generation is to end.
-    generation: u64,
-    address: Option<SocketAddr>,
-}
-
-/// What the control plane and the workers share.
-#[derive(Debug)]
-struct Shared {
-    setup: Setup,
-    /// Clients at once: what the file says, or less if the system has not enough descriptors.
-    clients_max: u32,
-    /// Those of them that have said nothing yet.
-    crowd: Arc<Crowd>,
-    /// Written before `target`, so that no session forwards another byte from that moment on.
-    generation: AtomicU64,
-    target: watch::Sender<Target>,
-    /// A session could not reach the target.
-    suspect: Notify,
-    journal: Journal,
-}
-
-impl Shared {
-    fn new(setup: Setup, journal: Journal) -> Self {
-        let clients_max = raise_file_limit(setup.config.max_clients, &journal);
-        let target = watch::Sender::new(Target { generation: 0, address: None });
-        let crowd = Crowd::new(usize::try_from(clients_max).unwrap_or(usize::MAX), SILENCE_MAX);
-        Self { setup, clients_max, crowd, generation: AtomicU64::new(0), target, suspect: Notify::new(), journal }
-    }
-
-    fn switch(&self, address: Option<SocketAddr>) {
-        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.target.send_replace(Target { generation, address });
-    }
-
-    fn is_current(&self, generation: u64) -> bool {
-        self.generation.load(Ordering::Acquire) == generation
-    }
 }
 
 /// Runs the proxy until `stop` says so (or its sender is gone): no clients are accepted any more, all sessions are closed and
@@ -344,24 +227,6 @@ fn label(event: &Event) -> (Level, &'static str) {
         Event::Usable(Ok(())) => (Level::Info, "vip-fit"),
         Event::Usable(Err(_)) => (Level::Warn, "vip-unfit"),
     }
-}
-
-/// Every client needs two descriptors. Returns how many clients there are enough for, `wanted` at most: without a reserve,
-/// clients would take the descriptors that checks need, and lose the route for everybody.
-fn raise_file_limit(wanted: u32, journal: &Journal) -> u32 {
-    let needed = u64::from(wanted) * 2 + FILES_RESERVED;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
-    if soft >= needed || setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok() {
-        return wanted;
-    }
-    let limit =
-        if setrlimit(Resource::RLIMIT_NOFILE, hard.min(needed), hard).is_ok() { hard.min(needed) } else { soft };
-    let served = u32::try_from(limit.saturating_sub(FILES_RESERVED) / 2).unwrap_or(wanted).clamp(1, wanted.max(1));
-    if served < wanted {
-        let text = format!("{limit} open files are allowed, enough for {served} clients; max_clients is {wanted}");
-        journal.record("proxy", Level::Warn, "file-limit", text);
-    }
-    served
 }
 
 #[cfg(test)]

@@ -17,9 +17,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
+use super::listen;
 use super::pool::Pool;
 use super::relay::{End, relay};
-use super::{Shared, Target, listen};
+use super::shared::{Shared, Target, Worker};
 use crate::cores::proxy::session::{self, Input, Session, Step};
 use crate::runtime::clock;
 use crate::runtime::crowd::{Over, Silent};
@@ -36,15 +37,6 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGERING_MAX: u32 = 256;
 /// The pause of the acceptor when the system has no descriptor or memory for a client.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What the sessions of one thread share.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) pool: Pool,
-    /// Wakes all relays of this thread to look at the generation.
-    pub(super) cut: Notify,
-}
 
 /// An accepted client, counted until it is dropped.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What becomes of a process between fork and exec: another user without rights, without descriptors, without words of ours.
 
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -7,24 +9,31 @@ use std::process::Command;
 
 use libc::{c_long, c_uint};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{fchdir, getpid, getppid};
 
 use super::account::Account;
-use super::server;
+use crate::runtime::host;
 use crate::runtime::rights::{self, done};
 
 /// Enough for redis's own `maxclients` of 10,000 and its files.
 const FILES_WANTED: u64 = 65_536;
+
+/// Where programs are, if nobody says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where to look for programs.
+pub(super) fn path() -> OsString {
+    env::var_os("PATH").unwrap_or_else(|| PATH.into())
+}
 
 /// Makes what `command` starts a process of `account` in `directory`, with nothing of this one: not its environment (the
 /// service manager's socket, where things are), not its descriptors, not its rights, nor a way to get any. It is killed when the
 /// thread that starts it ends. Without an account it stays who this process is.
 #[expect(unsafe_code, reason = "what the child must do between fork and exec can be said in no other way")]
 pub(super) fn confine(command: &mut Command, account: Option<&Account>, directory: Option<OwnedFd>) {
-    command.env_clear().env("PATH", server::path()).env("LANG", "C");
+    command.env_clear().env("PATH", path()).env("LANG", "C");
     let ids = account.map(|account| (account.uid, account.gid));
     let parent = getpid();
     let in_child = move || {
@@ -34,9 +43,7 @@ pub(super) fn confine(command: &mut Command, account: Option<&Account>, director
         // Its files hold data.
         umask(Mode::from_bits_truncate(0o077));
         // Redis lowers its `maxclients` if it cannot have more.
-        if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(FILES_WANTED)), hard);
-        }
+        host::raise_file_limit(FILES_WANTED, false);
         rights::no_core()?;
         // Before it is another user: the way there need not be open to that one.
         if let Some(directory) = &directory {

@@ -151,7 +151,7 @@ pub enum ConfError {
         path: PathBuf,
     },
     /// The kernel has no random bytes.
-    #[error("/dev/urandom: {0}")]
+    #[error("no random bytes from the kernel: {0}")]
     Random(#[source] io::Error),
 }
 

@@ -108,7 +108,7 @@ fn spawn(plan: &Plan, server: &mut Option<Server>) -> Result<Spawned, SpawnError
     };
     let includes = plan.conf.includes()?;
     let (data, start) = open_data(plan)?;
-    let local = users::random().map_err(ConfError::Random)?;
+    let local = users::password().map_err(ConfError::Random)?;
     let (secrets, credentials) = plan.secrets.borrow().clone();
     let text = plan.conf.text(known.version, start, &includes, &credentials, &local);
     plan.local.send_replace(local);

@@ -1,7 +1,6 @@
 //! The server program: whether it is one that vigie can supervise.
 
 use std::env;
-use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -116,14 +115,6 @@ pub enum ServerError {
     },
 }
 
-/// Where programs are, if nobody says.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Where to look for programs.
-pub(super) fn path() -> OsString {
-    env::var_os("PATH").unwrap_or_else(|| PATH.into())
-}
-
 /// A program that vigie can supervise.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
@@ -149,7 +140,7 @@ fn find(server: &str) -> Option<PathBuf> {
     if server.contains('/') {
         return Some(PathBuf::from(server)).filter(|path| path.exists());
     }
-    let path = path();
+    let path = child::path();
     let mut directories = env::split_paths(&path).filter(|directory| directory.is_absolute());
     directories.find_map(|directory| Some(directory.join(server)).filter(runnable))
 }

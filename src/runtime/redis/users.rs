@@ -4,12 +4,12 @@
 //! The cluster's own users may do what they are for and see no key. An operator adds others by a file of `redis.include`.
 
 use std::fmt::Write;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 use super::server::Version;
 use crate::base::secret::{CHECK_USER, CONTROL_USER, LOCAL_USER, REPLICA_USER, hex};
 use crate::base::{Credentials, Purpose, Secret, Secrets};
+use crate::runtime::random;
 
 /// The user of those who log in with a password alone.
 const DEFAULT_USER: &str = "default";
@@ -35,10 +35,8 @@ const LOCAL: &str = "resetchannels -@all +ping +info +replicaof +multi +exec +cl
 pub(super) const OWN: [&str; 5] = [DEFAULT_USER, CONTROL_USER, REPLICA_USER, CHECK_USER, LOCAL_USER];
 
 /// Random, for the supervisor's own connection to one process: 256 bits.
-pub(super) fn random() -> io::Result<Secret> {
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(Secret::new(hex(&bytes)))
+pub(super) fn password() -> io::Result<Secret> {
+    Ok(Secret::new(hex(&random::bytes::<32>()?)))
 }
 
 /// The lines of the configuration that define all of them.
@@ -126,7 +124,7 @@ mod tests {
 
     #[test]
     fn no_two_are_the_same() {
-        let (one, other) = (random().unwrap(), random().unwrap());
+        let (one, other) = (password().unwrap(), password().unwrap());
         assert!(one != other && one.reveal().len() == 64);
     }
 }

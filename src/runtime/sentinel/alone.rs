@@ -19,6 +19,7 @@ use crate::cores::cluster::View;
 use crate::cores::sentinel::{Acl, Config, Membership, Sentinel, State};
 use crate::runtime::clock;
 use crate::runtime::journal::Journal;
+use crate::runtime::random;
 
 /// All that was read.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ pub async fn run_alone(
         masters: Vec::new(),
         settings: state.settings.clone(),
         logins: None,
-        seed: u64::from_le_bytes(super::random()?),
+        seed: random::number()?,
     };
     let machine = Sentinel::alone(&config, state, id, clock::now());
     ready();

@@ -2,6 +2,7 @@
 
 pub mod alone;
 pub mod bind;
+mod error;
 pub mod file;
 mod links;
 pub mod names;
@@ -22,11 +23,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
-use super::clock;
 use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::peers::Presence;
 use super::store::{Store, StoreError};
+use super::{clock, random};
 use crate::base::node::RedisFacts;
 use crate::base::{Credentials, NodeName, Purpose, RunId};
 use crate::config::sentinel::{Document, Host, ThisHost};
@@ -37,6 +38,7 @@ use crate::cores::sentinel::{
     Severity,
 };
 
+pub use error::SentinelError;
 use links::Links;
 use server::{Admission, Clients};
 use teller::Teller;
@@ -102,31 +104,6 @@ pub enum Order {
     Bootstrap(oneshot::Sender<Result<String, String>>),
     /// Why there is, or is not, a failover: told at once.
     Why(oneshot::Sender<Vec<MasterWhy>>),
-}
-
-/// Why the sentinel does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum SentinelError {
-    /// Somebody listens there already.
-    #[error("sentinel: cannot listen on {address}: in use by another process; a redis-sentinel?")]
-    PortInUse {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The port cannot be listened on.
-    #[error("sentinel: cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Its state cannot be read. To go on without it could mean a second vote in an epoch.
-    #[error(transparent)]
-    State(#[from] StoreError),
-    /// No random id could be made.
-    #[error("cannot make a random id: {0}")]
-    Random(io::Error),
 }
 
 /// Runs the sentinel until `stop` is true.
@@ -240,14 +217,7 @@ async fn load(store: &Store<Durable>) -> Result<Option<Durable>, StoreError> {
 }
 
 fn random_id() -> io::Result<RunId> {
-    random().map(RunId)
-}
-
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    use std::io::Read;
-    let mut bytes = [0; N];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
+    random::bytes().map(RunId)
 }
 
 /// Who is told of the end of an order.

@@ -108,14 +108,14 @@ pub(super) struct Admission {
 impl Admission {
     /// For a sentinel among other roles: as many as there are descriptors for; a few more if they come from `nodes`.
     pub(super) fn among_others(nodes: Vec<IpAddr>, journal: &Journal) -> Self {
-        let files = host::raise_file_limit(FILES_WANTED);
+        let files = host::raise_file_limit(FILES_WANTED, false);
         let max = allowed(CLIENTS_MAX, files, files / FILES_SHARE, journal);
         Self { max, nodes, keepalive: Some(KEEPALIVE), crowd: Some(Crowd::new(max, SILENCE_MAX)) }
     }
 
     /// For a process that is nothing but a sentinel: `wanted` clients, if there are descriptors for so many.
     pub(super) fn alone(wanted: usize, keepalive: Option<Duration>, journal: &Journal) -> Self {
-        let files = host::raise_file_limit(FILES_WANTED.max(FILES_OWN + wanted as u64));
+        let files = host::raise_file_limit(FILES_WANTED.max(FILES_OWN + wanted as u64), false);
         let share = files.saturating_sub(FILES_OWN).max(files / 2);
         Self { max: allowed(wanted, files, share, journal), nodes: Vec::new(), keepalive, crowd: None }
     }

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::server::Totals;
 use crate::cores::sentinel::{Fact, Question, Usage};
+use crate::runtime::random;
 
 /// Largest ACL file, bytes.
 const ACL_FILE_MAX: u64 = 4 * 1024 * 1024;
@@ -42,7 +43,7 @@ impl Teller {
     pub(super) async fn tell(&self, question: Question, totals: &Totals) -> Fact {
         match question {
             Question::Usage => Fact::Usage(Box::new(self.usage(totals))),
-            Question::Random(count) => Fact::Random(random(count).unwrap_or_default()),
+            Question::Random(count) => Fact::Random(random_bytes(count).unwrap_or_default()),
             Question::LoadUsers => Fact::Users(self.with_file(load).await),
             Question::SaveUsers(text) => Fact::Saved(self.with_file(move |path| save(path, &text)).await),
         }
@@ -81,9 +82,9 @@ impl Teller {
     }
 }
 
-fn random(count: usize) -> io::Result<Vec<u8>> {
+fn random_bytes(count: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; count];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    random::fill(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -13,15 +13,12 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use super::addresses::{Attachment, Wire};
 use super::clerk::Reports;
 use super::segment::Segment;
-use super::{Told, VipSpec, claims, words};
+use super::{Told, VipSpec, claims, realtime, words};
 use crate::cores::vrrp::{Event, Hold, Input, Output, Router};
 use crate::runtime::drive::{Execute, Flow, Inputs, drive};
 use crate::runtime::journal::Level;
 use crate::wire::arp::Mac;
 
-/// SCHED_FIFO priorities: above the data path, below the kernel's own threads (50); the addresses follow the election.
-const REALTIME_ELECTION: libc::c_int = 40;
-pub(super) const REALTIME_ADDRESSES: libc::c_int = 39;
 /// Between attempts to open sockets, and after a failure of one.
 const SOCKET_RETRY: Duration = Duration::from_secs(1);
 
@@ -36,7 +33,7 @@ pub(super) fn run(
     mut pulse: mpsc::Receiver<oneshot::Sender<()>>,
     reports: &Reports,
 ) {
-    raise(REALTIME_ELECTION, reports);
+    realtime::raise(realtime::ELECTION, reports);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return reports.line(Level::Error, "election", format!("no runtime for VRRP: {error}")),
@@ -270,20 +267,5 @@ async fn follow(mut usable: watch::Receiver<Result<(), String>>, inputs: mpsc::S
             let _ = inputs.send(Input::Usable(gone)).await;
             return;
         }
-    }
-}
-
-/// Makes this thread real-time, so that load never delays an advert. Without the right to, it says so and goes on.
-#[expect(unsafe_code, reason = "no safe binding of pthread_setschedparam exists; musl's sched_setscheduler is a stub")]
-pub(super) fn raise(priority: libc::c_int, reports: &Reports) {
-    // SAFETY: sched_param is plain numbers (musl has reserved ones besides the priority), for which zero is valid.
-    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameters.sched_priority = priority;
-    // SAFETY: the thread is the calling one, and `parameters` outlives the call, which only reads it.
-    let error = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_FIFO, &raw const parameters) };
-    if error != 0 {
-        let error = io::Error::from_raw_os_error(error);
-        let text = format!("not real-time: {error}; load on this host may delay adverts (CAP_SYS_NICE is needed)");
-        reports.line(Level::Warn, "not-realtime", text);
     }
 }

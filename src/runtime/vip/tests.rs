@@ -1,5 +1,9 @@
+use std::net::IpAddr;
+
 use super::*;
+use crate::config;
 use crate::runtime::netlink::Address;
+use crate::wire::vrrp::Interval;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
