@@ -23,6 +23,7 @@ pub mod rights;
 pub mod sentinel;
 pub mod status;
 pub mod store;
+pub mod view;
 pub mod vip;
 pub mod watchdog;
 pub mod why;

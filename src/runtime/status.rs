@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::view::latest_decision;
 use crate::base::Instant;
-use crate::base::node::{Decision, Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
+use crate::base::node::{Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
 use crate::config::Config;
 use crate::cores::cluster::{NodeView, View};
 
@@ -152,13 +153,6 @@ impl Status {
             nodes: view.nodes.iter().map(|node| node_status(config, node, master_offset, now)).collect(),
         }
     }
-}
-
-/// The decision of the highest epoch that any sentinel heard of late knows.
-pub fn latest_decision(view: &View, master_name: &str) -> Option<Decision> {
-    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
-    let masters = sentinels.flat_map(|sentinel| sentinel.masters.iter().filter(|master| master.name == master_name));
-    masters.filter_map(|master| master.decision).max_by_key(|decision| decision.epoch)
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

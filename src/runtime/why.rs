@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::status::latest_decision;
+use super::view::latest_decision;
 use crate::config::Config;
 use crate::cores::cluster::View;
 use crate::cores::sentinel::why::{MasterWhy, Outcome};

@@ -6,18 +6,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use vigie::base::{Instant, NodeName};
-use vigie::cores::sentinel::Input;
+use vigie::cores::cluster::Cluster;
+use vigie::cores::redis::Supervisor;
+use vigie::cores::sentinel::{Input, Sentinel};
 
 use crate::check::Checks;
 use crate::clock::Clock;
 use crate::dice::Dice;
+use crate::drive::Kind;
 use crate::net::{Net, Packet, Way, Wire};
-use crate::peers::{Keeper, Node, Says};
 use crate::plan::{Fault, Plan};
 use crate::redis::{Redis, Work};
 use crate::replication::Copy;
 use crate::sentinel::Actor;
 use crate::trace::Trace;
+use crate::worker::{Disk, Worker};
 use crate::writes::{Writer, Writes};
 
 /// Where redis listen.
@@ -72,21 +75,29 @@ pub fn group_name(group: usize) -> String {
 /// What can be due.
 #[derive(Clone, Debug)]
 pub enum Happening {
-    /// A sentinel of that boot has a turn.
-    Wake(usize, u64),
+    /// A machine of a process of that boot has a turn.
+    Wake(Kind, usize, u64),
     /// A store of a sentinel ends.
     Stored(usize, u64),
-    /// A sentinel of that boot has left.
+    /// A role of a process of that boot has left.
     Left(usize, u64),
+    /// A process of that boot tells its roles to stop.
+    StopRoles(usize, u64),
+    /// A supervisor of a process of that boot has written a record.
+    Recorded(usize, u64),
+    /// A supervisor of a process of that boot has started its redis.
+    Spawned(usize, u64),
     /// A connection's first packet arrives; until when an answer counts.
     Syn(u64, Instant),
     Connected(u64),
     ConnectFailed(u64, &'static str),
     Deliver(u64, Way, Packet),
-    /// To, from, boot and version, state.
-    Frame(usize, usize, (u64, u64), Rc<Says>),
-    Heartbeat(usize),
-    KeeperLooks(usize),
+    /// To, from, payload.
+    Datagram(usize, usize, Rc<[u8]>),
+    /// A redis of that incarnation listens.
+    Listens(usize, u64),
+    /// A redis of that incarnation ends as it was told.
+    Terminated(usize, u64),
     /// A redis of that incarnation has read its data.
     Loaded(usize, u64),
     Works(usize, u64, Work),
@@ -104,8 +115,8 @@ pub enum Happening {
     /// What a fault did ends.
     Heal(Heal),
     StartRedis(usize, u64),
-    StartSentinel(usize),
-    /// Something for a sentinel of that boot.
+    StartWorker(usize),
+    /// Something for a sentinel in a process of that boot.
     Told(usize, u64, Box<Input>),
     /// The operator looks after what a sentinel watches.
     Tidy(usize),
@@ -142,6 +153,8 @@ pub struct Stats {
     pub worlds: u64,
     pub events: u64,
     pub turns: u64,
+    /// Frames of the peer link that arrived.
+    pub frames: u64,
     pub stores: u64,
     pub votes: u64,
     pub elections: u64,
@@ -170,7 +183,8 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 20] = [
+        let sums: [(&mut u64, u64); 21] = [
+            (&mut self.frames, other.frames),
             (&mut self.worlds, other.worlds),
             (&mut self.events, other.events),
             (&mut self.turns, other.turns),
@@ -213,8 +227,9 @@ pub struct World {
     pub redis: Vec<Redis>,
     /// The redis of each group.
     pub groups: Vec<Vec<usize>>,
-    pub keepers: Vec<Keeper>,
-    pub nodes: Vec<Node>,
+    /// The process of each host that has one.
+    pub workers: Vec<Worker>,
+    pub disks: Vec<Disk>,
     pub writers: Vec<Writer>,
     pub writes: Writes,
     pub checks: Checks,
@@ -257,9 +272,9 @@ impl World {
             hosts,
             wires: BTreeMap::new(),
             sentinels: (0..plan.sentinels).map(|_| Actor::default()).collect(),
-            keepers: (0..redis.len()).map(|_| Keeper::default()).collect(),
+            workers: (0..nodes).map(|_| Worker::default()).collect(),
+            disks: vec![Disk::default(); nodes],
             redis,
-            nodes: (0..nodes).map(|_| Node::new(nodes)).collect(),
             writers: (0..groups.len()).map(|group| Writer::new(group, nodes + group)).collect(),
             writes: Writes::default(),
             checks: Checks::new(nodes, plan.sentinels, groups.len()),
@@ -285,17 +300,13 @@ impl World {
             if self.dice.chance(50) {
                 self.redis[r].priority = self.dice.pick(&[0, 50, 50]);
             }
-            self.start_redis(r);
-        }
-        for s in 0..self.plan.sentinels {
-            let wait = self.dice.upto(ms(500));
-            self.later(wait, Happening::StartSentinel(s));
-        }
-        if self.plan.linked {
-            for host in 0..self.nodes.len() {
-                let wait = self.dice.upto(ms(100));
-                self.later(wait, Happening::Heartbeat(host));
+            if !self.plan.linked {
+                self.start_redis(r);
             }
+        }
+        for host in 0..self.workers.len() {
+            let wait = self.dice.upto(ms(500));
+            self.later(wait, Happening::StartWorker(host));
         }
         for w in 0..self.writers.len() {
             let wait = ms(1_500) + self.dice.upto(ms(500));
@@ -358,16 +369,24 @@ impl World {
 
     fn happen(&mut self, what: Happening) {
         match what {
-            Happening::Wake(host, boot) => self.woken(host, boot),
+            Happening::Wake(kind, host, boot) if self.workers[host].boot == boot => match kind {
+                Kind::Sentinel => self.woken::<Sentinel>(host),
+                Kind::Link => self.woken::<Cluster>(host),
+                Kind::Supervisor => self.woken::<Supervisor>(host),
+            },
+            Happening::StopRoles(host, boot) if self.workers[host].boot == boot => self.stop_roles(host),
+            Happening::Recorded(host, boot) if self.workers[host].boot == boot => self.recorded(host),
+            Happening::Spawned(host, boot) if self.workers[host].boot == boot => self.spawned(host),
+            Happening::Wake(..) | Happening::StopRoles(..) | Happening::Recorded(..) | Happening::Spawned(..) => {}
             Happening::Stored(host, serial) => self.stored(host, serial),
             Happening::Left(host, boot) => self.left(host, boot),
             Happening::Syn(id, limit) => self.syn(id, limit),
             Happening::Connected(id) => self.connected(id),
             Happening::ConnectFailed(id, why) => self.connect_failed(id, why),
             Happening::Deliver(id, way, packet) => self.deliver(id, way, packet),
-            Happening::Frame(to, from, key, says) => self.frame_comes(to, from, key, says),
-            Happening::Heartbeat(host) => self.heartbeat(host),
-            Happening::KeeperLooks(r) => self.keeper_look(r),
+            Happening::Datagram(to, from, bytes) => self.datagram(to, from, &bytes),
+            Happening::Listens(r, incarnation) => self.begins_to_listen(r, incarnation),
+            Happening::Terminated(r, incarnation) => self.terminated(r, incarnation),
             Happening::Loaded(r, incarnation) => self.loaded(r, incarnation),
             Happening::Works(r, incarnation, work) => {
                 if self.redis[r].incarnation == incarnation {
@@ -389,7 +408,7 @@ impl World {
                     self.start_redis(r);
                 }
             }
-            Happening::StartSentinel(host) => self.start_sentinel(host),
+            Happening::StartWorker(host) => self.start_worker(host),
             Happening::Told(host, boot, input) => self.told(host, boot, *input),
             Happening::Tidy(host) => self.tidy(host),
             Happening::Quiet => self.quiet(),
