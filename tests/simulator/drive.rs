@@ -18,6 +18,7 @@ pub enum Kind {
     Sentinel,
     Link,
     Supervisor,
+    Route,
 }
 
 /// Which queue an input waits in: whatever waits in the first goes before all that waits in the second.

@@ -227,6 +227,7 @@ impl World {
             return;
         }
         self.redis[r].hung = true;
+        self.masters_changed(r);
         self.note(|| format!("r{r} does not run"));
         self.watch_links();
         self.later(time, Happening::Heal(Heal::Resume(r, self.redis[r].incarnation)));
@@ -330,7 +331,7 @@ impl World {
         let ids: Vec<u64> = self
             .wires
             .iter()
-            .filter(|(_, wire)| wire.near && wire.far && wire.owner != Owner::Supervisor)
+            .filter(|(_, wire)| wire.near && wire.far && matches!(wire.owner, Owner::Sentinel(_)))
             .map(|(id, _)| *id)
             .collect();
         if ids.is_empty() {

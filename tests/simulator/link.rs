@@ -43,7 +43,7 @@ fn ip(host: usize) -> IpAddr {
 
 impl World {
     fn roles(&self, host: usize) -> Roles {
-        Roles { proxy: false, redis: host < self.redis.len(), sentinel: host < self.plan.sentinels }
+        Roles { proxy: self.is_proxy(host), redis: host < self.redis.len(), sentinel: host < self.plan.sentinels }
     }
 
     pub fn new_link(&mut self, host: usize) -> Link {
@@ -110,6 +110,7 @@ impl World {
                 self.feed::<Supervisor>(host, Lane::First, SupervisorInput::Cluster { decision, leading });
             }
         }
+        self.route_news(host, &view);
     }
 
     /// A connection stands, and the node at its far end is to show that it is there before it is told a password.

@@ -105,6 +105,8 @@ pub enum Owner {
     Sentinel(LinkId),
     /// The supervisor of the host.
     Supervisor,
+    /// The proxy of the host, for its check of that serial.
+    Check(u64),
 }
 
 /// A connection to a redis, or of a sentinel to another one.
@@ -161,22 +163,31 @@ impl World {
     /// Opens a connection for the sentinel of host `from`.
     pub fn connect(&mut self, from: usize, link: LinkId, address: std::net::SocketAddr, limit: Duration) {
         let (to, to_sentinel) = (host_of(address), address.port() == SENTINEL_PORT);
-        let id = self.new_wire(from, Owner::Sentinel(link), to, to_sentinel, limit);
+        let id = self.open_far(from, Owner::Sentinel(link), address, limit);
         self.sentinels[from].links.insert(link, id);
         self.sentinels[from].ends.insert(link, (to, to_sentinel));
+    }
+
+    /// Opens a connection for somebody on host `from`.
+    pub fn open_far(&mut self, from: usize, owner: Owner, address: std::net::SocketAddr, limit: Duration) -> u64 {
+        let (to, to_sentinel) = (host_of(address), address.port() == SENTINEL_PORT);
+        let id = self.new_wire(from, owner, to, to_sentinel, limit);
         if to >= self.hosts.len() {
             // It would be told a password.
             self.checks.violated(format!("s{from} connects to {address}, which is in no file"));
-            return self.later(limit, Happening::ConnectFailed(id, "timed out"));
+            self.later(limit, Happening::ConnectFailed(id, "timed out"));
+            return id;
         }
         let there = self.now_at(to, address.port()).ip() == address.ip();
         if there && self.net.passes(from, to) && self.hosts[to].powered {
             let at = self.net.takes_surely(from, to);
             if at < limit {
-                return self.later(at, Happening::Syn(id, self.now + limit));
+                self.later(at, Happening::Syn(id, self.now + limit));
+                return id;
             }
         }
         self.later(limit, Happening::ConnectFailed(id, "timed out"));
+        id
     }
 
     fn new_wire(&mut self, from: usize, owner: Owner, to: usize, to_sentinel: bool, limit: Duration) -> u64 {
@@ -239,7 +250,12 @@ impl World {
     pub fn connected(&mut self, id: u64) {
         let Some(wire) = self.wires.get(&id).filter(|wire| wire.near) else { return };
         let (from, to, limit) = (wire.from, wire.to, wire.limit);
-        if self.plan.linked && from != to {
+        let tells = match wire.owner {
+            Owner::Sentinel(_) => true,
+            Owner::Supervisor => false,
+            Owner::Check(serial) => self.asks_for_role(from, serial),
+        };
+        if self.plan.linked && from != to && tells {
             self.later(limit, Happening::ConnectFailed(id, "the node does not show that it is there"));
             self.show(from, id, to);
         } else {
@@ -255,6 +271,7 @@ impl World {
         match owner {
             Owner::Sentinel(link) => self.give(from, Input::LinkUp(link, crate::world::redis_at(from).ip())),
             Owner::Supervisor => {}
+            Owner::Check(serial) => self.check_connected(from, serial, id),
         }
     }
 
@@ -278,6 +295,7 @@ impl World {
                 self.give(from, Input::LinkDown(link, why.to_owned()));
             }
             Owner::Supervisor => self.keeper_cut(from, id, why),
+            Owner::Check(serial) => self.check_cut(from, serial, why),
         }
         self.forget(id);
     }
@@ -336,9 +354,10 @@ impl World {
             }
             (Packet::Message(payload), Owner::Sentinel(link)) => self.give(from, Input::Message(link, payload)),
             (Packet::Replies(replies), Owner::Supervisor) => self.keeper_hears(from, &replies),
-            (Packet::End(why), Owner::Sentinel(_) | Owner::Supervisor) => self.ended_near(id, why),
+            (Packet::Replies(replies), Owner::Check(serial)) => self.check_hears(from, serial, &replies),
+            (Packet::End(why), Owner::Sentinel(_) | Owner::Supervisor | Owner::Check(_)) => self.ended_near(id, why),
             (Packet::Command(_) | Packet::Commands(_), _)
-            | (Packet::Reply(_) | Packet::Message(_), Owner::Supervisor)
+            | (Packet::Reply(_) | Packet::Message(_), Owner::Supervisor | Owner::Check(_))
             | (Packet::Replies(_), Owner::Sentinel(_)) => {}
         }
     }
@@ -361,8 +380,14 @@ impl World {
 
     /// The sentinel gives a connection up.
     pub fn hang_up(&mut self, from: usize, link: LinkId) {
-        let Some(id) = self.sentinels[from].links.remove(&link) else { return };
-        if let Some(wire) = self.wires.get_mut(&id) {
+        if let Some(id) = self.sentinels[from].links.remove(&link) {
+            self.close_near(id);
+        }
+    }
+
+    /// Who opened a connection closes it.
+    pub fn close_near(&mut self, id: u64) {
+        if let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.near) {
             wire.near = false;
             self.send(id, Way::Far, Packet::End("closed"));
         }

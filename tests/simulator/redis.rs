@@ -13,6 +13,7 @@ use vigie::wire::resp::Reply;
 
 use crate::net::{Packet, Way, Words};
 use crate::world::{Happening, World, host_of, ms, redis_at};
+use crate::writes::Write;
 
 /// The link of a replica to its master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub enum Work {
     /// Commands that came together.
     Commands(u64, Vec<Words>),
     /// A write of a client.
-    Write(usize, u32),
+    Write(Write),
     /// A piece of the stream of the master, by the link of that number.
     Stream(u64, Vec<u32>),
     /// The master has closed that link.
@@ -97,8 +98,8 @@ pub struct Redis {
     pub conf: Option<SocketAddr>,
     pub priority: u32,
     pub pause: Option<Pause>,
-    /// Writes that a pause holds: client and write.
-    pub held: Vec<(usize, u32)>,
+    /// Writes that a pause holds.
+    pub held: Vec<Write>,
     pub waiting: VecDeque<Work>,
     /// Pieces of the stream that wait for a way that is cut.
     pub stalled: VecDeque<Work>,
@@ -156,7 +157,12 @@ impl Redis {
         self.alive && self.listening
     }
 
-    /// Whether it takes writes.
+    /// Whether a client that reaches it is told that its write is done.
+    pub fn takes_writes(&self) -> bool {
+        self.is_master() && !self.hung && !self.loading && self.pause.is_none()
+    }
+
+    /// Whether it is a master.
     pub fn is_master(&self) -> bool {
         self.alive && self.master.is_none()
     }
@@ -214,6 +220,7 @@ impl World {
         let redis = &mut self.redis[r];
         if redis.incarnation == incarnation && redis.alive {
             redis.loading = false;
+            self.masters_changed(r);
         }
     }
 
@@ -231,6 +238,7 @@ impl World {
         self.drop_far(r, false, told);
         if told {
             self.drop_replicas(r);
+            self.sessions_cut(r);
         }
         let redis = &mut self.redis[r];
         redis.alive = false;
@@ -243,6 +251,7 @@ impl World {
         redis.stalled.clear();
         redis.generation += 1;
         redis.link = Link::Down(None);
+        self.masters_changed(r);
         self.redis_exited(r, exit);
     }
 
@@ -266,6 +275,7 @@ impl World {
             return;
         }
         self.note(|| format!("r{r} runs again"));
+        self.masters_changed(r);
         for work in std::mem::take(&mut self.redis[r].waiting) {
             self.redis_works(r, work);
         }
@@ -297,7 +307,7 @@ impl World {
         match work {
             Work::Command(wire, words) => self.command(r, wire, words),
             Work::Commands(wire, all) => self.commands(r, wire, all),
-            Work::Write(writer, id) => self.write_arrives(r, writer, id),
+            Work::Write(write) => self.write_arrives(r, write),
             Work::Stream(generation, writes) => self.stream_arrives(r, generation, &writes),
             Work::Eof(generation) => self.link_ended(r, generation),
         }
@@ -425,6 +435,7 @@ impl World {
         }
         if !pubsub {
             self.redis[r].held.clear();
+            self.sessions_cut(r);
         }
     }
 
@@ -434,6 +445,7 @@ impl World {
         // A longer pause that is in force stays in force.
         let until = self.redis[r].pause.map_or(until, |pause| pause.until.max(until));
         self.redis[r].pause = Some(Pause { until, by, serial });
+        self.masters_changed(r);
         self.at(until, Happening::PauseOver(r, serial));
     }
 
@@ -445,8 +457,9 @@ impl World {
 
     fn unpause(&mut self, r: usize) {
         self.redis[r].pause = None;
-        for (writer, id) in std::mem::take(&mut self.redis[r].held) {
-            self.redis_works(r, Work::Write(writer, id));
+        self.masters_changed(r);
+        for write in std::mem::take(&mut self.redis[r].held) {
+            self.redis_works(r, Work::Write(write));
         }
         let blocked = |wire: &crate::net::Wire| wire.to == r && !wire.to_sentinel && !wire.blocked.is_empty();
         let ids: Vec<u64> = self.wires.iter().filter(|(_, wire)| blocked(wire)).map(|(id, _)| *id).collect();

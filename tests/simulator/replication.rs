@@ -46,6 +46,7 @@ impl World {
         redis.generation += 1;
         redis.stalled.clear();
         self.drop_replicas(r);
+        self.masters_changed(r);
     }
 
     /// REPLICAOF host port.
@@ -61,6 +62,7 @@ impl World {
         redis.stalled.clear();
         self.note(|| format!("r{r} follows {master}"));
         self.drop_replicas(r);
+        self.masters_changed(r);
         self.try_soon(r, ms(2));
     }
 

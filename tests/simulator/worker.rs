@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use vigie::cores::proxy::{Route, route};
 use vigie::cores::redis;
 use vigie::cores::sentinel::{Input, OrderId, Sentinel};
 
 use crate::drive::Driver;
 use crate::link::Link;
+use crate::proxy::Gate;
 use crate::supervisor::Keeper;
 use crate::world::{Happening, World, ms, redis_at};
 
@@ -25,6 +27,7 @@ pub struct Worker {
     pub frozen: bool,
     pub link: Option<Link>,
     pub keeper: Option<Keeper>,
+    pub gate: Option<Gate>,
     /// It leaves: its roles are told to stop once this order is done.
     pub hands_over: Option<OrderId>,
     /// Roles that have to end before it does.
@@ -66,8 +69,12 @@ impl World {
         if self.plan.linked && host < self.redis.len() {
             self.workers[host].keeper = Some(self.new_keeper(host));
         }
+        if self.is_proxy(host) {
+            self.workers[host].gate = Some(self.new_gate(host));
+        }
         if self.plan.linked {
             self.view_changed(host);
+            self.route(host, route::Input::Listener(Ok(())));
             self.drive::<vigie::cores::cluster::Cluster>(host);
             self.drive::<redis::Supervisor>(host);
         }
@@ -128,6 +135,11 @@ impl World {
         }
         let (supervises, votes) = (worker.keeper.is_some(), host < self.plan.sentinels);
         worker.stopping = Some(usize::from(supervises) + usize::from(votes));
+        if !supervises && !votes {
+            // A proxy alone closes all it has at once.
+            self.later(Duration::ZERO, Happening::Left(host, self.workers[host].boot));
+            return self.route(host, route::Input::Stop);
+        }
         if votes {
             self.give(host, Input::Stop);
         }
@@ -158,6 +170,7 @@ impl World {
             self.drive::<vigie::cores::cluster::Cluster>(host);
             self.drive::<redis::Supervisor>(host);
             self.drive::<Sentinel>(host);
+            self.drive::<Route>(host);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vigie::base::{Instant, NodeName};
 use vigie::cores::cluster::Cluster;
+use vigie::cores::proxy::Route;
 use vigie::cores::redis::Supervisor;
 use vigie::cores::sentinel::{Input, Sentinel};
 
@@ -21,7 +22,7 @@ use crate::replication::Copy;
 use crate::sentinel::Actor;
 use crate::trace::Trace;
 use crate::worker::{Disk, Worker};
-use crate::writes::{Writer, Writes};
+use crate::writes::{Via, Writer, Writes};
 
 /// Where redis listen.
 pub const REDIS_PORT: u16 = 6379;
@@ -110,6 +111,21 @@ pub enum Happening {
     Flush(usize, u64),
     WriteDue(usize),
     Acked(usize, u32),
+    /// A client is answered with an error.
+    Refused(usize),
+    /// A proxy has closed a session of a client.
+    Closed(usize, u64),
+    /// A write of a client arrives at a proxy.
+    Asked(Via, usize, u32),
+    /// A redis has answered it, well or not.
+    Answered(Via, usize, u32, bool),
+    /// A session's connection of that number tries to reach a redis.
+    Dial(Via, u64, usize),
+    /// A redis has closed it.
+    SessionCut(Via),
+    SessionTick(Via),
+    /// The check of that serial of a proxy in a process of that boot has taken too long.
+    CheckLate(usize, u64, u64),
     /// A fault begins.
     Fault(Fault),
     /// What a fault did ends.
@@ -167,6 +183,13 @@ pub struct Stats {
     pub acked: u64,
     pub lost: u64,
     pub lost_copied: u64,
+    /// For how long two redis of a group would have answered writes as masters.
+    pub two_writable: Duration,
+    /// For how long clients were really answered by two.
+    pub two_masters: Duration,
+    /// Worlds in which that was so.
+    pub two_writable_in: u64,
+    pub two_masters_in: u64,
     pub drop_ins: u64,
     /// Orders carried out without a majority, as stock does.
     pub forced: u64,
@@ -183,7 +206,9 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 21] = [
+        let sums: [(&mut u64, u64); 23] = [
+            (&mut self.two_writable_in, other.two_writable_in),
+            (&mut self.two_masters_in, other.two_masters_in),
             (&mut self.frames, other.frames),
             (&mut self.worlds, other.worlds),
             (&mut self.events, other.events),
@@ -210,6 +235,8 @@ impl Stats {
             *sum += more;
         }
         self.virtual_time += other.virtual_time;
+        self.two_masters += other.two_masters;
+        self.two_writable += other.two_writable;
         self.healed_max = self.healed_max.max(other.healed_max);
     }
 }
@@ -227,6 +254,8 @@ pub struct World {
     pub redis: Vec<Redis>,
     /// The redis of each group.
     pub groups: Vec<Vec<usize>>,
+    /// Sentinels and redis are on the hosts before; the proxies come next, then the clients.
+    pub data_hosts: usize,
     /// The process of each host that has one.
     pub workers: Vec<Worker>,
     pub disks: Vec<Disk>,
@@ -256,8 +285,16 @@ impl World {
             groups.push((first..first + size).collect());
             first += size;
         }
-        let nodes = plan.sentinels.max(first);
-        let hosts = (0..nodes + groups.len()).map(|_| {
+        let data_hosts = plan.sentinels.max(first);
+        let nodes = data_hosts + plan.proxies;
+        // For each group one client that asks a sentinel, and one that goes through the proxies of that group if it has any.
+        let leads_to = |g: usize| (0..plan.proxies).filter(|p| p % groups.len() == g).map(|p| data_hosts + p).collect();
+        let through = (0..groups.len()).map(|g| (g, leads_to(g)));
+        let through = through.filter(|(_, proxies): &(usize, Vec<usize>)| !proxies.is_empty());
+        let clients = (0..groups.len()).map(|g| (g, vec![])).chain(through);
+        let writers = clients.enumerate().map(|(at, (group, proxies))| Writer::new(group, nodes + at, proxies));
+        let writers: Vec<Writer> = writers.collect();
+        let hosts = (0..nodes + writers.len()).map(|_| {
             let drift = if plan.drift == 0 { 0 } else { dice.below(2 * plan.drift.unsigned_abs() as usize + 1) as i64 };
             Machine { clock: Clock::new(dice.upto(ms(1_000_000)), drift - plan.drift), powered: true, moves: 0 }
         });
@@ -275,9 +312,10 @@ impl World {
             workers: (0..nodes).map(|_| Worker::default()).collect(),
             disks: vec![Disk::default(); nodes],
             redis,
-            writers: (0..groups.len()).map(|group| Writer::new(group, nodes + group)).collect(),
+            writers,
+            data_hosts,
             writes: Writes::default(),
-            checks: Checks::new(nodes, plan.sentinels, groups.len()),
+            checks: Checks::new(data_hosts, plan.sentinels, groups.len()),
             groups,
             trace: Trace::default(),
             stats: Stats { worlds: 1, drop_ins: u64::from(plan.drop_in), ..Stats::default() },
@@ -364,6 +402,8 @@ impl World {
         }
         (self.stats.forced, self.stats.thin) = (self.checks.forced, self.checks.thin);
         self.stats.split = self.checks.splits();
+        self.stats.two_writable_in = u64::from(!self.stats.two_writable.is_zero());
+        self.stats.two_masters_in = u64::from(!self.stats.two_masters.is_zero());
         self.stats.virtual_time = self.now.since(Instant::from_millis(1_000));
     }
 
@@ -373,6 +413,7 @@ impl World {
                 Kind::Sentinel => self.woken::<Sentinel>(host),
                 Kind::Link => self.woken::<Cluster>(host),
                 Kind::Supervisor => self.woken::<Supervisor>(host),
+                Kind::Route => self.woken::<Route>(host),
             },
             Happening::StopRoles(host, boot) if self.workers[host].boot == boot => self.stop_roles(host),
             Happening::Recorded(host, boot) if self.workers[host].boot == boot => self.recorded(host),
@@ -401,6 +442,18 @@ impl World {
             Happening::Flush(r, incarnation) => self.flush(r, incarnation),
             Happening::WriteDue(w) => self.write_due(w),
             Happening::Acked(w, id) => self.acked(w, id),
+            Happening::Refused(w) => self.refused(w),
+            Happening::Closed(w, session) => self.session_closed(w, session),
+            Happening::Asked(via, w, id) => self.asked(via, w, id),
+            Happening::Answered(via, w, id, acked) => self.answered(via, w, id, acked),
+            Happening::Dial(via, dials, r) => self.dial(via, dials, r),
+            Happening::SessionCut(via) => self.session_cut(via),
+            Happening::SessionTick(via) => self.session_tick(via),
+            Happening::CheckLate(host, boot, serial) => {
+                if self.workers[host].boot == boot {
+                    self.check_late(host, serial);
+                }
+            }
             Happening::Fault(fault) => self.fault(fault),
             Happening::Heal(heal) => self.heal(heal),
             Happening::StartRedis(r, incarnation) => {

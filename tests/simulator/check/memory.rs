@@ -77,6 +77,7 @@ impl Checks {
         let groups = self.told[host].config_epochs.len();
         let decisions = std::mem::take(&mut self.memories[host].decisions);
         self.holds.retain(|(of, _), _| *of != host);
+        self.behind.retain(|(of, _), _| *of != host);
         self.memories[host] = Memory { decisions, now, ..Memory::new(groups) };
     }
 
