@@ -28,6 +28,7 @@ mod service;
 pub mod setup;
 pub mod status;
 pub mod store;
+pub mod view;
 pub mod vip;
 pub mod watchdog;
 pub mod why;

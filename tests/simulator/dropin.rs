@@ -151,7 +151,7 @@ impl World {
             masters: Vec::new(),
             settings: Settings::default(),
             logins: None,
-            seed: self.plan.seed ^ (self.sentinels[host].boot << 32) ^ host as u64,
+            seed: self.plan.seed ^ (self.workers[host].boot << 32) ^ host as u64,
         };
         let (id, now) = (self.dice.id(), self.local(host));
         Sentinel::alone(&config, state, id, now)
@@ -177,7 +177,7 @@ impl World {
 
     /// Runs a script, or ends it.
     pub fn script(&mut self, host: usize, request: Request) {
-        let boot = self.sentinels[host].boot;
+        let boot = self.workers[host].boot;
         let (id, takes) = match request {
             Request::Start { id, .. } => {
                 let pid = u32::try_from(self.count() % 30_000).unwrap_or(0);
@@ -200,7 +200,7 @@ impl World {
         };
         let takes = self.dice.time(ms(1), ms(300));
         let answer = Input::from(names::Answer { name, found });
-        self.later(takes, Happening::Told(host, self.sentinels[host].boot, Box::new(answer)));
+        self.later(takes, Happening::Told(host, self.workers[host].boot, Box::new(answer)));
     }
 
     /// Where a host is now.
@@ -212,14 +212,14 @@ impl World {
 
     /// Something for a process of a sentinel, if it is still that one.
     pub fn told(&mut self, host: usize, boot: u64, input: Input) {
-        if self.sentinels[host].boot == boot {
+        if self.workers[host].boot == boot {
             self.give(host, input);
         }
     }
 
     /// SIMULATE-FAILURE has ended it.
     pub fn exited(&mut self, host: usize) {
-        self.later(Duration::ZERO, Happening::Left(host, self.sentinels[host].boot));
+        self.later(Duration::ZERO, Happening::Left(host, self.workers[host].boot));
     }
 
     /// An operator at a drop-in orders a failover.
@@ -257,7 +257,7 @@ impl World {
             }
             Fault::Forget => self.client_says(s, &["SENTINEL", "RESET", &name]),
             Fault::HostMoves => {
-                let host = self.fault_dice.below(self.nodes.len());
+                let host = self.fault_dice.below(self.workers.len());
                 self.host_moves(host);
             }
             _ => {}

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use vigie::base::RunId;
+use vigie::cores::redis::Exit;
 use vigie::cores::sentinel::{Input, OrderId, Record};
 
+use crate::net::Owner;
 use crate::plan::Fault;
 use crate::world::{Happening, Heal, World, group_name, ms, redis_at, sentinel_at};
 
@@ -61,40 +63,40 @@ impl World {
         self.note(|| format!("fault {fault:?}"));
         match fault {
             Fault::SentinelCrash => {
-                let s = self.any_sentinel();
-                self.crash_sentinel(s);
+                let host = self.any_worker();
+                self.crash_worker(host);
             }
-            Fault::AllSentinelsCrash => (0..self.plan.sentinels).for_each(|s| self.crash_sentinel(s)),
+            Fault::AllSentinelsCrash => (0..self.plan.sentinels).for_each(|s| self.crash_worker(s)),
             Fault::SentinelPause => {
-                let (s, time) = (self.any_sentinel(), self.pause_time());
-                if self.sentinels[s].core.is_some() && !self.sentinels[s].frozen {
-                    self.sentinels[s].frozen = true;
-                    self.note(|| format!("s{s} does not run"));
-                    self.later(time, Happening::Heal(Heal::Thaw(s, self.sentinels[s].boot)));
+                let (host, time) = (self.any_worker(), self.pause_time());
+                if self.workers[host].lives && !self.workers[host].frozen {
+                    self.workers[host].frozen = true;
+                    self.note(|| format!("n{host} does not run"));
+                    self.later(time, Happening::Heal(Heal::Thaw(host, self.workers[host].boot)));
                 }
             }
             Fault::SentinelStop => {
-                let s = self.any_sentinel();
-                self.give(s, Input::Stop);
+                let host = self.any_worker();
+                self.stop_worker(host);
             }
             Fault::DiskError => {
-                let (s, time) = (self.any_sentinel(), self.pause_time());
-                self.sentinels[s].broken = true;
-                self.later(time, Happening::Heal(Heal::Disk(s)));
+                let (host, time) = (self.any_worker(), self.pause_time());
+                self.disks[host].broken = true;
+                self.later(time, Happening::Heal(Heal::Disk(host)));
             }
             Fault::SlowDisk => {
-                let (s, time) = (self.any_sentinel(), self.pause_time());
-                self.sentinels[s].slow = Some(self.fault_dice.time(ms(20), ms(3_000)));
-                self.later(time, Happening::Heal(Heal::Disk(s)));
+                let (host, time) = (self.any_worker(), self.pause_time());
+                self.disks[host].slow = Some(self.fault_dice.time(ms(20), ms(3_000)));
+                self.later(time, Happening::Heal(Heal::Disk(host)));
             }
             Fault::PowerLoss => {
-                let (host, time) = (self.fault_dice.below(self.nodes.len()), self.pause_time());
+                let (host, time) = (self.fault_dice.below(self.workers.len()), self.pause_time());
                 self.power_off(host);
                 self.later(time, Happening::Heal(Heal::Power(host)));
             }
             Fault::Partition => self.partition(),
             Fault::OneWay => {
-                let hosts = self.nodes.len();
+                let hosts = self.workers.len();
                 let (from, to) = (self.fault_dice.below(hosts), self.fault_dice.below(hosts));
                 self.cut(vec![(from, to)]);
             }
@@ -126,9 +128,15 @@ impl World {
             }
             Fault::RedisWipe => {
                 let r = self.any_redis();
-                self.crash_redis(r);
-                self.redis[r].disk.clear();
-                self.keeper_wiped(r);
+                // What its supervisor remembers goes with it: the disk of a host is replaced while nothing runs there.
+                if self.plan.linked {
+                    self.crash_worker(r);
+                } else {
+                    self.crash_redis(r);
+                }
+                if !self.redis[r].alive {
+                    self.wipe(r);
+                }
             }
             Fault::GroupCrash => {
                 let group = self.any_group();
@@ -197,13 +205,13 @@ impl World {
         if !once || self.sentinels[s].core.is_none() {
             return;
         }
-        self.crash_sentinel(s);
+        self.crash_worker(s);
         if let Some(Record::Votes(durable)) = &mut self.sentinels[s].disk {
             durable.current_epoch += 1 << 45;
             self.checks.restored(s);
             if self.fault_dice.chance(500) {
                 // An operator sees it, now or later.
-                let (wait, boot) = (self.fault_dice.time(ms(2_000), ms(20_000)), self.sentinels[s].boot + 1);
+                let (wait, boot) = (self.fault_dice.time(ms(2_000), ms(20_000)), self.workers[s].boot + 1);
                 self.later(wait, Happening::Told(s, boot, Box::new(Input::Bootstrap(OrderId(0)))));
             }
         }
@@ -219,52 +227,50 @@ impl World {
             return;
         }
         self.redis[r].hung = true;
+        self.masters_changed(r);
         self.note(|| format!("r{r} does not run"));
         self.watch_links();
-        self.keeper_looks(r);
         self.later(time, Happening::Heal(Heal::Resume(r, self.redis[r].incarnation)));
     }
 
-    fn crash_sentinel(&mut self, s: usize) {
-        if self.sentinels[s].core.is_none() {
-            return;
+    /// The process of any host that has one; of a sentinel's more often.
+    fn any_worker(&mut self) -> usize {
+        if self.plan.linked && self.fault_dice.chance(200) {
+            self.fault_dice.below(self.workers.len())
+        } else {
+            self.any_sentinel()
         }
-        self.kill_sentinel(s, true);
-        // A redis never outlives the worker that started it.
-        if self.plan.linked && s < self.redis.len() && self.fault_dice.chance(700) {
-            self.crash_redis(s);
-        }
-        let wait = self.fault_dice.time(ms(10), ms(5_000));
-        self.later(wait, Happening::StartSentinel(s));
     }
 
-    /// It has done what it was told before it left.
-    pub fn left(&mut self, s: usize, boot: u64) {
-        if self.sentinels[s].boot == boot && self.sentinels[s].core.is_some() {
-            self.kill_sentinel(s, true);
-            let wait = self.fault_dice.time(ms(10), ms(5_000));
-            self.later(wait, Happening::StartSentinel(s));
+    fn crash_worker(&mut self, host: usize) {
+        if !self.workers[host].lives {
+            return;
         }
+        self.kill_worker(host, true);
+        let wait = self.fault_dice.time(ms(10), ms(5_000));
+        self.later(wait, Happening::StartWorker(host));
     }
 
     fn crash_redis(&mut self, r: usize) {
         if !self.redis[r].alive {
             return;
         }
-        self.kill_redis(r, true);
-        let wait = self.fault_dice.upto(self.plan.restart) + ms(2);
-        self.later(wait, Happening::StartRedis(r, self.redis[r].incarnation));
+        self.kill_redis(r, true, Exit::Signal(11));
+        if !self.plan.linked {
+            let wait = self.fault_dice.upto(self.plan.restart) + ms(2);
+            self.later(wait, Happening::StartRedis(r, self.redis[r].incarnation));
+        }
     }
 
     fn power_off(&mut self, host: usize) {
         self.note(|| format!("host {host} has no power"));
-        if host < self.plan.sentinels {
-            self.kill_sentinel(host, false);
-        }
-        self.hosts[host].powered = false;
         if host < self.redis.len() {
             self.watch_links();
-            self.kill_redis(host, false);
+        }
+        self.kill_worker(host, false);
+        self.hosts[host].powered = false;
+        if host < self.redis.len() {
+            self.kill_redis(host, false, Exit::Unknown);
         }
     }
 
@@ -273,20 +279,20 @@ impl World {
             return;
         }
         self.note(|| format!("host {host} has power"));
-        if host < self.plan.sentinels {
-            self.start_sentinel(host);
-        }
+        self.start_worker(host);
         if host < self.redis.len() {
             // Its kernel answers for connections it does not know.
             self.drop_replicas(host);
-            self.start_redis(host);
+            if !self.plan.linked {
+                self.start_redis(host);
+            }
         }
         self.flow_again();
     }
 
     fn partition(&mut self) {
         let hosts = self.hosts.len();
-        let nodes = self.nodes.len();
+        let nodes = self.workers.len();
         let size = 1 + self.fault_dice.below(nodes / 2);
         let mut inside = vec![false; hosts];
         for _ in 0..size {
@@ -322,7 +328,12 @@ impl World {
     }
 
     fn break_wires(&mut self, both: bool) {
-        let ids: Vec<u64> = self.wires.iter().filter(|(_, wire)| wire.near && wire.far).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> = self
+            .wires
+            .iter()
+            .filter(|(_, wire)| wire.near && wire.far && matches!(wire.owner, Owner::Sentinel(_)))
+            .map(|(id, _)| *id)
+            .collect();
         if ids.is_empty() {
             return;
         }
@@ -342,13 +353,12 @@ impl World {
 
     pub fn heal(&mut self, heal: Heal) {
         match heal {
-            Heal::Thaw(s, boot) => {
-                if self.sentinels[s].boot == boot && std::mem::replace(&mut self.sentinels[s].frozen, false) {
-                    self.note(|| format!("s{s} runs again"));
-                    self.run_sentinel(s);
+            Heal::Thaw(host, boot) => {
+                if self.workers[host].boot == boot {
+                    self.thaw(host);
                 }
             }
-            Heal::Disk(s) => (self.sentinels[s].broken, self.sentinels[s].slow) = (false, None),
+            Heal::Disk(host) => (self.disks[host].broken, self.disks[host].slow) = (false, None),
             Heal::Power(host) => self.power_on(host),
             Heal::Ways(ways) => {
                 for (from, to) in &ways {
@@ -378,18 +388,18 @@ impl World {
         let hosts = self.hosts.len();
         let ways = (0..hosts).flat_map(|from| (0..hosts).map(move |to| (from, to))).collect();
         self.heal(Heal::Ways(ways));
-        for host in 0..self.nodes.len() {
+        for host in 0..self.workers.len() {
             self.heal(Heal::Power(host));
         }
-        for s in 0..self.plan.sentinels {
-            self.heal(Heal::Disk(s));
-            self.heal(Heal::Thaw(s, self.sentinels[s].boot));
-            self.later(ms(10), Happening::StartSentinel(s));
+        for host in 0..self.workers.len() {
+            self.heal(Heal::Disk(host));
+            self.heal(Heal::Thaw(host, self.workers[host].boot));
+            self.later(ms(10), Happening::StartWorker(host));
         }
         for r in 0..self.redis.len() {
             self.heal(Heal::Quick(r));
             self.resume_redis(r);
-            if !self.redis[r].alive {
+            if !self.redis[r].alive && !self.plan.linked {
                 self.start_redis(r);
             }
         }

@@ -1,4 +1,4 @@
-//! Whole clusters in virtual time: real sentinel cores among models of everything else, faults drawn from a seed, and
+//! Whole clusters in virtual time: the real machines of every node among models of redis and of the network, faults drawn from a seed, and
 //! checkers that look at every step.
 //!
 //! ```text
@@ -14,17 +14,21 @@
 mod check;
 mod clock;
 mod dice;
+mod drive;
 mod dropin;
 mod faults;
+mod link;
 mod net;
-mod peers;
 mod plan;
+mod proxy;
 mod redis;
 mod replication;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod sentinel;
+mod supervisor;
 mod trace;
+mod worker;
 mod world;
 mod writes;
 
@@ -82,15 +86,17 @@ fn main() -> ExitCode {
 
 fn summary(stats: &Stats) -> String {
     format!(
-        "{} worlds, {:.1} virtual hours, {} events, {} turns of sentinels, {} faults\n\
+        "{} worlds, {:.1} virtual hours, {} events, {} turns of sentinels, {} frames, {} faults\n\
          {} votes, {} elections, {} promotions, {} stores; {} of {} orders carried out\n\
          {} full and {} partial synchronisations; well again within {:.1?}; {} worlds wait for an operator\n\
          {} worlds of drop-ins: {} orders without a majority, {} elections by what was known after a reset, {} epochs with two masters by them\n\
-         {} acknowledged writes, {} lost by failovers, {} of them although a replica had them",
+         {} acknowledged writes, {} lost by failovers, {} of them although a replica had them\n\
+         {} ms of two masters that take writes in {} worlds; {} ms of two that have acknowledged writes in {} worlds",
         stats.worlds,
         stats.virtual_time.as_secs_f64() / 3_600.0,
         stats.events,
         stats.turns,
+        stats.frames,
         stats.faults,
         stats.votes,
         stats.elections,
@@ -109,6 +115,10 @@ fn summary(stats: &Stats) -> String {
         stats.acked,
         stats.lost,
         stats.lost_copied,
+        stats.two_writable.as_millis(),
+        stats.two_writable_in,
+        stats.two_masters.as_millis(),
+        stats.two_masters_in,
     )
 }
 

@@ -10,6 +10,7 @@ use vigie::cores::sentinel::{ClientId, Input, LinkId, Tag};
 use vigie::wire::resp::Reply;
 
 use crate::dice::Dice;
+use crate::redis::Work;
 use crate::world::{Happening, SENTINEL_PORT, World, host_of, ms};
 
 /// The words of a command.
@@ -85,6 +86,10 @@ pub enum Way {
 pub enum Packet {
     /// A command.
     Command(Words),
+    /// Commands that are sent together.
+    Commands(Vec<Words>),
+    /// The replies to them.
+    Replies(Vec<Reply>),
     /// A reply; none: one that the other end does not take for one (several messages, a null array).
     Reply(Option<Reply>),
     /// A message of a subscription.
@@ -93,13 +98,23 @@ pub enum Packet {
     End(&'static str),
 }
 
-/// A connection of a sentinel to a redis or to another sentinel.
+/// Who has opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The sentinel of the host, by the name that it has there.
+    Sentinel(LinkId),
+    /// The supervisor of the host.
+    Supervisor,
+    /// The proxy of the host, for its check of that serial.
+    Check(u64),
+}
+
+/// A connection to a redis, or of a sentinel to another one.
 #[derive(Debug)]
 pub struct Wire {
-    /// The host of the sentinel that opened it.
+    /// The host of who opened it.
     pub from: usize,
-    /// Its name there.
-    pub link: LinkId,
+    pub owner: Owner,
     /// The host it leads to.
     pub to: usize,
     /// Whether it leads to a sentinel.
@@ -108,6 +123,10 @@ pub struct Wire {
     pub client: ClientId,
     /// Whether the process that opened it still has it.
     pub near: bool,
+    /// Whether that process was told that it stands.
+    pub up: bool,
+    /// How long it may take until then.
+    limit: Duration,
     /// Whether the process it leads to still has it.
     pub far: bool,
     /// What the replies to come answer.
@@ -118,6 +137,8 @@ pub struct Wire {
     pub subscribed: bool,
     /// Commands that wait behind one that a pause holds.
     pub blocked: VecDeque<Words>,
+    /// Replies that leave together.
+    pub gathered: Option<Vec<Reply>>,
     last: [Instant; 2],
     stalled: [VecDeque<Packet>; 2],
 }
@@ -142,38 +163,64 @@ impl World {
     /// Opens a connection for the sentinel of host `from`.
     pub fn connect(&mut self, from: usize, link: LinkId, address: std::net::SocketAddr, limit: Duration) {
         let (to, to_sentinel) = (host_of(address), address.port() == SENTINEL_PORT);
-        let id = self.count();
-        let wire = Wire {
-            from,
-            link,
-            to,
-            to_sentinel,
-            client: ClientId(id),
-            near: true,
-            far: false,
-            tags: VecDeque::new(),
-            multi: None,
-            subscribed: false,
-            blocked: VecDeque::new(),
-            last: [self.now; 2],
-            stalled: [VecDeque::new(), VecDeque::new()],
-        };
-        self.wires.insert(id, wire);
+        let id = self.open_far(from, Owner::Sentinel(link), address, limit);
         self.sentinels[from].links.insert(link, id);
         self.sentinels[from].ends.insert(link, (to, to_sentinel));
+    }
+
+    /// Opens a connection for somebody on host `from`.
+    pub fn open_far(&mut self, from: usize, owner: Owner, address: std::net::SocketAddr, limit: Duration) -> u64 {
+        let (to, to_sentinel) = (host_of(address), address.port() == SENTINEL_PORT);
+        let id = self.new_wire(from, owner, to, to_sentinel, limit);
         if to >= self.hosts.len() {
             // It would be told a password.
             self.checks.violated(format!("s{from} connects to {address}, which is in no file"));
-            return self.later(limit, Happening::ConnectFailed(id, "timed out"));
+            self.later(limit, Happening::ConnectFailed(id, "timed out"));
+            return id;
         }
         let there = self.now_at(to, address.port()).ip() == address.ip();
         if there && self.net.passes(from, to) && self.hosts[to].powered {
             let at = self.net.takes_surely(from, to);
             if at < limit {
-                return self.later(at, Happening::Syn(id, self.now + limit));
+                self.later(at, Happening::Syn(id, self.now + limit));
+                return id;
             }
         }
         self.later(limit, Happening::ConnectFailed(id, "timed out"));
+        id
+    }
+
+    fn new_wire(&mut self, from: usize, owner: Owner, to: usize, to_sentinel: bool, limit: Duration) -> u64 {
+        let id = self.count();
+        let wire = Wire {
+            from,
+            owner,
+            to,
+            to_sentinel,
+            client: ClientId(id),
+            near: true,
+            up: false,
+            limit,
+            far: false,
+            tags: VecDeque::new(),
+            multi: None,
+            subscribed: false,
+            blocked: VecDeque::new(),
+            gathered: None,
+            last: [self.now; 2],
+            stalled: [VecDeque::new(), VecDeque::new()],
+        };
+        self.wires.insert(id, wire);
+        id
+    }
+
+    /// Opens a connection to the redis of the own host, which listens: that takes no time.
+    pub fn open_near(&mut self, host: usize, owner: Owner) -> u64 {
+        let id = self.new_wire(host, owner, host, false, Duration::ZERO);
+        if let Some(wire) = self.wires.get_mut(&id) {
+            (wire.up, wire.far) = (true, true);
+        }
+        id
     }
 
     /// The first packet of a connection arrives.
@@ -183,14 +230,14 @@ impl World {
         if !self.hosts[to].powered {
             return self.at(limit, Happening::ConnectFailed(id, "timed out"));
         }
-        let listens = if wire.to_sentinel { self.sentinels[to].core.is_some() } else { self.redis[to].alive };
+        let listens = if wire.to_sentinel { self.sentinels[to].core.is_some() } else { self.redis[to].listens() };
         let back = self.net.takes_surely(to, from);
         let heard = self.net.passes(to, from) && self.now + back < limit;
         if listens {
             wire.far = true;
             if wire.to_sentinel {
                 self.sentinels[to].clients.insert(client, id);
-                self.give(to, Input::ClientCame(client, crate::sentinel::sockets(from, to)));
+                self.give_later(to, Input::ClientCame(client, crate::sentinel::sockets(from, to)));
             }
         }
         match (heard, listens) {
@@ -202,22 +249,54 @@ impl World {
 
     pub fn connected(&mut self, id: u64) {
         let Some(wire) = self.wires.get(&id).filter(|wire| wire.near) else { return };
-        let (from, link) = (wire.from, wire.link);
-        self.give(from, Input::LinkUp(link, crate::world::redis_at(from).ip()));
+        let (from, to, limit) = (wire.from, wire.to, wire.limit);
+        let tells = match wire.owner {
+            Owner::Sentinel(_) => true,
+            Owner::Supervisor => false,
+            Owner::Check(serial) => self.asks_for_role(from, serial),
+        };
+        if self.plan.linked && from != to && tells {
+            self.later(limit, Happening::ConnectFailed(id, "the node does not show that it is there"));
+            self.show(from, id, to);
+        } else {
+            self.link_up(id);
+        }
     }
 
-    pub fn connect_failed(&mut self, id: u64, why: &str) {
-        let Some(wire) = self.wires.get_mut(&id) else { return };
-        if !wire.near {
-            return;
+    /// A connection stands, and whoever is at its far end belongs there.
+    pub fn link_up(&mut self, id: u64) {
+        let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.near && !wire.up) else { return };
+        wire.up = true;
+        let (from, owner) = (wire.from, wire.owner);
+        match owner {
+            Owner::Sentinel(link) => self.give(from, Input::LinkUp(link, crate::world::redis_at(from).ip())),
+            Owner::Supervisor => {}
+            Owner::Check(serial) => self.check_connected(from, serial, id),
         }
-        wire.near = false;
-        let (from, link) = (wire.from, wire.link);
-        if self.wires[&id].far {
+    }
+
+    pub fn connect_failed(&mut self, id: u64, why: &'static str) {
+        let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.near && !wire.up) else { return };
+        let far = wire.far;
+        if far {
             self.send(id, Way::Far, Packet::End("given up"));
         }
-        self.sentinels[from].links.remove(&link);
-        self.give(from, Input::LinkDown(link, why.to_owned()));
+        self.ended_near(id, why);
+    }
+
+    /// A connection has ended for who opened it.
+    fn ended_near(&mut self, id: u64, why: &'static str) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.near = false;
+        let (from, owner) = (wire.from, wire.owner);
+        match owner {
+            Owner::Sentinel(link) => {
+                self.sentinels[from].links.remove(&link);
+                self.give(from, Input::LinkDown(link, why.to_owned()));
+            }
+            Owner::Supervisor => self.keeper_cut(from, id, why),
+            Owner::Check(serial) => self.check_cut(from, serial, why),
+        }
         self.forget(id);
     }
 
@@ -249,35 +328,37 @@ impl World {
         let wire = &self.wires[&id];
         let (to, client, to_sentinel) = (wire.to, wire.client, wire.to_sentinel);
         match packet {
-            Packet::Command(_) if !wire.far => self.send(id, Way::Near, Packet::End("connection reset by peer")),
-            Packet::Command(words) if to_sentinel => self.give(to, Input::Command(client, words)),
-            Packet::Command(words) => self.redis_hears(to, id, words),
+            Packet::Command(_) | Packet::Commands(_) if !wire.far => {
+                self.send(id, Way::Near, Packet::End("connection reset by peer"))
+            }
+            Packet::Command(words) if to_sentinel => self.give_later(to, Input::Command(client, words)),
+            Packet::Command(words) => self.redis_hears(to, Work::Command(id, words)),
+            Packet::Commands(all) => self.redis_hears(to, Work::Commands(id, all)),
             Packet::End(_) => {
                 self.close_far(id);
                 self.forget(id);
             }
-            Packet::Reply(_) | Packet::Message(_) => {}
+            Packet::Reply(_) | Packet::Replies(_) | Packet::Message(_) => {}
         }
     }
 
     fn deliver_near(&mut self, id: u64, packet: Packet) {
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.near) else { return self.forget(id) };
-        let (from, link) = (wire.from, wire.link);
-        match packet {
-            Packet::Reply(reply) => {
+        let (from, owner) = (wire.from, wire.owner);
+        match (packet, owner) {
+            (Packet::Reply(reply), Owner::Sentinel(link)) => {
                 let Some(tag) = wire.tags.pop_front() else { return };
                 if let Some(reply) = reply {
                     self.give(from, Input::Reply(link, tag, reply));
                 }
             }
-            Packet::Message(payload) => self.give(from, Input::Message(link, payload)),
-            Packet::End(why) => {
-                wire.near = false;
-                self.sentinels[from].links.remove(&link);
-                self.give(from, Input::LinkDown(link, why.to_owned()));
-                self.forget(id);
-            }
-            Packet::Command(_) => {}
+            (Packet::Message(payload), Owner::Sentinel(link)) => self.give(from, Input::Message(link, payload)),
+            (Packet::Replies(replies), Owner::Supervisor) => self.keeper_hears(from, &replies),
+            (Packet::Replies(replies), Owner::Check(serial)) => self.check_hears(from, serial, &replies),
+            (Packet::End(why), Owner::Sentinel(_) | Owner::Supervisor | Owner::Check(_)) => self.ended_near(id, why),
+            (Packet::Command(_) | Packet::Commands(_), _)
+            | (Packet::Reply(_) | Packet::Message(_), Owner::Supervisor | Owner::Check(_))
+            | (Packet::Replies(_), Owner::Sentinel(_)) => {}
         }
     }
 
@@ -287,7 +368,7 @@ impl World {
         wire.far = false;
         let (to, client) = (wire.to, wire.client);
         if wire.to_sentinel && self.sentinels[to].clients.remove(&client).is_some() {
-            self.give(to, Input::ClientGone(client));
+            self.give_later(to, Input::ClientGone(client));
         }
     }
 
@@ -299,8 +380,14 @@ impl World {
 
     /// The sentinel gives a connection up.
     pub fn hang_up(&mut self, from: usize, link: LinkId) {
-        let Some(id) = self.sentinels[from].links.remove(&link) else { return };
-        if let Some(wire) = self.wires.get_mut(&id) {
+        if let Some(id) = self.sentinels[from].links.remove(&link) {
+            self.close_near(id);
+        }
+    }
+
+    /// Who opened a connection closes it.
+    pub fn close_near(&mut self, id: u64) {
+        if let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.near) {
             wire.near = false;
             self.send(id, Way::Far, Packet::End("closed"));
         }
@@ -322,16 +409,18 @@ impl World {
         self.deliver_near(id, Packet::End("connection reset by peer"));
     }
 
-    /// All connections of the sentinel of a host end with its process; `told`: the far ends hear of it.
+    /// All connections that the process of a host has opened end with it; `told`: the far ends hear of it.
     pub fn drop_near(&mut self, from: usize, told: bool) {
-        for id in std::mem::take(&mut self.sentinels[from].links).into_values() {
+        let opened: Vec<u64> =
+            self.wires.iter().filter(|(_, wire)| wire.from == from && wire.near).map(|(id, _)| *id).collect();
+        for id in opened {
             if let Some(wire) = self.wires.get_mut(&id) {
                 wire.near = false;
-                if told {
-                    self.send(id, Way::Far, Packet::End("closed"));
-                }
-                self.forget(id);
             }
+            if told {
+                self.send(id, Way::Far, Packet::End("closed"));
+            }
+            self.forget(id);
         }
     }
 

@@ -101,6 +101,8 @@ pub struct Plan {
     pub seed: u64,
     /// Sentinels, on the first hosts.
     pub sentinels: usize,
+    /// Proxies, on hosts of their own.
+    pub proxies: usize,
     /// Redis of each group; one host each.
     pub groups: Vec<usize>,
     /// Quorum of each group.
@@ -189,9 +191,11 @@ impl Plan {
         if linked && !calm && all_but_one_suffice && strangers.chance(100) {
             faults.push((Fault::Restored, ms(2_000)));
         }
+        let proxies = if linked { Dice::new(seed, 6).pick(&[0, 1, 2, 2]) } else { 0 };
         Self {
             seed,
             sentinels,
+            proxies,
             groups,
             quorums,
             linked,

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vigie::base::{Instant, RunId};
+use vigie::cores::redis::Exit;
 use vigie::wire::hello;
 use vigie::wire::info::CLOSED;
 use vigie::wire::resp::Reply;
 
 use crate::net::{Packet, Way, Words};
 use crate::world::{Happening, World, host_of, ms, redis_at};
+use crate::writes::Write;
 
 /// The link of a replica to its master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +44,10 @@ pub struct Pause {
 pub enum Work {
     /// A command on a connection.
     Command(u64, Words),
+    /// Commands that came together.
+    Commands(u64, Vec<Words>),
     /// A write of a client.
-    Write(usize, u32),
+    Write(Write),
     /// A piece of the stream of the master, by the link of that number.
     Stream(u64, Vec<u32>),
     /// The master has closed that link.
@@ -59,6 +63,9 @@ pub struct Redis {
     /// Counts the processes.
     pub incarnation: u64,
     pub run_id: RunId,
+    pub pid: u32,
+    /// It has read its configuration, and listens.
+    listening: bool,
     /// It does not run.
     pub hung: bool,
     /// Answers late by at most this.
@@ -82,13 +89,17 @@ pub struct Redis {
     /// What survives its death.
     pub disk: Vec<u32>,
     pub flush_due: bool,
+    /// It writes its file anew, after a full copy: until that ends the file is the one from before.
+    pub rewriting: bool,
+    /// It was told to end while it did not run.
+    terminated: bool,
     /// The master that its configuration file names, if it has no supervisor. The file is rewritten whenever its role
     /// changes, as an order of CONFIG REWRITE with each change does.
     pub conf: Option<SocketAddr>,
     pub priority: u32,
     pub pause: Option<Pause>,
-    /// Writes that a pause holds: client and write.
-    pub held: Vec<(usize, u32)>,
+    /// Writes that a pause holds.
+    pub held: Vec<Write>,
     pub waiting: VecDeque<Work>,
     /// Pieces of the stream that wait for a way that is cut.
     pub stalled: VecDeque<Work>,
@@ -105,6 +116,8 @@ impl Redis {
             alive: false,
             incarnation: 0,
             run_id: id,
+            pid: 0,
+            listening: false,
             hung: false,
             slow: None,
             loading: false,
@@ -118,6 +131,8 @@ impl Redis {
             backlog: false,
             disk: Vec::new(),
             flush_due: false,
+            rewriting: false,
+            terminated: false,
             conf,
             priority: 100,
             pause: None,
@@ -138,7 +153,16 @@ impl Redis {
         self.master == Some(CLOSED)
     }
 
-    /// Whether it takes writes.
+    pub fn listens(&self) -> bool {
+        self.alive && self.listening
+    }
+
+    /// Whether a client that reaches it is told that its write is done.
+    pub fn takes_writes(&self) -> bool {
+        self.is_master() && !self.hung && !self.loading && self.pause.is_none()
+    }
+
+    /// Whether it is a master.
     pub fn is_master(&self) -> bool {
         self.alive && self.master.is_none()
     }
@@ -177,31 +201,44 @@ impl World {
         redis.backlog = false;
         redis.loading = !redis.data.is_empty();
         redis.flush_due = false;
+        redis.rewriting = false;
+        redis.terminated = false;
+        redis.listening = !linked;
         let incarnation = redis.incarnation;
+        redis.pid = u32::try_from(1_000 + incarnation).unwrap_or(u32::MAX);
         self.note(|| format!("r{r} starts"));
         let takes = self.dice.time(ms(1), self.plan.copy / 2 + ms(2));
         self.later(takes, Happening::Loaded(r, incarnation));
+        if linked {
+            let takes = self.dice.time(ms(1), ms(15));
+            self.later(takes, Happening::Listens(r, incarnation));
+        }
         self.try_soon(r, ms(10));
-        self.keeper_looks(r);
     }
 
     pub fn loaded(&mut self, r: usize, incarnation: u64) {
         let redis = &mut self.redis[r];
         if redis.incarnation == incarnation && redis.alive {
             redis.loading = false;
-            self.keeper_looks(r);
+            self.masters_changed(r);
         }
     }
 
+    pub fn begins_to_listen(&mut self, r: usize, incarnation: u64) {
+        let redis = &mut self.redis[r];
+        redis.listening |= redis.incarnation == incarnation;
+    }
+
     /// The process dies. `told`: its host lives and closes its connections.
-    pub fn kill_redis(&mut self, r: usize, told: bool) {
+    pub fn kill_redis(&mut self, r: usize, told: bool, exit: Exit) {
         if !self.redis[r].alive {
             return;
         }
-        self.note(|| format!("r{r} dies"));
+        self.note(|| format!("r{r} {exit}"));
         self.drop_far(r, false, told);
         if told {
             self.drop_replicas(r);
+            self.sessions_cut(r);
         }
         let redis = &mut self.redis[r];
         redis.alive = false;
@@ -214,7 +251,22 @@ impl World {
         redis.stalled.clear();
         redis.generation += 1;
         redis.link = Link::Down(None);
-        self.keeper_looks(r);
+        self.masters_changed(r);
+        self.redis_exited(r, exit);
+    }
+
+    /// It was told to end, and saves what it has.
+    pub fn terminated(&mut self, r: usize, incarnation: u64) {
+        let redis = &mut self.redis[r];
+        if redis.incarnation != incarnation || !redis.alive {
+            return;
+        }
+        if redis.hung {
+            redis.terminated = true;
+            return;
+        }
+        redis.disk.clone_from(&redis.data);
+        self.kill_redis(r, true, Exit::Code(0));
     }
 
     /// Lets a process that did not run do what waits.
@@ -223,23 +275,26 @@ impl World {
             return;
         }
         self.note(|| format!("r{r} runs again"));
+        self.masters_changed(r);
         for work in std::mem::take(&mut self.redis[r].waiting) {
             self.redis_works(r, work);
         }
-        self.keeper_looks(r);
+        if self.redis[r].terminated {
+            self.terminated(r, self.redis[r].incarnation);
+        }
     }
 
-    /// A command arrives.
-    pub fn redis_hears(&mut self, r: usize, wire: u64, words: Words) {
+    /// Commands arrive.
+    pub fn redis_hears(&mut self, r: usize, work: Work) {
         let late = self.redis[r].slow.map_or(Duration::ZERO, |limit| self.dice.upto(limit));
         let last = self.redis[r].command_last;
         if late.is_zero() && last <= self.now {
-            return self.redis_works(r, Work::Command(wire, words));
+            return self.redis_works(r, work);
         }
         // One after the other, as one thread serves them all; what came while it was slow goes first.
         let at = last.max(self.redis[r].stream_last).max(self.now + late) + Duration::from_micros(1);
         (self.redis[r].command_last, self.redis[r].stream_last) = (at, at);
-        self.at(at, Happening::Works(r, self.redis[r].incarnation, Work::Command(wire, words)));
+        self.at(at, Happening::Works(r, self.redis[r].incarnation, work));
     }
 
     pub fn redis_works(&mut self, r: usize, work: Work) {
@@ -251,9 +306,23 @@ impl World {
         }
         match work {
             Work::Command(wire, words) => self.command(r, wire, words),
-            Work::Write(writer, id) => self.write_arrives(r, writer, id),
+            Work::Commands(wire, all) => self.commands(r, wire, all),
+            Work::Write(write) => self.write_arrives(r, write),
             Work::Stream(generation, writes) => self.stream_arrives(r, generation, &writes),
             Work::Eof(generation) => self.link_ended(r, generation),
+        }
+    }
+
+    /// Carries out what came together, and answers together.
+    fn commands(&mut self, r: usize, id: u64, all: Vec<Words>) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.gathered = Some(Vec::new());
+        for words in all {
+            self.command(r, id, words);
+        }
+        let replies = self.wires.get_mut(&id).and_then(|wire| wire.gathered.take());
+        if let Some(replies) = replies {
+            self.send(id, Way::Near, Packet::Replies(replies));
         }
     }
 
@@ -282,6 +351,9 @@ impl World {
     }
 
     fn answer(&mut self, id: u64, reply: Reply) {
+        if let Some(gathered) = self.wires.get_mut(&id).and_then(|wire| wire.gathered.as_mut()) {
+            return gathered.push(reply);
+        }
         // A connection that the command itself has killed gets its answer first.
         self.send(id, Way::Near, Packet::Reply(Some(reply)));
     }
@@ -363,6 +435,7 @@ impl World {
         }
         if !pubsub {
             self.redis[r].held.clear();
+            self.sessions_cut(r);
         }
     }
 
@@ -372,6 +445,7 @@ impl World {
         // A longer pause that is in force stays in force.
         let until = self.redis[r].pause.map_or(until, |pause| pause.until.max(until));
         self.redis[r].pause = Some(Pause { until, by, serial });
+        self.masters_changed(r);
         self.at(until, Happening::PauseOver(r, serial));
     }
 
@@ -383,8 +457,9 @@ impl World {
 
     fn unpause(&mut self, r: usize) {
         self.redis[r].pause = None;
-        for (writer, id) in std::mem::take(&mut self.redis[r].held) {
-            self.redis_works(r, Work::Write(writer, id));
+        self.masters_changed(r);
+        for write in std::mem::take(&mut self.redis[r].held) {
+            self.redis_works(r, Work::Write(write));
         }
         let blocked = |wire: &crate::net::Wire| wire.to == r && !wire.to_sentinel && !wire.blocked.is_empty();
         let ids: Vec<u64> = self.wires.iter().filter(|(_, wire)| blocked(wire)).map(|(id, _)| *id).collect();
@@ -396,10 +471,34 @@ impl World {
         }
     }
 
+    /// The section of that name, in capitals; all of them if there is none.
     fn info(&self, r: usize, section: &str) -> String {
         use std::fmt::Write;
         let redis = &self.redis[r];
-        let mut text = format!("run_id:{}\r\nloading:{}\r\n", redis.run_id, u8::from(redis.loading));
+        let has = |name: &str| section.is_empty() || section == name;
+        let mut text = String::new();
+        if has("SERVER") {
+            let _ = write!(text, "run_id:{}\r\nprocess_id:{}\r\n", redis.run_id, redis.pid);
+        }
+        if has("PERSISTENCE") {
+            let (loading, rewriting) = (u8::from(redis.loading), u8::from(redis.rewriting));
+            let _ = write!(text, "loading:{loading}\r\naof_rewrite_in_progress:{rewriting}\r\n");
+        }
+        if has("REPLICATION") {
+            self.info_replication(r, &mut text);
+        }
+        if has("KEYSPACE") {
+            text += "# Keyspace\r\n";
+            if !redis.data.is_empty() {
+                let _ = write!(text, "db0:keys={},expires=0,avg_ttl=0\r\n", redis.data.len());
+            }
+        }
+        text
+    }
+
+    fn info_replication(&self, r: usize, text: &mut String) {
+        use std::fmt::Write;
+        let redis = &self.redis[r];
         match redis.master {
             None => {
                 let _ = write!(text, "role:master\r\nmaster_repl_offset:{}\r\n", redis.offset().max(0));
@@ -417,26 +516,19 @@ impl World {
                 let copying = u8::from(matches!(redis.link, Link::Copying(_)));
                 let _ = write!(text, "master_sync_in_progress:{copying}\r\n");
                 match redis.link {
-                    Link::Up => text += "master_link_status:up\r\n",
+                    Link::Up => text.push_str("master_link_status:up\r\n"),
                     Link::Down(Some(since)) | Link::Copying(Some(since)) => {
                         let seconds = self.now.since(since).as_secs();
                         let _ = write!(text, "master_link_status:down\r\nmaster_link_down_since_seconds:{seconds}\r\n");
                     }
                     Link::None | Link::Down(None) | Link::Copying(None) => {
-                        text += "master_link_status:down\r\nmaster_link_down_since_seconds:-1\r\n";
+                        text.push_str("master_link_status:down\r\nmaster_link_down_since_seconds:-1\r\n");
                     }
                 }
             }
         }
         let earlier = redis.replid2.map_or(RunId([0; 20]), |(earlier, _)| earlier);
         let _ = write!(text, "master_replid:{}\r\nmaster_replid2:{earlier}\r\n", redis.replid);
-        if section.is_empty() {
-            text += "# Keyspace\r\n";
-            if !redis.data.is_empty() {
-                let _ = write!(text, "db0:keys={},expires=0,avg_ttl=0\r\n", redis.data.len());
-            }
-        }
-        text
     }
 
     /// A host as a redis tells of it.

@@ -46,7 +46,7 @@ impl World {
         redis.generation += 1;
         redis.stalled.clear();
         self.drop_replicas(r);
-        self.keeper_looks(r);
+        self.masters_changed(r);
     }
 
     /// REPLICAOF host port.
@@ -62,8 +62,8 @@ impl World {
         redis.stalled.clear();
         self.note(|| format!("r{r} follows {master}"));
         self.drop_replicas(r);
+        self.masters_changed(r);
         self.try_soon(r, ms(2));
-        self.keeper_looks(r);
     }
 
     /// Closes the links of all replicas of `r`, behind what was sent on them; a copy that is not through is none.
@@ -134,8 +134,6 @@ impl World {
         if !tail.is_empty() {
             self.stream(m, r, Work::Stream(generation, tail));
         }
-        self.keeper_looks(r);
-        self.keeper_looks(m);
     }
 
     fn copy(&mut self, r: usize, m: usize) {
@@ -151,8 +149,6 @@ impl World {
         // What is written meanwhile comes behind it.
         self.redis[r].stream_last = at;
         self.at(at, Happening::Copied(r, self.redis[r].generation, Box::new(copy)));
-        self.keeper_looks(r);
-        self.keeper_looks(m);
     }
 
     pub fn copied(&mut self, r: usize, generation: u64, copy: Copy) {
@@ -174,9 +170,8 @@ impl World {
         (redis.data, redis.base, redis.replid, redis.replid2) = (copy.data, copy.base, copy.replid, None);
         redis.link = Link::Up;
         redis.backlog = true;
-        self.keepers[r].rewriting = true;
+        redis.rewriting = true;
         self.flush_soon(r);
-        self.keeper_looks(r);
         self.stream_again(r);
     }
 
@@ -200,7 +195,7 @@ impl World {
     pub fn stream_comes(&mut self, from: usize, to: usize, work: Work) {
         let generation = match &work {
             Work::Stream(generation, _) | Work::Eof(generation) => *generation,
-            Work::Command(..) | Work::Write(..) => return,
+            Work::Command(..) | Work::Commands(..) | Work::Write(..) => return,
         };
         let redis = &mut self.redis[to];
         if redis.generation != generation || !redis.alive {
@@ -248,7 +243,6 @@ impl World {
         });
         redis.stalled.clear();
         self.try_soon(r, ms(1_000));
-        self.keeper_looks(r);
     }
 
     /// Gives up a link whose master has not been heard for too long.
@@ -284,8 +278,8 @@ impl World {
         let redis = &mut self.redis[r];
         if redis.incarnation == incarnation && redis.alive {
             redis.flush_due = false;
+            redis.rewriting = false;
             redis.disk.clone_from(&redis.data);
-            self.keeper_flushed(r);
         }
     }
 }

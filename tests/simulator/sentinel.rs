@@ -1,39 +1,35 @@
-//! A sentinel: the real core, driven as the runtime drives it, with a disk that takes its time.
+//! A sentinel: the real core, with a disk that takes its time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use vigie::base::{Instant, Machine, Secret};
+use vigie::base::node::SentinelFacts;
+use vigie::base::{Instant, Secret};
+use vigie::cores::cluster::Part;
 use vigie::cores::sentinel::names::Request;
 use vigie::cores::sentinel::{
     Answer, ClientId, Config, DataNode, Durable, Input, LinkId, Logins, MasterConfig, Membership, OrderId, Output,
     Record, Sentinel, Settings, Sockets, Voter,
 };
+use vigie::runtime::drive::Flow;
 
+use crate::drive::{Driver, Kind, Lane, Lives};
 use crate::net::{Packet, Way};
 use crate::world::{Happening, World, group_name, ms, node_name, redis_at, sentinel_at};
 
 /// What applications log in with.
 const PASSWORD: &str = "known-to-applications";
-/// As the runtime: so many inputs are taken in before deadlines are looked at again.
-const INPUTS_PER_TURN: usize = 64;
 
-/// The process of one sentinel, and its disk.
+/// One sentinel, and its disk.
 #[derive(Default)]
 pub struct Actor {
     /// None: no process.
-    pub core: Option<Sentinel>,
-    /// Counts the processes.
-    pub boot: u64,
+    pub core: Option<Driver<Sentinel>>,
     /// What survives a crash.
     pub disk: Option<Record>,
-    /// Stores fail.
-    pub broken: bool,
-    /// Stores take so long at most; none: as planned.
-    pub slow: Option<Duration>,
-    /// The process does not run.
-    pub frozen: bool,
+    /// What it last said of itself: what a client would hear that asks it.
+    pub said: Option<SentinelFacts>,
     /// Its open connections.
     pub links: BTreeMap<LinkId, u64>,
     /// The far end of every link it ever had: its host, and whether a sentinel is there. What was heard may be taken in when
@@ -41,20 +37,7 @@ pub struct Actor {
     pub ends: BTreeMap<LinkId, (usize, bool)>,
     /// Connections of others to it.
     pub clients: BTreeMap<ClientId, u64>,
-    running: bool,
-    inbox: VecDeque<Input>,
-    turn: Option<Turn>,
     storing: Option<Storing>,
-    wake_at: Option<Instant>,
-}
-
-/// One turn of the driver: the clock is read once.
-struct Turn {
-    now: Instant,
-    left: usize,
-    ticked: bool,
-    out: VecDeque<Output>,
-    fed: VecDeque<Input>,
 }
 
 /// A store that is under way.
@@ -92,17 +75,12 @@ impl World {
                 applications: Secret::new(PASSWORD).into(),
                 cluster: Secret::new("known-to-no-application").into(),
             }),
-            seed: self.plan.seed ^ (self.sentinels[host].boot << 32) ^ host as u64,
+            seed: self.plan.seed ^ (self.workers[host].boot << 32) ^ host as u64,
         }
     }
 
-    /// Starts the process of a sentinel with what is on its disk.
-    pub fn start_sentinel(&mut self, host: usize) {
-        if self.sentinels[host].core.is_some() || !self.hosts[host].powered {
-            return;
-        }
-        self.sentinels[host].boot += 1;
-        let now = self.local(host);
+    /// A sentinel with what is on its disk.
+    pub fn new_sentinel(&mut self, host: usize) -> Sentinel {
         let core = if self.plan.drop_in {
             self.drop_in(host)
         } else {
@@ -110,131 +88,58 @@ impl World {
                 Some(Record::Votes(durable)) => durable,
                 Some(Record::Everything(_)) | None => Durable::new(self.dice.id()),
             };
-            Sentinel::new(self.sentinel_config(host), durable, now)
+            Sentinel::new(self.sentinel_config(host), durable, self.local(host))
         };
         #[cfg(feature = "sabotage")]
         let core = match self.sabotage {
             Some(rule) => core.without(rule),
             None => core,
         };
-        self.note(|| format!("s{host} starts"));
-        self.checks.sentinel_started(host, now);
-        self.sentinels[host].core = Some(core);
-        self.sentinels[host].frozen = false;
-        self.view_forgotten(host);
-        self.wake(host, self.now);
+        core
     }
 
-    /// The process of a sentinel dies. `told`: its connections are closed by the kernel; else the host is gone with it.
-    pub fn kill_sentinel(&mut self, host: usize, told: bool) {
-        // First of all: nothing of what follows is heard by it.
-        if self.sentinels[host].core.take().is_none() {
-            return;
-        }
-        self.note(|| format!("s{host} dies"));
+    /// Its process dies. `told`: its connections are closed by the kernel; else the host is gone with it.
+    pub fn sentinel_dies(&mut self, host: usize, told: bool) {
+        self.sentinels[host].core = None;
         // A store that was under way is either there or not.
         if let Some(storing) = self.sentinels[host].storing.take()
-            && !self.sentinels[host].broken
+            && !self.disks[host].broken
             && self.dice.chance(500)
         {
             self.on_disk(host, storing.record);
         }
         self.drop_far(host, true, told);
-        self.drop_near(host, told);
-        let actor = &mut self.sentinels[host];
-        let old = std::mem::take(actor);
-        *actor = Actor { boot: old.boot, disk: old.disk, broken: old.broken, slow: old.slow, ..Actor::default() };
-        self.sentinel_says(host, None);
+        self.sentinels[host] = Actor { disk: self.sentinels[host].disk.take(), ..Actor::default() };
+    }
+
+    /// What a sentinel says now, if it runs.
+    pub fn said(&self, host: usize) -> Option<&SentinelFacts> {
+        self.sentinels[host].said.as_ref()
     }
 
     /// Gives an input to a sentinel.
     pub fn give(&mut self, host: usize, input: Input) {
-        if self.sentinels[host].core.is_some() {
-            self.sentinels[host].inbox.push_back(input);
-            self.run_sentinel(host);
-        }
+        self.feed::<Sentinel>(host, Lane::First, input);
     }
 
-    /// Lets the sentinel have a turn at `at`, late as any process may be.
-    fn wake(&mut self, host: usize, at: Instant) {
-        let late = if self.dice.chance(20) { self.dice.upto(ms(3)) } else { self.dice.upto(Duration::from_micros(50)) };
-        let at = at.max(self.now) + late;
-        if self.sentinels[host].wake_at.is_none_or(|known| at < known || known < self.now) {
-            self.sentinels[host].wake_at = Some(at);
-            let boot = self.sentinels[host].boot;
-            self.at(at, Happening::Wake(host, boot));
-        }
+    /// The same of what its clients say.
+    pub fn give_later(&mut self, host: usize, input: Input) {
+        self.feed::<Sentinel>(host, Lane::Crowd, input);
+    }
+}
+
+impl Lives<Sentinel> for World {
+    const KIND: Kind = Kind::Sentinel;
+
+    fn driver(&mut self, host: usize) -> Option<&mut Driver<Sentinel>> {
+        self.sentinels.get_mut(host)?.core.as_mut()
     }
 
-    pub fn woken(&mut self, host: usize, boot: u64) {
-        let actor = &mut self.sentinels[host];
-        if actor.boot == boot && actor.core.is_some() {
-            if actor.wake_at == Some(self.now) {
-                actor.wake_at = None;
+    fn hears(&mut self, host: usize, now: Instant, input: &Input) {
+        let about = match input {
+            Input::Reply(link, ..) | Input::LinkUp(link, _) | Input::LinkDown(link, _) => {
+                self.sentinels[host].ends.get(link).copied()
             }
-            self.run_sentinel(host);
-        }
-    }
-
-    /// Runs the driver as far as it comes: until nothing waits, or the process is stopped.
-    pub fn run_sentinel(&mut self, host: usize) {
-        // What it does now may come back to itself: it waits in the inbox.
-        if std::mem::replace(&mut self.sentinels[host].running, true) {
-            return;
-        }
-        self.run_on(host);
-        self.sentinels[host].running = false;
-        let deadline = self.sentinels[host].core.as_ref().and_then(Machine::deadline);
-        if let Some(deadline) = deadline {
-            let at = self.hosts[host].clock.when(deadline);
-            self.wake(host, at);
-        }
-    }
-
-    fn run_on(&mut self, host: usize) {
-        let local = self.local(host);
-        loop {
-            let actor = &mut self.sentinels[host];
-            let Some(core) = actor.core.as_ref().filter(|_| !actor.frozen) else { return };
-            let deadline = core.deadline();
-            let due = |at: Instant| deadline.is_some_and(|deadline| deadline <= at);
-            let Some(turn) = actor.turn.as_mut() else {
-                if actor.inbox.is_empty() && !due(local) {
-                    return;
-                }
-                let (out, fed) = (VecDeque::new(), VecDeque::new());
-                actor.turn = Some(Turn { now: local, left: INPUTS_PER_TURN, ticked: false, out, fed });
-                continue;
-            };
-            if let Some(output) = turn.out.pop_front() {
-                self.carry_out(host, output);
-            } else if let Some(input) = turn.fed.pop_front() {
-                self.handle(host, input);
-            } else if turn.left > 0
-                && let Some(input) = actor.inbox.pop_front()
-            {
-                turn.left -= 1;
-                self.handle(host, input);
-            } else if !turn.ticked && due(turn.now) {
-                turn.ticked = true;
-                self.handle(host, Input::Tick);
-                let (core, turn) = (&self.sentinels[host].core, &self.sentinels[host].turn);
-                if let (Some(core), Some(turn)) = (core, turn)
-                    && core.deadline().is_some_and(|next| next <= turn.now)
-                {
-                    self.checks.violated("time stands still: a tick must move the deadline".to_owned());
-                }
-            } else {
-                actor.turn = None;
-            }
-        }
-    }
-
-    fn handle(&mut self, host: usize, input: Input) {
-        let actor = &mut self.sentinels[host];
-        let (Some(core), Some(turn)) = (actor.core.as_mut(), actor.turn.as_mut()) else { return };
-        let about = match &input {
-            Input::Reply(link, ..) | Input::LinkUp(link, _) | Input::LinkDown(link, _) => actor.ends.get(link).copied(),
             Input::Tick
             | Input::Message(..)
             | Input::ClientCame(..)
@@ -253,20 +158,14 @@ impl World {
             | Input::Renew(_)
             | Input::Stop => None,
         };
-        self.checks.hears(host, about, &input, turn.now);
-        if self.trace.on {
-            let line = crate::trace::input(&input);
-            if let Some(line) = line {
-                self.trace.lines.push(format!("{} s{host} < {line}", self.now));
-            }
+        self.checks.hears(host, about, input, now);
+        if let Some(line) = self.trace.on.then(|| crate::trace::input(input)).flatten() {
+            self.trace.lines.push(format!("{} s{host} < {line}", self.now));
         }
-        let mut out = Vec::new();
-        core.handle(turn.now, input, &mut out);
-        turn.out.extend(out);
         self.stats.turns += 1;
     }
 
-    fn carry_out(&mut self, host: usize, output: Output) {
+    fn carry_out(&mut self, host: usize, output: Output) -> Option<Flow<Input>> {
         if let Some(line) = self.trace.on.then(|| crate::trace::output(&output)).flatten() {
             self.trace.lines.push(format!("{} s{host} > {line}", self.now));
         }
@@ -281,7 +180,7 @@ impl World {
             Output::Connect { link, address, limit } => self.connect(host, link, address, limit),
             Output::Hangup(link) => self.hang_up(host, link),
             Output::Query { link, tag, args } => {
-                let Some(id) = self.sentinels[host].links.get(&link).copied() else { return };
+                let Some(id) = self.sentinels[host].links.get(&link).copied() else { return Some(Flow::Done) };
                 self.check_query(host, id, tag, &args);
                 if let Some(wire) = self.wires.get_mut(&id) {
                     wire.tags.push_back(tag);
@@ -296,42 +195,46 @@ impl World {
             }
             Output::Post(facts) => {
                 self.check_post(host, &facts);
-                self.sentinel_says(host, Some(*facts));
+                self.sentinels[host].said = Some((*facts).clone());
+                if self.plan.linked {
+                    self.post(host, Part::Sentinel(*facts));
+                }
             }
             Output::Kill(client) => self.kill_client(host, client),
             Output::Ask(client, question) => {
                 let fact = self.fact(question);
-                self.feed_first(host, Input::Told(client, fact));
+                return Some(Flow::Feed(Input::Told(client, fact)));
             }
             Output::Script(request) => self.script(host, request),
             Output::Resolve(Request::Resolve(name)) => self.resolve(host, name),
             Output::CheckScript(path) => {
                 let can_run = Self::can_run(&path);
-                self.feed_first(host, Input::ScriptChecked(path, can_run));
+                return Some(Flow::Feed(Input::ScriptChecked(path, can_run)));
             }
             Output::Exit(_) => self.exited(host),
-            Output::Fault(_)
-            | Output::Protocol(..)
+            Output::Fault(reason) => {
+                if self.plan.linked {
+                    self.post(host, Part::Fault { source: "sentinel", reason });
+                }
+            }
+            Output::Protocol(..)
             | Output::WrongPassword(_)
             | Output::LogLevel(_)
             | Output::Bootstrapped(..)
             | Output::Why(..) => {}
             Output::Publish(event) => self.check_event(host, &event),
-            Output::OrderDone(_, result) => {
+            Output::OrderDone(order, result) => {
                 self.stats.orders += 1;
                 self.stats.orders_done += u64::from(result.is_ok());
+                self.handed_over(host, order);
             }
-            Output::Stopped => self.later(Duration::ZERO, Happening::Left(host, self.sentinels[host].boot)),
+            Output::Stopped => self.later(Duration::ZERO, Happening::Left(host, self.workers[host].boot)),
         }
+        Some(Flow::Done)
     }
+}
 
-    /// Takes in an answer that comes before any other input.
-    fn feed_first(&mut self, host: usize, input: Input) {
-        if let Some(turn) = self.sentinels[host].turn.as_mut() {
-            turn.fed.push_back(input);
-        }
-    }
-
+impl World {
     fn respond(&mut self, host: usize, client: ClientId, answer: Answer) {
         self.check_answer(host, client, &answer);
         let Some(id) = self.sentinels[host].clients.get(&client).copied() else { return };
@@ -343,29 +246,28 @@ impl World {
     }
 
     fn store(&mut self, host: usize, record: Record) {
-        let (serial, limit) = (self.count(), self.sentinels[host].slow.unwrap_or(self.plan.store));
+        let (serial, takes) = (self.count(), self.store_takes(host));
         if self.sentinels[host].storing.is_some() {
             self.checks.violated(format!("s{host} stores before it knows what became of the last store"));
         }
-        let takes = self.dice.time(Duration::from_micros(50), limit);
         self.sentinels[host].storing = Some(Storing { serial, record });
         self.later(takes, Happening::Stored(host, serial));
     }
 
     /// A store has ended, well or not.
     pub fn stored(&mut self, host: usize, serial: u64) {
-        let actor = &mut self.sentinels[host];
         // A process that is stopped hears of its disk later; the kernel does not wait for it.
-        let Some(storing) = actor.storing.take_if(|storing| storing.serial == serial) else { return };
-        let result = if actor.broken { Err("input/output error".to_owned()) } else { Ok(()) };
-        actor.inbox.push_back(Input::Stored(result.clone()));
-        if result.is_ok() {
-            self.on_disk(host, storing.record);
-        } else {
-            self.checks.not_on_disk(host);
-        }
+        let storing = self.sentinels[host].storing.take_if(|storing| storing.serial == serial);
+        let Some(storing) = storing else { return };
         self.stats.stores += 1;
-        self.run_sentinel(host);
+        let stored = if self.disks[host].broken {
+            self.checks.not_on_disk(host);
+            Err("input/output error".to_owned())
+        } else {
+            self.on_disk(host, storing.record);
+            Ok(())
+        };
+        self.give(host, Input::Stored(stored));
     }
 
     fn on_disk(&mut self, host: usize, record: Record) {
@@ -382,12 +284,12 @@ impl World {
     /// A client of that sentinel, that logs in as applications do, says one thing and leaves.
     pub fn client_says(&mut self, host: usize, words: &[&str]) {
         let client = ClientId(self.count());
-        self.give(host, Input::ClientCame(client, sockets(host, host)));
+        self.give_later(host, Input::ClientCame(client, sockets(host, host)));
         let login: &[&str] = &["AUTH", PASSWORD];
         for words in [login, words] {
             let words = words.iter().map(|word| bytes::Bytes::copy_from_slice(word.as_bytes())).collect();
-            self.give(host, Input::Command(client, words));
+            self.give_later(host, Input::Command(client, words));
         }
-        self.give(host, Input::ClientGone(client));
+        self.give_later(host, Input::ClientGone(client));
     }
 }

@@ -73,6 +73,23 @@ pub fn input(input: &Input) -> Option<String> {
     }
 }
 
+/// A line for what a supervisor is told, unless it is of every moment.
+pub fn supervisor_input(input: &vigie::cores::redis::Input) -> Option<String> {
+    use vigie::cores::redis::{Answer, Input};
+    match input {
+        Input::Tick | Input::Answer { answer: Answer::Info(_) | Answer::Unreachable(_), .. } => None,
+        Input::Answer { .. }
+        | Input::RecordFailed(_)
+        | Input::Spawned { .. }
+        | Input::SpawnFailed(_)
+        | Input::Exited(_)
+        | Input::LastWords(_)
+        | Input::Cluster { .. }
+        | Input::Secrets(_)
+        | Input::Stop => Some(format!("{input:?}")),
+    }
+}
+
 /// A line for an output, unless it is of every moment.
 pub fn output(output: &Output) -> Option<String> {
     match output {

@@ -6,19 +6,23 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use vigie::base::{Instant, NodeName};
-use vigie::cores::sentinel::Input;
+use vigie::cores::cluster::Cluster;
+use vigie::cores::proxy::Route;
+use vigie::cores::redis::Supervisor;
+use vigie::cores::sentinel::{Input, Sentinel};
 
 use crate::check::Checks;
 use crate::clock::Clock;
 use crate::dice::Dice;
+use crate::drive::Kind;
 use crate::net::{Net, Packet, Way, Wire};
-use crate::peers::{Keeper, Node, Says};
 use crate::plan::{Fault, Plan};
 use crate::redis::{Redis, Work};
 use crate::replication::Copy;
 use crate::sentinel::Actor;
 use crate::trace::Trace;
-use crate::writes::{Writer, Writes};
+use crate::worker::{Disk, Worker};
+use crate::writes::{Via, Writer, Writes};
 
 /// Where redis listen.
 pub const REDIS_PORT: u16 = 6379;
@@ -72,21 +76,29 @@ pub fn group_name(group: usize) -> String {
 /// What can be due.
 #[derive(Clone, Debug)]
 pub enum Happening {
-    /// A sentinel of that boot has a turn.
-    Wake(usize, u64),
+    /// A machine of a process of that boot has a turn.
+    Wake(Kind, usize, u64),
     /// A store of a sentinel ends.
     Stored(usize, u64),
-    /// A sentinel of that boot has left.
+    /// A role of a process of that boot has left.
     Left(usize, u64),
+    /// A process of that boot tells its roles to stop.
+    StopRoles(usize, u64),
+    /// A supervisor of a process of that boot has written a record.
+    Recorded(usize, u64),
+    /// A supervisor of a process of that boot has started its redis.
+    Spawned(usize, u64),
     /// A connection's first packet arrives; until when an answer counts.
     Syn(u64, Instant),
     Connected(u64),
     ConnectFailed(u64, &'static str),
     Deliver(u64, Way, Packet),
-    /// To, from, boot and version, state.
-    Frame(usize, usize, (u64, u64), Rc<Says>),
-    Heartbeat(usize),
-    KeeperLooks(usize),
+    /// To, from, payload.
+    Datagram(usize, usize, Rc<[u8]>),
+    /// A redis of that incarnation listens.
+    Listens(usize, u64),
+    /// A redis of that incarnation ends as it was told.
+    Terminated(usize, u64),
     /// A redis of that incarnation has read its data.
     Loaded(usize, u64),
     Works(usize, u64, Work),
@@ -99,13 +111,28 @@ pub enum Happening {
     Flush(usize, u64),
     WriteDue(usize),
     Acked(usize, u32),
+    /// A client is answered with an error.
+    Refused(usize),
+    /// A proxy has closed a session of a client.
+    Closed(usize, u64),
+    /// A write of a client arrives at a proxy.
+    Asked(Via, usize, u32),
+    /// A redis has answered it, well or not.
+    Answered(Via, usize, u32, bool),
+    /// A session's connection of that number tries to reach a redis.
+    Dial(Via, u64, usize),
+    /// A redis has closed it.
+    SessionCut(Via),
+    SessionTick(Via),
+    /// The check of that serial of a proxy in a process of that boot has taken too long.
+    CheckLate(usize, u64, u64),
     /// A fault begins.
     Fault(Fault),
     /// What a fault did ends.
     Heal(Heal),
     StartRedis(usize, u64),
-    StartSentinel(usize),
-    /// Something for a sentinel of that boot.
+    StartWorker(usize),
+    /// Something for a sentinel in a process of that boot.
     Told(usize, u64, Box<Input>),
     /// The operator looks after what a sentinel watches.
     Tidy(usize),
@@ -142,6 +169,8 @@ pub struct Stats {
     pub worlds: u64,
     pub events: u64,
     pub turns: u64,
+    /// Frames of the peer link that arrived.
+    pub frames: u64,
     pub stores: u64,
     pub votes: u64,
     pub elections: u64,
@@ -154,6 +183,13 @@ pub struct Stats {
     pub acked: u64,
     pub lost: u64,
     pub lost_copied: u64,
+    /// For how long two redis of a group would have answered writes as masters.
+    pub two_writable: Duration,
+    /// For how long clients were really answered by two.
+    pub two_masters: Duration,
+    /// Worlds in which that was so.
+    pub two_writable_in: u64,
+    pub two_masters_in: u64,
     pub drop_ins: u64,
     /// Orders carried out without a majority, as stock does.
     pub forced: u64,
@@ -170,7 +206,10 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 20] = [
+        let sums: [(&mut u64, u64); 23] = [
+            (&mut self.two_writable_in, other.two_writable_in),
+            (&mut self.two_masters_in, other.two_masters_in),
+            (&mut self.frames, other.frames),
             (&mut self.worlds, other.worlds),
             (&mut self.events, other.events),
             (&mut self.turns, other.turns),
@@ -196,6 +235,8 @@ impl Stats {
             *sum += more;
         }
         self.virtual_time += other.virtual_time;
+        self.two_masters += other.two_masters;
+        self.two_writable += other.two_writable;
         self.healed_max = self.healed_max.max(other.healed_max);
     }
 }
@@ -213,8 +254,11 @@ pub struct World {
     pub redis: Vec<Redis>,
     /// The redis of each group.
     pub groups: Vec<Vec<usize>>,
-    pub keepers: Vec<Keeper>,
-    pub nodes: Vec<Node>,
+    /// Sentinels and redis are on the hosts before; the proxies come next, then the clients.
+    pub data_hosts: usize,
+    /// The process of each host that has one.
+    pub workers: Vec<Worker>,
+    pub disks: Vec<Disk>,
     pub writers: Vec<Writer>,
     pub writes: Writes,
     pub checks: Checks,
@@ -241,8 +285,16 @@ impl World {
             groups.push((first..first + size).collect());
             first += size;
         }
-        let nodes = plan.sentinels.max(first);
-        let hosts = (0..nodes + groups.len()).map(|_| {
+        let data_hosts = plan.sentinels.max(first);
+        let nodes = data_hosts + plan.proxies;
+        // For each group one client that asks a sentinel, and one that goes through the proxies of that group if it has any.
+        let leads_to = |g: usize| (0..plan.proxies).filter(|p| p % groups.len() == g).map(|p| data_hosts + p).collect();
+        let through = (0..groups.len()).map(|g| (g, leads_to(g)));
+        let through = through.filter(|(_, proxies): &(usize, Vec<usize>)| !proxies.is_empty());
+        let clients = (0..groups.len()).map(|g| (g, vec![])).chain(through);
+        let writers = clients.enumerate().map(|(at, (group, proxies))| Writer::new(group, nodes + at, proxies));
+        let writers: Vec<Writer> = writers.collect();
+        let hosts = (0..nodes + writers.len()).map(|_| {
             let drift = if plan.drift == 0 { 0 } else { dice.below(2 * plan.drift.unsigned_abs() as usize + 1) as i64 };
             Machine { clock: Clock::new(dice.upto(ms(1_000_000)), drift - plan.drift), powered: true, moves: 0 }
         });
@@ -257,12 +309,13 @@ impl World {
             hosts,
             wires: BTreeMap::new(),
             sentinels: (0..plan.sentinels).map(|_| Actor::default()).collect(),
-            keepers: (0..redis.len()).map(|_| Keeper::default()).collect(),
+            workers: (0..nodes).map(|_| Worker::default()).collect(),
+            disks: vec![Disk::default(); nodes],
             redis,
-            nodes: (0..nodes).map(|_| Node::new(nodes)).collect(),
-            writers: (0..groups.len()).map(|group| Writer::new(group, nodes + group)).collect(),
+            writers,
+            data_hosts,
             writes: Writes::default(),
-            checks: Checks::new(nodes, plan.sentinels, groups.len()),
+            checks: Checks::new(data_hosts, plan.sentinels, groups.len()),
             groups,
             trace: Trace::default(),
             stats: Stats { worlds: 1, drop_ins: u64::from(plan.drop_in), ..Stats::default() },
@@ -285,17 +338,13 @@ impl World {
             if self.dice.chance(50) {
                 self.redis[r].priority = self.dice.pick(&[0, 50, 50]);
             }
-            self.start_redis(r);
-        }
-        for s in 0..self.plan.sentinels {
-            let wait = self.dice.upto(ms(500));
-            self.later(wait, Happening::StartSentinel(s));
-        }
-        if self.plan.linked {
-            for host in 0..self.nodes.len() {
-                let wait = self.dice.upto(ms(100));
-                self.later(wait, Happening::Heartbeat(host));
+            if !self.plan.linked {
+                self.start_redis(r);
             }
+        }
+        for host in 0..self.workers.len() {
+            let wait = self.dice.upto(ms(500));
+            self.later(wait, Happening::StartWorker(host));
         }
         for w in 0..self.writers.len() {
             let wait = ms(1_500) + self.dice.upto(ms(500));
@@ -353,21 +402,32 @@ impl World {
         }
         (self.stats.forced, self.stats.thin) = (self.checks.forced, self.checks.thin);
         self.stats.split = self.checks.splits();
+        self.stats.two_writable_in = u64::from(!self.stats.two_writable.is_zero());
+        self.stats.two_masters_in = u64::from(!self.stats.two_masters.is_zero());
         self.stats.virtual_time = self.now.since(Instant::from_millis(1_000));
     }
 
     fn happen(&mut self, what: Happening) {
         match what {
-            Happening::Wake(host, boot) => self.woken(host, boot),
+            Happening::Wake(kind, host, boot) if self.workers[host].boot == boot => match kind {
+                Kind::Sentinel => self.woken::<Sentinel>(host),
+                Kind::Link => self.woken::<Cluster>(host),
+                Kind::Supervisor => self.woken::<Supervisor>(host),
+                Kind::Route => self.woken::<Route>(host),
+            },
+            Happening::StopRoles(host, boot) if self.workers[host].boot == boot => self.stop_roles(host),
+            Happening::Recorded(host, boot) if self.workers[host].boot == boot => self.recorded(host),
+            Happening::Spawned(host, boot) if self.workers[host].boot == boot => self.spawned(host),
+            Happening::Wake(..) | Happening::StopRoles(..) | Happening::Recorded(..) | Happening::Spawned(..) => {}
             Happening::Stored(host, serial) => self.stored(host, serial),
             Happening::Left(host, boot) => self.left(host, boot),
             Happening::Syn(id, limit) => self.syn(id, limit),
             Happening::Connected(id) => self.connected(id),
             Happening::ConnectFailed(id, why) => self.connect_failed(id, why),
             Happening::Deliver(id, way, packet) => self.deliver(id, way, packet),
-            Happening::Frame(to, from, key, says) => self.frame_comes(to, from, key, says),
-            Happening::Heartbeat(host) => self.heartbeat(host),
-            Happening::KeeperLooks(r) => self.keeper_look(r),
+            Happening::Datagram(to, from, bytes) => self.datagram(to, from, &bytes),
+            Happening::Listens(r, incarnation) => self.begins_to_listen(r, incarnation),
+            Happening::Terminated(r, incarnation) => self.terminated(r, incarnation),
             Happening::Loaded(r, incarnation) => self.loaded(r, incarnation),
             Happening::Works(r, incarnation, work) => {
                 if self.redis[r].incarnation == incarnation {
@@ -382,6 +442,18 @@ impl World {
             Happening::Flush(r, incarnation) => self.flush(r, incarnation),
             Happening::WriteDue(w) => self.write_due(w),
             Happening::Acked(w, id) => self.acked(w, id),
+            Happening::Refused(w) => self.refused(w),
+            Happening::Closed(w, session) => self.session_closed(w, session),
+            Happening::Asked(via, w, id) => self.asked(via, w, id),
+            Happening::Answered(via, w, id, acked) => self.answered(via, w, id, acked),
+            Happening::Dial(via, dials, r) => self.dial(via, dials, r),
+            Happening::SessionCut(via) => self.session_cut(via),
+            Happening::SessionTick(via) => self.session_tick(via),
+            Happening::CheckLate(host, boot, serial) => {
+                if self.workers[host].boot == boot {
+                    self.check_late(host, serial);
+                }
+            }
             Happening::Fault(fault) => self.fault(fault),
             Happening::Heal(heal) => self.heal(heal),
             Happening::StartRedis(r, incarnation) => {
@@ -389,7 +461,7 @@ impl World {
                     self.start_redis(r);
                 }
             }
-            Happening::StartSentinel(host) => self.start_sentinel(host),
+            Happening::StartWorker(host) => self.start_worker(host),
             Happening::Told(host, boot, input) => self.told(host, boot, *input),
             Happening::Tidy(host) => self.tidy(host),
             Happening::Quiet => self.quiet(),

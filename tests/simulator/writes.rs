@@ -1,25 +1,58 @@
 //! Clients that write, and the account of what they were told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use vigie::base::Instant;
 
 use crate::redis::Work;
 use crate::world::{Happening, World, ms};
 
+/// A session of a client with a proxy, in a process of that boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via {
+    pub host: usize,
+    pub boot: u64,
+    pub session: u64,
+}
+
+/// A write on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    pub writer: usize,
+    pub id: u32,
+    /// None: the client speaks with the redis itself.
+    pub via: Option<Via>,
+}
+
 /// One client, on a host of its own.
 #[derive(Debug)]
 pub struct Writer {
     pub group: usize,
     pub host: usize,
+    /// Proxies that it may go through; none: it asks a sentinel, and goes to the redis itself.
+    pub proxies: Vec<usize>,
+    /// The proxy that it goes through.
+    at: usize,
+    via: Option<Via>,
     target: Option<usize>,
     heard_at: Instant,
 }
 
 impl Writer {
-    pub fn new(group: usize, host: usize) -> Self {
-        Self { group, host, target: None, heard_at: Instant::START }
+    pub fn new(group: usize, host: usize, proxies: Vec<usize>) -> Self {
+        Self { group, host, proxies, at: 0, via: None, target: None, heard_at: Instant::START }
     }
+}
+
+/// Who answered a group's writes last.
+#[derive(Clone, Copy, Debug)]
+struct Reign {
+    /// Redis, and the number of its time as a master.
+    of: (usize, u64),
+    since: Instant,
+    /// Until then it is counted that an earlier one answered beside it.
+    counted: Instant,
 }
 
 /// All writes of a world.
@@ -29,6 +62,12 @@ pub struct Writes {
     /// Group of each that was acknowledged to its client, and whether a replica had it by then.
     pub acked: BTreeMap<u32, (usize, bool)>,
     copied: BTreeSet<u32>,
+    /// By group.
+    reigns: BTreeMap<usize, Reign>,
+    /// Since when two redis of a group take writes.
+    two_since: BTreeMap<usize, Instant>,
+    /// All who ever answered.
+    reigned: BTreeSet<(usize, u64)>,
 }
 
 impl Writes {
@@ -36,17 +75,56 @@ impl Writes {
     pub fn copied(&mut self, writes: &[u32]) {
         self.copied.extend(writes);
     }
+
+    /// A redis answers a write as the master; for how long another one has done so beside it, as far as that is news.
+    fn reigns(&mut self, group: usize, of: (usize, u64), now: Instant) -> Duration {
+        let new = self.reigned.insert(of);
+        let reign = self.reigns.entry(group).or_insert(Reign { of, since: now, counted: now });
+        if reign.of == of {
+            return Duration::ZERO;
+        }
+        if new {
+            *reign = Reign { of, since: now, counted: now };
+            return Duration::ZERO;
+        }
+        let beside = now.since(reign.since.max(reign.counted));
+        reign.counted = now;
+        beside
+    }
 }
 
 impl World {
+    /// A redis has begun or ceased to take writes, or may have: for how long there were two of a group is counted.
+    pub fn masters_changed(&mut self, r: usize) {
+        let (group, now) = (self.redis[r].group, self.now);
+        let takes = |r: &&usize| self.redis[**r].takes_writes();
+        let two = self.groups[group].iter().filter(takes).count() > 1;
+        let since = self.writes.two_since.remove(&group);
+        if two {
+            self.writes.two_since.insert(group, now);
+        }
+        self.stats.two_writable += since.map_or(Duration::ZERO, |since| now.since(since));
+    }
+
     pub fn write_due(&mut self, w: usize) {
         if self.quiet_at.is_some_and(|at| self.now > at + ms(5_000)) {
             return;
         }
         self.later(self.plan.write_every, Happening::WriteDue(w));
         self.writes.issued += 1;
-        let (id, group, host) = (self.writes.issued, self.writers[w].group, self.writers[w].host);
-        if self.now.since(self.writers[w].heard_at) > ms(500) {
+        let id = self.writes.issued;
+        let silent = self.now.since(self.writers[w].heard_at) > ms(500);
+        if self.writers[w].proxies.is_empty() {
+            self.write_near(w, id, silent)
+        } else {
+            self.write_through(w, id, silent)
+        }
+    }
+
+    /// A client that asks a sentinel where the master is.
+    fn write_near(&mut self, w: usize, id: u32, silent: bool) {
+        let (group, host) = (self.writers[w].group, self.writers[w].host);
+        if silent {
             self.writers[w].target = None;
         }
         if self.writers[w].target.is_none() {
@@ -60,23 +138,66 @@ impl World {
         let Some(r) = self.writers[w].target else { return };
         if self.net.passes(host, r) && !self.net.loses(host, r) {
             let takes = self.net.takes(host, r);
-            self.later(takes, Happening::Works(r, self.redis[r].incarnation, Work::Write(w, id)));
+            let write = Write { writer: w, id, via: None };
+            self.later(takes, Happening::Works(r, self.redis[r].incarnation, Work::Write(write)));
         }
     }
 
-    pub fn write_arrives(&mut self, r: usize, w: usize, id: u32) {
-        let (host, redis) = (self.writers[w].host, &self.redis[r]);
+    /// A client that goes through a proxy, and tries the next one when that is silent.
+    fn write_through(&mut self, w: usize, id: u32, silent: bool) {
+        let session = self.count();
+        let writer = &mut self.writers[w];
+        if silent && writer.via.take().is_some() {
+            writer.at = (writer.at + 1) % writer.proxies.len();
+        }
+        let (client, host) = (writer.host, writer.proxies[writer.at]);
+        let via = match writer.via {
+            Some(via) => via,
+            None => {
+                writer.heard_at = self.now;
+                let via = Via { host, boot: self.workers[host].boot, session };
+                *writer.via.insert(via)
+            }
+        };
+        if self.net.passes(client, host) {
+            let takes = self.net.takes_surely(client, host);
+            self.later(takes, Happening::Asked(via, w, id));
+        }
+    }
+
+    /// A proxy has closed a session.
+    pub fn session_closed(&mut self, w: usize, session: u64) {
+        self.writers[w].via.take_if(|via| via.session == session);
+    }
+
+    pub fn write_arrives(&mut self, r: usize, write: Write) {
+        let Write { writer, id, via } = write;
+        let redis = &self.redis[r];
+        let back = via.map_or(self.writers[writer].host, |via| via.host);
         if !redis.is_master() || redis.loading {
-            self.writers[w].target = None;
+            match via {
+                Some(via) if self.net.passes(r, back) => {
+                    let takes = self.net.takes_surely(r, back);
+                    self.later(takes, Happening::Answered(via, writer, id, false));
+                }
+                Some(_) => {}
+                None => self.writers[writer].target = None,
+            }
             return;
         }
         if redis.pause.is_some() {
-            return self.redis[r].held.push((w, id));
+            return self.redis[r].held.push(write);
         }
         self.append(r, &[id]);
-        if self.net.passes(r, host) {
-            let takes = self.net.takes_surely(r, host);
-            self.later(takes, Happening::Acked(w, id));
+        if self.net.passes(r, back) {
+            let of = (r, self.redis[r].generation);
+            let beside = self.writes.reigns(self.writers[writer].group, of, self.now);
+            self.stats.two_masters += beside;
+            let takes = self.net.takes_surely(r, back);
+            self.later(
+                takes,
+                via.map_or(Happening::Acked(writer, id), |via| Happening::Answered(via, writer, id, true)),
+            );
         }
     }
 
@@ -84,6 +205,11 @@ impl World {
         self.writers[w].heard_at = self.now;
         let copied = self.writes.copied.contains(&id);
         self.writes.acked.insert(id, (self.writers[w].group, copied));
+    }
+
+    /// The answer is an error.
+    pub fn refused(&mut self, w: usize) {
+        self.writers[w].heard_at = self.now;
     }
 
     /// At the end: acknowledged writes that are gone, and those among them that a replica had had.

@@ -15,9 +15,11 @@
 //!
 //! Every start is a *closed* one: a replica of nobody, which refuses writers and replicas until told whom to follow.
 
+mod ask;
 mod info;
 mod supervisor;
 
+pub use ask::shut_out;
 pub use info::Info;
 pub use supervisor::Supervisor;
 

@@ -75,16 +75,18 @@ fn severity(name: &str) -> Severity {
 }
 
 impl Agreement {
-    /// Publishes an event: to the journal, and to every client that has subscribed to its name. It may tell of what must be on
-    /// disk first, and stands behind the fence. While nothing can be stored, what only tells of others is said all the same,
-    /// and the rest as soon as it is true.
+    /// Publishes an event: to the journal, and to every client that has subscribed to its name. What only tells of others is said
+    /// at once. Anything else may tell of what must be on disk first, and stands behind the fence; while nothing can be stored it
+    /// waits until it is true.
     pub(super) fn publish(&mut self, event: Event) {
+        if event.is_observation() {
+            return self.free.push(event);
+        }
         match self.store_retry_at {
             None => {
                 self.fenced.push(event.clone());
                 self.saying.push(event);
             }
-            Some(_) if event.is_observation() => self.free.push(event),
             Some(_) => {
                 if self.unsaid.len() >= UNSAID_MAX {
                     self.unsaid.remove(0);
@@ -92,14 +94,6 @@ impl Agreement {
                 self.unsaid.push(event);
             }
         }
-    }
-
-    /// The fence did not hold what this turn had to say.
-    pub(super) fn hold_back(&mut self) {
-        let (now, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.unsaid).into_iter().partition(Event::is_observation);
-        self.unsaid = later;
-        self.free.extend(now);
     }
 
     /// Says what happened to master `m`; what its operator should hear of, the notification script is told.

@@ -107,6 +107,8 @@ struct Agreement {
     retired: Vec<DurableMaster>,
     /// Whether what must survive a crash has changed since it was last given to the store.
     dirty: bool,
+    /// Whether a store is under way.
+    storing: bool,
     /// Set while the store fails: when to try again.
     store_retry_at: Option<Instant>,
     rng: Rng,
@@ -233,6 +235,7 @@ impl Agreement {
             retired: Vec::new(),
             // The id itself has to be on disk before anybody hears of it.
             dirty: true,
+            storing: false,
             store_retry_at: None,
             rng: Rng::new(config.seed),
             started_at: now,
@@ -482,6 +485,7 @@ impl Agreement {
             return None;
         }
         self.dirty = false;
+        self.storing = true;
         self.unsaid.append(&mut self.saying);
         self.owing.append(&mut self.owed);
         self.begin_to_store_change();
@@ -528,6 +532,8 @@ impl Agreement {
 
     /// The store that was under way has ended well.
     fn stored(&mut self, now: Instant) {
+        self.storing = false;
+        self.touch_all();
         for master in &mut self.masters {
             // An election may have waited for nothing else.
             master.touched |= master.vote_disk == OnDisk::Soon;
@@ -557,7 +563,8 @@ impl Agreement {
 
     /// Everything behind the fence was thrown away: nobody has heard of it.
     fn store_failed(&mut self, reason: &str, now: Instant) {
-        self.dirty = true;
+        (self.dirty, self.storing) = (true, false);
+        self.touch_all();
         for master in &mut self.masters {
             master.decision_disk.end(false);
             master.vote_disk.end(false);
@@ -565,7 +572,6 @@ impl Agreement {
         let first = self.store_retry_at.is_none();
         // From here on nothing that is said waits for the disk.
         self.store_retry_at = Some(now + STORE_RETRY);
-        self.hold_back();
         if first {
             let text = format!("no vote is given and no failover led: {reason}");
             self.publish(Event::new("store-failed", Severity::Error, text));

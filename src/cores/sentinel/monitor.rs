@@ -638,6 +638,10 @@ impl Agreement {
     }
 
     pub(super) fn say_hello_if_due(&mut self, m: usize, now: Instant) {
+        if self.storing {
+            // What a greeting tells could be out of date by the time it may be said: the turn after the store greets.
+            return;
+        }
         if now >= self.masters[m].hello_due {
             self.say_hello(m, now);
         }
@@ -646,6 +650,10 @@ impl Agreement {
 
     /// Publishes the greeting everywhere. Behind the fence: it tells of the decision.
     pub(super) fn say_hello(&mut self, m: usize, now: Instant) {
+        if self.storing {
+            self.masters[m].hello_due = now;
+            return;
+        }
         self.masters[m].hello_due = now + self.timers.publish;
         // PUBLISH is held by CLIENT PAUSE … WRITE, and with it everything behind it on the same link.
         let paused = if self.somebody_leads(m) { Some(self.master_at(m)) } else { None };

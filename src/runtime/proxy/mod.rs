@@ -25,10 +25,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
-use crate::base::node::RedisRole;
+use super::view::facts;
 use crate::base::{Purpose, Secrets};
 use crate::cores::cluster::{Part, View};
-use crate::cores::proxy::route::{self, Event, Facts, Input, Output, Peer, Route, Server, Voice};
+use crate::cores::proxy::route::{self, Event, Facts, Input, Output, Route};
 use shared::Shared;
 pub use shared::{Counters, Setup, Totals};
 
@@ -127,32 +127,6 @@ async fn feed(
     // No client is accepted from here on; the sessions are cut by the switch that follows.
     drop(listening);
     let _ = inputs.send(Input::Stop).await;
-}
-
-/// What the route must know of the cluster, reduced to what it acts upon: most frames change none of it.
-fn facts(view: &View, master_name: &str) -> Facts {
-    let mut facts = Facts { voters: view.voters(), ..Facts::default() };
-    let own = &view.own().name;
-    for (node, state) in view.fresh() {
-        if let Some(sentinel) = &state.sentinel {
-            let ours = sentinel.masters.iter().find(|master| master.name == master_name);
-            let decision = ours.and_then(|master| master.decision);
-            facts.sentinels.push(Voice { current_epoch: sentinel.current_epoch, decision });
-        }
-        if let Some(redis) = &state.redis {
-            let master = match redis.role {
-                RedisRole::Unknown => None,
-                RedisRole::Closed | RedisRole::Replica { .. } => Some(false),
-                RedisRole::Master { .. } => Some(true),
-            };
-            let (incarnation, process) = (redis.incarnation, redis.process);
-            facts.servers.push(Server { address: redis.address, incarnation, process, master });
-        }
-        if let Some(proxy) = state.proxy.filter(|_| node.name != *own) {
-            facts.peers.push(Peer { name: node.name.clone(), listening: proxy.listening, route: proxy.route });
-        }
-    }
-    facts
 }
 
 /// Carries out what the route asks for.

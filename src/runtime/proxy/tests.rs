@@ -1,9 +1,10 @@
 use super::*;
 use crate::base::node::{
-    Decision, Health, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, Roles, SentinelFacts, clipped,
+    Decision, Health, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
 };
 use crate::base::{Instant, RunId};
 use crate::cores::cluster::NodeView;
+use crate::cores::proxy::route::{Peer, Server, Voice};
 
 fn decision(epoch: u64) -> Decision {
     Decision { master: "10.0.0.4:6379".parse().unwrap(), epoch }

@@ -29,8 +29,9 @@ use super::host;
 use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
 use super::store::{Store, StoreError};
+use super::view::heard;
 use crate::base::node::{Decision, RedisRole};
-use crate::base::{Credentials, EPOCH_STEP, Epoch, Machine, NodeName, Secret};
+use crate::base::{Credentials, Machine, NodeName, Secret};
 use crate::config;
 use crate::cores::cluster::{Part, View};
 use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
@@ -167,19 +168,6 @@ pub async fn run(
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("neither cancelled nor does the work panic")
-}
-
-/// The master that the cluster decided on, and whether a failover is on, by the sentinels that are heard.
-fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
-    let sentinels: Vec<_> = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref()).collect();
-    let mut epochs: Vec<_> = sentinels.iter().map(|sentinel| sentinel.current_epoch).collect();
-    epochs.sort_unstable();
-    // What most of them have got to: one with the disk of another life is followed by nobody, wherever it says it leads.
-    let most = epochs.get(epochs.len().saturating_sub(1) / 2).copied().unwrap_or(0);
-    let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
-    let masters = masters.filter(|master| master.name.as_str() == cluster);
-    let leads = masters.filter_map(|master| master.leads).filter(|epoch| *epoch <= most.saturating_add(EPOCH_STEP));
-    (view.newest_decision(cluster), leads.max())
 }
 
 async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::base::node::{MasterFacts, NodeState, Roles, SentinelFacts};
-use crate::base::{Instant, RunId};
+use crate::base::{Epoch, Instant, RunId};
 use crate::cores::cluster::NodeView;
 
 fn decision(last: u8, epoch: Epoch) -> Option<Decision> {

@@ -27,15 +27,14 @@ use super::drive::{Execute, Flow, Lanes, drive};
 use super::journal::{Journal, Level};
 use super::peers::Presence;
 use super::store::{Store, StoreError};
+use super::view::News;
 use super::{clock, random};
-use crate::base::node::RedisFacts;
 use crate::base::{Credentials, NodeName, Purpose, RunId};
 use crate::config::sentinel::{Document, Host, ThisHost};
 use crate::cores::cluster::{Part, View};
 use crate::cores::sentinel::why::MasterWhy;
 use crate::cores::sentinel::{
-    Access, Acl, Config, Durable, FailoverReport, Input, Logins, NodeFacts, OrderId, Output, Record, Renewal, Sentinel,
-    Severity,
+    Access, Acl, Config, Durable, FailoverReport, Input, Logins, OrderId, Output, Record, Renewal, Sentinel, Severity,
 };
 
 pub use error::SentinelError;
@@ -284,35 +283,18 @@ async fn follow(mut credentials: watch::Receiver<Arc<Credentials>>, inputs: mpsc
 
 /// Tells of every node whose facts have changed.
 async fn watch_view(mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
-    let mut told: BTreeMap<NodeName, NodeFacts> = BTreeMap::new();
+    let mut news = News::default();
     loop {
         let now = view.borrow_and_update().clone();
-        for node in &now.nodes {
-            let state = node.state.as_ref();
-            let facts = NodeFacts {
-                node: node.name.clone(),
-                redis: state.and_then(|state| state.redis.clone()).map(steady),
-                sentinel: state.and_then(|state| state.sentinel.clone()),
-                fresh: node.fresh && state.is_some(),
-            };
-            let changed = told.get(&node.name) != Some(&facts);
-            // A node never heard is what every node is at the start.
-            if changed && (state.is_some() || told.contains_key(&node.name)) {
-                told.insert(node.name.clone(), facts.clone());
-                if inputs.send(Input::Facts(Box::new(facts))).await.is_err() {
-                    return;
-                }
+        for facts in news.of(&now) {
+            if inputs.send(Input::Facts(Box::new(facts))).await.is_err() {
+                return;
             }
         }
         if view.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
-}
-
-/// Without what changes with every write: the sentinel asks for offsets when it needs them.
-fn steady(facts: RedisFacts) -> RedisFacts {
-    RedisFacts { offset: 0, ..facts }
 }
 
 struct Runner {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use vigie::base::Epoch;
 use vigie::base::node::Process;
 use vigie::cores::sentinel::Event;
-use vigie::wire::info::Role;
+use vigie::wire::info::{Info, LinkDown, Role};
 
 use super::Hold;
 use crate::dropin::id_on;
@@ -59,6 +59,10 @@ impl World {
                 }
             }
             "+try-failover" => drop(self.checks.elected.remove(&(host, group))),
+            "+selected-slave" => match self.behind(host, group, redis) {
+                Some(behind) => drop(self.checks.behind.insert((host, group), behind)),
+                None => drop(self.checks.behind.remove(&(host, group))),
+            },
             _ => {}
         }
     }
@@ -115,6 +119,47 @@ impl World {
         }
         self.checks.loose.insert((group, epoch));
         true
+    }
+
+    /// What the redis that a sentinel chooses lacks of what another one had that was as fit, by what that sentinel has just heard
+    /// of both: writes that were acknowledged.
+    fn behind(&self, host: usize, group: usize, chosen: usize) -> Option<String> {
+        let memory = &self.checks.memories[host];
+        let fit = |info: &Info| {
+            let linked =
+                info.master_link_up || matches!(info.master_link_down, Some(LinkDown::For(time)) if time <= ms(1_000));
+            info.role == Some(Role::Replica)
+                && !info.is_closed()
+                && !info.loading
+                && !info.master_sync_in_progress
+                && linked
+        };
+        let offset = |info: &Info| info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0);
+        let (_, its) = memory.infos.get(&chosen).filter(|(_, info)| fit(info))?;
+        let told = |r: usize| {
+            let leads_there =
+                |wire: &u64| self.wires.get(wire).is_some_and(|wire| wire.up && !wire.to_sentinel && wire.to == r);
+            let facts = memory.facts.get(&r).and_then(|facts| facts.redis.as_ref());
+            let dead = facts.is_some_and(|facts| facts.process == Process::Dead);
+            let answers =
+                self.redis[r].alive && !self.redis[r].hung && self.net.passes(host, r) && self.net.passes(r, host);
+            answers && !dead && self.sentinels[host].links.values().any(leads_there)
+        };
+        self.groups[group].iter().filter(|other| **other != chosen).find_map(|other| {
+            let (at, info) = memory.infos.get(other)?;
+            let same = info.slave_priority == its.slave_priority && info.master_replid == its.master_replid;
+            let news = memory.now.since(*at) <= ms(200) && told(*other);
+            if !fit(info) || !same || !news || offset(info) <= offset(its) {
+                return None;
+            }
+            let (there, here) = (&self.redis[*other], &self.redis[chosen]);
+            let heard = i64::try_from(offset(info)).unwrap_or(i64::MAX).saturating_sub(there.base);
+            let had = there.data.iter().take(usize::try_from(heard).unwrap_or(0));
+            let lacks = had.filter(|write| self.writes.acked.contains_key(write) && !here.data.contains(write)).count();
+            let (more, less) = (offset(info), offset(its));
+            (lacks > 0)
+                .then(|| format!("r{other} is as fit and at {more}, r{chosen} at {less}: {lacks} acknowledged writes"))
+        })
     }
 
     /// The redis that is to be promoted must be fit, by what the sentinel was told.
@@ -194,6 +239,11 @@ impl World {
         // Writes were held for it: are they still? The sentinel's own clock must tell it.
         self.checks.handovers.remove(&target);
         let hold = self.checks.holds.get(&(host, group)).copied().filter(|hold| hold.epoch == epoch);
+        // Whoever is given writes to wait for has them all in the end, whatever it had when it was chosen.
+        let behind = self.checks.behind.remove(&(host, group)).filter(|_| hold.is_none());
+        if let Some(behind) = behind {
+            self.checks.violated(format!("s{host} chooses the one that has less for group {group}: {behind}"));
+        }
         let Some(Hold { redis: old, incarnation, since, .. }) = hold else { return };
         let held = self.checks.memories[host].now.since(since);
         self.checks.must(held < HOLD, || {

@@ -64,7 +64,7 @@ impl World {
         let decisions = self.checks.memories.iter().filter_map(|memory| memory.decisions[group]);
         let Some(decision) = decisions.max_by_key(|decision| decision.epoch) else { return true };
         self.groups[group].iter().any(|r| {
-            let (redis, history) = (&self.redis[*r], self.keepers[*r].history);
+            let (redis, history) = (&self.redis[*r], self.disks[*r].record.history);
             let in_sync = history.is_some_and(|history| history.in_sync && history.epoch >= decision.epoch);
             let own = redis_at(*r) == decision.master && redis.link == Link::Down(None);
             !redis.data.is_empty() && (own || in_sync && redis.priority > 0)

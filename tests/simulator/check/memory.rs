@@ -77,6 +77,7 @@ impl Checks {
         let groups = self.told[host].config_epochs.len();
         let decisions = std::mem::take(&mut self.memories[host].decisions);
         self.holds.retain(|(of, _), _| *of != host);
+        self.behind.retain(|(of, _), _| *of != host);
         self.memories[host] = Memory { decisions, now, ..Memory::new(groups) };
     }
 
@@ -102,7 +103,6 @@ impl Checks {
                     memory.questions.entry(*client).or_default().push_back(first_address(word(2)));
                 }
             }
-            (Input::ClientGone(client), _) => drop(memory.questions.remove(client)),
             (Input::Facts(facts), _) => {
                 if let Some(node) = facts.node.as_str().strip_prefix("n-").and_then(|node| node.parse().ok()) {
                     memory.facts.insert(node, (**facts).clone());

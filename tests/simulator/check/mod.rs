@@ -39,6 +39,8 @@ pub struct Checks {
     holds: BTreeMap<(usize, usize), Hold>,
     /// Promotions that were ordered while writes were held: sentinel and old master, by the promoted redis.
     handovers: BTreeMap<usize, (usize, usize)>,
+    /// What the redis that a sentinel has chosen for a group lacks.
+    behind: BTreeMap<(usize, usize), String>,
     /// Groups for which a sentinel has said that an operator must decide.
     undecided: BTreeSet<usize>,
     /// Sentinels whose failover of a group began with an order.
@@ -100,6 +102,7 @@ impl Checks {
             leaders: BTreeMap::new(),
             holds: BTreeMap::new(),
             handovers: BTreeMap::new(),
+            behind: BTreeMap::new(),
             undecided: BTreeSet::new(),
             ordered: BTreeSet::new(),
             elected: BTreeMap::new(),

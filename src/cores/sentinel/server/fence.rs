@@ -56,7 +56,12 @@ pub(super) struct Fence {
 }
 
 impl Fence {
+    /// What was said in a turn. Facts that are posted are whole state: newer ones take the place of those that still wait.
     pub(super) fn add(&mut self, fenced: &mut Vec<Fenced>) {
+        let is_post = |fenced: &Fenced| matches!(fenced, Fenced::Promise(Output::Post(_)));
+        if fenced.iter().any(is_post) {
+            self.next.retain(|waiting| !is_post(waiting));
+        }
         self.next.append(fenced);
     }
 

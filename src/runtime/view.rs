@@ -1,0 +1,84 @@
+//! What each role is told of the [`View`] of the peer link: the part of it that the role acts upon.
+//!
+//! Here and not in a core, since cores never use each other; nothing here waits or asks anybody.
+
+use std::collections::BTreeMap;
+
+use crate::base::node::{Decision, RedisFacts, RedisRole};
+use crate::base::{EPOCH_STEP, Epoch, NodeName};
+use crate::cores::cluster::View;
+use crate::cores::proxy::route::{Facts, Peer, Server, Voice};
+use crate::cores::sentinel::NodeFacts;
+
+/// What a sentinel has been told of the nodes.
+#[derive(Clone, Debug, Default)]
+pub struct News {
+    told: BTreeMap<NodeName, NodeFacts>,
+}
+
+impl News {
+    /// Every node whose facts have changed since the last view. A node never heard is what every node is at the start.
+    pub fn of(&mut self, view: &View) -> Vec<NodeFacts> {
+        let mut news = Vec::new();
+        for node in &view.nodes {
+            let state = node.state.as_ref();
+            let facts = NodeFacts {
+                node: node.name.clone(),
+                redis: state.and_then(|state| state.redis.clone()).map(steady),
+                sentinel: state.and_then(|state| state.sentinel.clone()),
+                fresh: node.fresh && state.is_some(),
+            };
+            let told = self.told.get(&node.name);
+            if told != Some(&facts) && (state.is_some() || told.is_some()) {
+                self.told.insert(node.name.clone(), facts.clone());
+                news.push(facts);
+            }
+        }
+        news
+    }
+}
+
+/// Without what changes with every write: the sentinel asks for offsets when it needs them.
+fn steady(facts: RedisFacts) -> RedisFacts {
+    RedisFacts { offset: 0, ..facts }
+}
+
+/// What a supervisor steers its redis by: the master that the cluster decided on, and the epoch of the failover that is on, if
+/// one is, by the sentinels that are heard.
+pub fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
+    let sentinels: Vec<_> = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref()).collect();
+    let mut epochs: Vec<_> = sentinels.iter().map(|sentinel| sentinel.current_epoch).collect();
+    epochs.sort_unstable();
+    // What most of them have got to: one with the disk of another life is followed by nobody, wherever it says it leads.
+    let most = epochs.get(epochs.len().saturating_sub(1) / 2).copied().unwrap_or(0);
+    let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
+    let masters = masters.filter(|master| master.name.as_str() == cluster);
+    let leads = masters.filter_map(|master| master.leads).filter(|epoch| *epoch <= most.saturating_add(EPOCH_STEP));
+    (view.newest_decision(cluster), leads.max())
+}
+
+/// What the route of a proxy must know of the cluster, reduced to what it acts upon: most frames change none of it.
+pub fn facts(view: &View, master_name: &str) -> Facts {
+    let mut facts = Facts { voters: view.voters(), ..Facts::default() };
+    let own = &view.own().name;
+    for (node, state) in view.fresh() {
+        if let Some(sentinel) = &state.sentinel {
+            let ours = sentinel.masters.iter().find(|master| master.name == master_name);
+            let decision = ours.and_then(|master| master.decision);
+            facts.sentinels.push(Voice { current_epoch: sentinel.current_epoch, decision });
+        }
+        if let Some(redis) = &state.redis {
+            let master = match redis.role {
+                RedisRole::Unknown => None,
+                RedisRole::Closed | RedisRole::Replica { .. } => Some(false),
+                RedisRole::Master { .. } => Some(true),
+            };
+            let (incarnation, process) = (redis.incarnation, redis.process);
+            facts.servers.push(Server { address: redis.address, incarnation, process, master });
+        }
+        if let Some(proxy) = state.proxy.filter(|_| node.name != *own) {
+            facts.peers.push(Peer { name: node.name.clone(), listening: proxy.listening, route: proxy.route });
+        }
+    }
+    facts
+}
