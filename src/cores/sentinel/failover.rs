@@ -6,10 +6,11 @@ use crate::base::node::{Process, RedisRole};
 use crate::base::{Epoch, Instant, RunId};
 use crate::wire::info::{Info, LinkDown, Role};
 
+use super::lead::{Cause, Failover, Following, Hold, Lead, Ordered, Phase};
 use super::promote::SIMULATED;
 use super::sabotage::Rule;
 use super::select::{self, Candidate, Ground};
-use super::{ClientId, Membership, OrderId, Output, Sentinel};
+use super::{Membership, Output, Sentinel};
 
 /// Between the candidates' attempts, so that one is elected before the next one stands.
 const STAGGER: Duration = Duration::from_millis(40);
@@ -30,144 +31,17 @@ const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// A recorded master whose host is unreachable is given up, beyond `down_after`, for one with a good history.
 const RECORDED_MASTER_WAIT: Duration = Duration::from_secs(5);
 
-/// Why there is a failover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// A quorum finds the master down.
-    Down,
-    /// There never was a master.
-    Bootstrap,
-    /// A person ordered it.
-    Ordered(Ordered),
-}
-
-/// A switchover that was ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ordered {
-    /// To whom to report.
-    pub(super) by: By,
-    /// The place of the wanted master; none: the best.
-    pub(super) to: Option<usize>,
-    /// Only with the agreement of the others, and from a master that holds its writes.
-    pub(super) coordinated: bool,
-}
-
-/// Who ordered a switchover, and how it hears of the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
-    /// The operator at this node.
-    Order(OrderId),
-    /// A client that waits for the end: SENTINEL SWITCHOVER.
-    Client(ClientId),
-    /// A client that was answered at once: SENTINEL FAILOVER.
-    Nobody,
-}
-
-/// States of a failover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failover {
-    /// None; none may begin before.
-    Idle { not_before: Instant },
-    /// Another one has this sentinel's vote and is given the time to use it.
-    Following { leader: RunId, epoch: Epoch, since: Instant, until: Instant, led: bool },
-    /// This sentinel will stand for election.
-    Waiting { cause: Cause, start_at: Instant },
-    /// It stands.
-    Electing { cause: Cause, epoch: Epoch, until: Instant },
-    /// Elected; it asks the replicas what they have.
-    Selecting { cause: Cause, epoch: Epoch, since: Instant, until: Instant },
-    /// Ordered: the master was told to hold writes.
-    Pausing { cause: Cause, epoch: Epoch, target: usize, since: Instant, until: Instant },
-    /// Ordered: the target catches up with `goal`, the offset at which the master stands still, in its `lineage`.
-    Catching {
-        cause: Cause,
-        epoch: Epoch,
-        target: usize,
-        goal: u64,
-        lineage: Option<RunId>,
-        since: Instant,
-        until: Instant,
-    },
-    /// The target is told to be master; done when it says that it is.
-    Promoting { cause: Cause, epoch: Epoch, target: usize, held: Option<Instant>, step: Promotion, until: Instant },
-    /// Decided, stored and published; the others are pointed at the new master.
-    Reconfiguring { epoch: Epoch, until: Instant },
-}
-
-/// How far a promotion is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Promotion {
-    /// To be sent as soon as there is a link.
-    Unsent,
-    /// Sent; ROLE is asked again then.
-    Sent { role_at: Instant },
-}
-
-impl Failover {
-    pub(super) fn leads(&self) -> Option<Epoch> {
-        match self {
-            Self::Idle { .. } | Self::Following { .. } | Self::Waiting { .. } => None,
-            Self::Electing { epoch, .. }
-            | Self::Selecting { epoch, .. }
-            | Self::Pausing { epoch, .. }
-            | Self::Catching { epoch, .. }
-            | Self::Promoting { epoch, .. }
-            | Self::Reconfiguring { epoch, .. } => Some(*epoch),
-        }
-    }
-
-    pub(super) fn cause(&self) -> Option<&Cause> {
-        match self {
-            Self::Idle { .. } | Self::Following { .. } | Self::Reconfiguring { .. } => None,
-            Self::Waiting { cause, .. }
-            | Self::Electing { cause, .. }
-            | Self::Selecting { cause, .. }
-            | Self::Pausing { cause, .. }
-            | Self::Catching { cause, .. }
-            | Self::Promoting { cause, .. } => Some(cause),
-        }
-    }
-
-    /// Since when writes are held at the master.
-    pub(super) fn held(&self) -> Option<Instant> {
-        match self {
-            Self::Pausing { since, .. } | Self::Catching { since, .. } => Some(*since),
-            Self::Promoting { held, .. } => *held,
-            Self::Idle { .. }
-            | Self::Following { .. }
-            | Self::Waiting { .. }
-            | Self::Electing { .. }
-            | Self::Selecting { .. }
-            | Self::Reconfiguring { .. } => None,
-        }
-    }
-
-    /// Its name in `failover-state`.
-    pub(super) fn stock_name(&self) -> Option<&'static str> {
-        match self {
-            Self::Idle { .. } | Self::Following { .. } | Self::Waiting { .. } => None,
-            Self::Electing { .. } => Some("wait_start"),
-            Self::Selecting { .. } | Self::Pausing { .. } | Self::Catching { .. } => Some("select_slave"),
-            Self::Promoting { step: Promotion::Unsent, .. } => Some("send_slaveof_noone"),
-            Self::Promoting { step: Promotion::Sent { .. }, .. } => Some("wait_promotion"),
-            Self::Reconfiguring { .. } => Some("reconf_slaves"),
-        }
-    }
-}
-
 impl Sentinel {
     /// The only place where a failover changes its state. Leaving a state that holds writes for anything but what follows
     /// from it releases them.
     pub(super) fn enter(&mut self, m: usize, next: Failover) {
-        let left = std::mem::replace(&mut self.masters[m].failover, next);
-        let still_held = next.held().is_some() || matches!(next, Failover::Reconfiguring { .. });
-        let holder = if still_held { None } else { self.masters[m].holds.take() };
-        let holder = holder.and_then(|id| self.masters[m].nodes.iter().position(|node| node.id == id));
-        let Some(n) = holder else { return };
+        let master = &mut self.masters[m];
+        let left = std::mem::replace(&mut master.failover, next);
+        let Some(hold) = left.hold().filter(|_| next.hold().is_none()) else { return };
+        let Some(n) = master.nodes.iter().position(|node| node.id == hold.at) else { return };
         // Its demotion, which would have released it, was lost if it could not be stored.
-        let is_master = self.masters[m].nodes[n].info.as_ref().is_some_and(|info| info.role == Some(Role::Master));
-        let undemoted = matches!(left, Failover::Reconfiguring { .. }) && is_master;
-        if (left.held().is_some() || undemoted) && self.rules.holds(Rule::ReleaseWrites) {
+        let is_master = master.nodes[n].info.as_ref().is_some_and(|info| info.role == Some(Role::Master));
+        if (!left.is_reconfiguring() || is_master) && self.rules.holds(Rule::ReleaseWrites) {
             self.release_writes(m, n);
         }
     }
@@ -181,7 +55,7 @@ impl Sentinel {
 
     /// Ends whatever is under way, and says so to whoever ordered it.
     pub(super) fn give_up(&mut self, m: usize, not_before: Instant, reason: &str) {
-        let cause = self.masters[m].cause().copied();
+        let cause = self.masters[m].cause();
         self.enter(m, Failover::Idle { not_before });
         if let Some(Cause::Ordered(order)) = cause {
             self.free.extend(order.by.told(Err(reason.to_owned())));
@@ -192,19 +66,14 @@ impl Sentinel {
     pub(super) fn become_idle(&mut self, m: usize, now: Instant) {
         let known = self.decision(m).map_or(0, |decision| decision.epoch);
         match self.masters[m].failover {
-            Failover::Promoting { step: Promotion::Sent { .. }, epoch, .. } if epoch > known => {}
-            Failover::Idle { .. } | Failover::Following { .. } | Failover::Waiting { cause: Cause::Down, .. } => {
-                self.enter(m, Failover::Idle { not_before: now });
-            }
-            Failover::Waiting { .. }
-            | Failover::Electing { .. }
-            | Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { .. } => {
+            Failover::Leading(Lead { phase: Phase::Reconfiguring, .. }) => self.end(m, now),
+            Failover::Leading(lead) if lead.phase.is_told() && lead.epoch > known => {}
+            Failover::Leading(_) | Failover::Waiting { cause: Cause::Bootstrap | Cause::Ordered(_), .. } => {
                 self.abort(m, "-failover-abort-not-elected", "another sentinel has decided meanwhile", now);
             }
-            Failover::Reconfiguring { .. } => self.end(m, now),
+            Failover::Idle { .. } | Failover::Following(_) | Failover::Waiting { cause: Cause::Down, .. } => {
+                self.enter(m, Failover::Idle { not_before: now });
+            }
         }
     }
 
@@ -215,23 +84,16 @@ impl Sentinel {
             Failover::Waiting { cause: Cause::Down | Cause::Bootstrap, .. } => {
                 self.enter(m, Failover::Idle { not_before: now });
             }
-            Failover::Waiting { .. }
-            | Failover::Electing { .. }
-            | Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { step: Promotion::Unsent, .. } => {
+            Failover::Leading(lead) if lead.phase.is_told() => {}
+            Failover::Leading(_) | Failover::Waiting { cause: Cause::Ordered(_), .. } => {
                 self.abort(m, "-failover-abort-not-elected", reason, now);
             }
-            Failover::Idle { .. }
-            | Failover::Following { .. }
-            | Failover::Promoting { step: Promotion::Sent { .. }, .. }
-            | Failover::Reconfiguring { .. } => {}
+            Failover::Idle { .. } | Failover::Following(_) => {}
         }
     }
 
     pub(super) fn abort_if_electing(&mut self, m: usize, now: Instant) {
-        if matches!(self.masters[m].failover, Failover::Electing { .. }) {
+        if self.masters[m].failover.stands().is_some() {
             self.abort(m, "-failover-abort-not-elected", "the sentinel cannot store its own vote", now);
         }
     }
@@ -239,9 +101,9 @@ impl Sentinel {
     /// The vote went to another sentinel: whatever is only begun here waits for that one.
     pub(super) fn follow(&mut self, m: usize, leader: RunId, epoch: Epoch, now: Instant) {
         self.abort_if_early(m, now, "another sentinel stands at a higher epoch");
-        if matches!(self.masters[m].failover, Failover::Idle { .. } | Failover::Following { .. }) {
+        if matches!(self.masters[m].failover, Failover::Idle { .. } | Failover::Following(_)) {
             let until = now + self.masters[m].config.failover_timeout;
-            self.enter(m, Failover::Following { leader, epoch, since: now, until, led: false });
+            self.enter(m, Failover::Following(Following { leader, epoch, since: now, until, led: false }));
         }
     }
 
@@ -260,24 +122,29 @@ impl Sentinel {
     fn step(&mut self, m: usize, now: Instant) {
         match self.masters[m].failover {
             Failover::Idle { not_before } => self.step_idle(m, not_before, now),
-            Failover::Following { leader, epoch, since, until, led } => {
-                self.step_following(m, (leader, epoch), since, until, led, now);
-            }
+            Failover::Following(following) => self.step_following(m, following, now),
             Failover::Waiting { cause, start_at } => self.step_waiting(m, cause, start_at, now),
-            Failover::Electing { cause, epoch, until } => self.step_electing(m, cause, epoch, until, now),
-            Failover::Selecting { cause, epoch, since, until } => {
-                self.step_selecting(m, cause, epoch, (since, until), now);
-            }
-            Failover::Pausing { until, epoch, .. } => self.step_holding(m, epoch, until, now),
-            Failover::Catching { until, epoch, target, .. } => {
-                self.step_holding(m, epoch, until, now);
+            Failover::Leading(lead) => self.step_lead(m, lead, now),
+        }
+    }
+
+    fn step_lead(&mut self, m: usize, lead: Lead, now: Instant) {
+        match lead.phase {
+            Phase::Electing => self.step_electing(m, lead, now),
+            Phase::Selecting { since } => self.step_selecting(m, lead, since, now),
+            Phase::Pausing { .. } => self.step_holding(m, lead, now),
+            Phase::Catching { target, .. } => {
+                self.step_holding(m, lead, now);
                 self.reask(m, target, now);
             }
-            Failover::Promoting { epoch, target, held, step, until, .. } => {
-                self.step_promoting(m, epoch, (target, held), step, until, now);
-            }
-            Failover::Reconfiguring { until, .. } => self.step_reconfiguring(m, until, now),
+            Phase::Promoting { target, step } => self.step_promoting(m, lead, target, step, now),
+            Phase::Reconfiguring => self.step_reconfiguring(m, lead.until, now),
         }
+    }
+
+    /// Goes on to the next phase of the failover that is led.
+    pub(super) fn go_on(&mut self, m: usize, lead: Lead, hold: Option<Hold>, phase: Phase, until: Instant) {
+        self.enter(m, Failover::Leading(Lead { hold, phase, until, ..lead }));
     }
 
     /// What there is to do, if anything.
@@ -325,15 +192,8 @@ impl Sentinel {
         self.enter(m, Failover::Waiting { cause, start_at: now + STAGGER * rank + jitter });
     }
 
-    fn step_following(
-        &mut self,
-        m: usize,
-        (leader, epoch): (RunId, Epoch),
-        since: Instant,
-        until: Instant,
-        led: bool,
-        now: Instant,
-    ) {
+    fn step_following(&mut self, m: usize, following: Following, now: Instant) {
+        let Following { leader, epoch, since, until, led } = following;
         let peer = self.peers.iter().position(|peer| peer.id == Some(leader));
         let leads = peer.and_then(|p| self.peer_master(p, m)).map(|facts| facts.leads.is_some_and(|led| led >= epoch));
         // Whoever has ever spoken over the peer link is known by its frames; another one only by what it decides, and by
@@ -342,7 +202,7 @@ impl Sentinel {
         let over = match leads {
             Some(true) => {
                 if !led || since != now {
-                    self.enter(m, Failover::Following { leader, epoch, since: now, until, led: true });
+                    self.enter(m, Failover::Following(Following { since: now, led: true, ..following }));
                 }
                 now >= until
             }
@@ -381,11 +241,12 @@ impl Sentinel {
         self.master_event("+try-failover", m, "");
         self.record_vote(m, self.me(), epoch);
         let until = now + self.timers.election.min(self.masters[m].config.failover_timeout);
-        self.enter(m, Failover::Electing { cause, epoch, until });
+        self.enter(m, Failover::Leading(Lead { epoch, cause, hold: None, until, phase: Phase::Electing }));
         self.ask_votes(m, now);
     }
 
-    fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
+    fn step_electing(&mut self, m: usize, lead: Lead, now: Instant) {
+        let Lead { epoch, cause, until, .. } = lead;
         let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
         let majority = if self.rules.holds(Rule::Majority) { self.majority(m) } else { 1 };
         let (votes, needed) = (self.votes_for_me(m, epoch), majority.max(quorum));
@@ -396,12 +257,12 @@ impl Sentinel {
         } else if votes >= needed && stored {
             self.master_event("+elected-leader", m, "");
             self.master_event("+failover-state-select-slave", m, "");
-            self.elected(m, cause, epoch, now);
+            self.elected(m, lead, now);
         } else if now >= until || stored && votes + self.votes_open(m, epoch) < needed {
             let forced = matches!(cause, Cause::Ordered(Ordered { coordinated: false, .. }));
             if forced && stored && matches!(self.membership, Membership::Discovered { .. }) {
                 // Stock asks nobody: an order counts even where most sentinels are lost.
-                return self.elected(m, cause, epoch, now);
+                return self.elected(m, lead, now);
             }
             // A split vote is known to be one as soon as everybody alive has voted: no use in waiting.
             let reason = format!("not elected: {votes} of {} votes", self.voters(m));
@@ -411,45 +272,38 @@ impl Sentinel {
         }
     }
 
-    fn elected(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
+    fn elected(&mut self, m: usize, lead: Lead, now: Instant) {
         if self.simulated.after_election {
             self.fenced.push(Output::Exit(SIMULATED));
         }
-        match cause {
-            Cause::Down => self.begin_selecting(m, cause, epoch, now),
+        match lead.cause {
+            Cause::Down => self.begin_selecting(m, lead, now),
             Cause::Bootstrap => match self.bootstrap_node(m) {
-                Some(target) => self.begin_promoting(m, cause, epoch, target, None, now),
+                Some(target) => self.begin_promoting(m, lead, target, None, now),
                 None => self.abort(m, "-failover-abort-no-good-slave", "the first master is gone", now),
             },
             Cause::Ordered(order) => {
                 if self.masters[m].nodes[self.master_at(m)].down_since.is_none() {
-                    self.begin_pausing(m, cause, epoch, order.to, now);
+                    self.begin_pausing(m, lead, order.to, now);
                 } else if order.coordinated {
                     self.abort_hold(m, "the master went down meanwhile", now);
                 } else {
-                    self.begin_selecting(m, cause, epoch, now);
+                    self.begin_selecting(m, lead, now);
                 }
             }
         }
     }
 
-    fn begin_selecting(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
+    fn begin_selecting(&mut self, m: usize, lead: Lead, now: Instant) {
         let limit = if self.proved_down(m) { DRAIN_MAX } else { REFRESH_MAX };
-        self.enter(m, Failover::Selecting { cause, epoch, since: now, until: now + limit });
+        self.go_on(m, lead, None, Phase::Selecting { since: now }, now + limit);
         for n in 0..self.masters[m].nodes.len() {
             self.ask_info(m, n, now);
         }
     }
 
-    fn step_selecting(
-        &mut self,
-        m: usize,
-        cause: Cause,
-        epoch: Epoch,
-        (since, until): (Instant, Instant),
-        now: Instant,
-    ) {
-        if self.current_epoch > epoch {
+    fn step_selecting(&mut self, m: usize, lead: Lead, since: Instant, now: Instant) {
+        if self.current_epoch > lead.epoch {
             return self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         }
         let (proved, master) = (self.proved_down(m), self.master_at(m));
@@ -467,12 +321,12 @@ impl Sentinel {
                 self.reask(m, n, now);
             }
         }
-        if waiting && now < until {
-            self.wake_at(until);
+        if waiting && now < lead.until {
+            self.wake_at(lead.until);
             return;
         }
         match self.choose(m, now) {
-            Ok(target) => self.begin_promoting(m, cause, epoch, target, None, now),
+            Ok(target) => self.begin_promoting(m, lead, target, None, now),
             Err(why) => self.abort(m, "-failover-abort-no-good-slave", &why, now),
         }
     }
@@ -529,7 +383,7 @@ impl Sentinel {
         let down_for = master.nodes[self.master_at(m)].down_since.map_or(Duration::ZERO, |since| now.since(since));
         let monitored = self.monitored(m);
         // Who is to take over was asked a moment ago.
-        let asked = matches!(master.failover, Failover::Selecting { .. });
+        let asked = master.failover.lead().is_some_and(|lead| matches!(lead.phase, Phase::Selecting { .. }));
         let period = if asked { Duration::ZERO } else { self.timers.info_period(master.config.down_after) };
         Ground {
             info_age_max: INFO_AGE_MAX + period,

@@ -6,7 +6,7 @@ use crate::base::Instant;
 use crate::base::node::Decision;
 use crate::wire::info::Role;
 
-use super::failover::Failover;
+use super::lead::Failover;
 use super::sabotage::Rule;
 use super::{Membership, Sentinel, hello_wait};
 

@@ -38,6 +38,7 @@ mod glob;
 mod heal;
 mod info;
 mod instance;
+mod lead;
 mod monitor;
 pub mod names;
 mod ports;
@@ -82,8 +83,8 @@ use crate::base::{Epoch, Instant, Machine, NodeName, Rng, RunId};
 use crate::wire::resp::Reply;
 
 use access::Desk;
-use failover::{Cause, Failover};
 use instance::{Instance, InstanceId, Opinion, Peer, PeerId, Reconf};
+use lead::{Cause, Failover};
 use names::Names;
 use sabotage::Rules;
 use scripts::Scripts;
@@ -184,8 +185,6 @@ struct Master {
     /// Those of the file, in its order, and behind them those found out.
     nodes: Vec<Instance>,
     failover: Failover,
-    /// Where it has held writes in this failover. Not the watched master any more once a decision is there.
-    holds: Option<InstanceId>,
     /// Since when a quorum finds it down.
     odown_since: Option<Instant>,
     /// When the decision became known to this process.
@@ -287,7 +286,6 @@ impl Sentinel {
             vote: record.as_ref().and_then(|record| record.vote),
             nodes,
             failover: Failover::Idle { not_before: now },
-            holds: None,
             odown_since: None,
             decided_at: now,
             asked_at: None,
@@ -578,8 +576,7 @@ impl Sentinel {
 
     /// What the others were told of the new master was thrown away: they are told at once, not when they would be again.
     fn tell_again(&mut self) {
-        let leading = |master: &&mut Master| matches!(master.failover, Failover::Reconfiguring { .. });
-        for master in self.masters.iter_mut().filter(leading) {
+        for master in self.masters.iter_mut().filter(|master| master.failover.is_reconfiguring()) {
             master.touched = true;
             for node in master.nodes.iter_mut().filter(|node| matches!(node.reconf, Reconf::Sent(_))) {
                 node.reconf = Reconf::None;
@@ -670,9 +667,19 @@ impl Master {
         self.failover.leads()
     }
 
-    /// Whether a failover that it leads was ordered by a person.
-    fn cause(&self) -> Option<&Cause> {
+    /// Why a new master is looked for, if one is.
+    fn cause(&self) -> Option<Cause> {
         self.failover.cause()
+    }
+
+    /// Whether that is by order of a person.
+    fn is_ordered(&self) -> bool {
+        matches!(self.cause(), Some(Cause::Ordered(_)))
+    }
+
+    /// Whether that redis was told to be the master and has not said yet that it is.
+    fn awaits_promotion_of(&self, n: usize) -> bool {
+        self.failover.lead().is_some_and(|lead| lead.phase.is_told() && lead.phase.target() == Some(n))
     }
 }
 

@@ -10,8 +10,9 @@ use crate::base::{Epoch, Instant, Place};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
-use super::failover::{Cause, Failover, Promotion, REASK};
+use super::failover::REASK;
 use super::instance::Reconf;
+use super::lead::{Cause, Failover, Hold, Lead, Phase, Promotion};
 use super::monitor::{Tag, words};
 use super::switchover::HELD_STEP_MAX;
 use super::{FailoverReport, Membership, Output, Sentinel, scripts};
@@ -22,31 +23,16 @@ pub(super) const SIMULATED: u8 = 99;
 const RECONF_RETRY: Duration = Duration::from_secs(1);
 
 impl Sentinel {
-    pub(super) fn begin_promoting(
-        &mut self,
-        m: usize,
-        cause: Cause,
-        epoch: Epoch,
-        target: usize,
-        held: Option<Instant>,
-        now: Instant,
-    ) {
+    pub(super) fn begin_promoting(&mut self, m: usize, lead: Lead, target: usize, hold: Option<Hold>, now: Instant) {
         self.node_event("+selected-slave", m, target, "");
         self.node_event("+failover-state-send-slaveof-noone", m, target, "");
         let timeout = self.masters[m].config.failover_timeout;
-        let until = now + if held.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
-        self.enter(m, Failover::Promoting { cause, epoch, target, held, step: Promotion::Unsent, until });
+        let until = now + if hold.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
+        self.go_on(m, lead, hold, Phase::Promoting { target, step: Promotion::Unsent }, until);
     }
 
-    pub(super) fn step_promoting(
-        &mut self,
-        m: usize,
-        epoch: Epoch,
-        (target, held): (usize, Option<Instant>),
-        step: Promotion,
-        until: Instant,
-        now: Instant,
-    ) {
+    pub(super) fn step_promoting(&mut self, m: usize, lead: Lead, target: usize, step: Promotion, now: Instant) {
+        let Lead { epoch, until, hold, .. } = lead;
         let node = &self.masters[m].nodes[target];
         let dead = node.fresh_facts().is_some_and(|facts| facts.process == Process::Dead);
         let lost = dead || (node.down_since.is_some() && !node.answers(now, self.masters[m].config.down_after));
@@ -61,7 +47,7 @@ impl Sentinel {
             }
             (_, None) => {}
             (Promotion::Unsent, Some(link)) => {
-                if held.is_some() {
+                if hold.is_some() {
                     // The hold must outlast the promotion whatever its time until now.
                     self.hold_writes(m, self.master_at(m));
                 }
@@ -85,18 +71,20 @@ impl Sentinel {
     }
 
     fn sent(&mut self, m: usize, now: Instant) {
-        if let Failover::Promoting { step, .. } = &mut self.masters[m].failover {
+        if let Failover::Leading(Lead { phase: Phase::Promoting { step, .. }, .. }) = &mut self.masters[m].failover {
             *step = Promotion::Sent { role_at: now + Duration::from_millis(20) };
         }
     }
 
-    /// The target of the promotion under way in that epoch.
-    fn promoting(&self, m: usize, n: usize, epoch: Epoch) -> bool {
-        matches!(self.masters[m].failover, Failover::Promoting { epoch: now, target, .. } if now == epoch && target == n)
+    /// The promotion of that redis that is under way in that epoch.
+    fn promoting(&self, m: usize, n: usize, epoch: Epoch) -> Option<Lead> {
+        let of_it =
+            |lead: &&Lead| lead.epoch == epoch && matches!(lead.phase, Phase::Promoting { target, .. } if target == n);
+        self.masters[m].failover.lead().filter(of_it).copied()
     }
 
     pub(super) fn promote_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        if !self.promoting(m, n, epoch) {
+        if self.promoting(m, n, epoch).is_none() {
             return;
         }
         // Its first part changes the role; a configuration file that cannot be rewritten is no reason to give up.
@@ -109,14 +97,14 @@ impl Sentinel {
 
     pub(super) fn role_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
         let master = reply.array().and_then(|role| role.first()?.text()) == Some("master");
-        if self.promoting(m, n, epoch) && master {
-            self.promoted(m, n, epoch, now);
+        if let Some(lead) = self.promoting(m, n, epoch).filter(|_| master) {
+            self.promoted(m, lead, n, now);
         }
     }
 
     /// The replica says that it is master. From here on there is no way back: decided, stored, told.
-    fn promoted(&mut self, m: usize, target: usize, epoch: Epoch, now: Instant) {
-        let (cause, held) = (self.masters[m].cause().copied(), self.masters[m].failover.held());
+    fn promoted(&mut self, m: usize, lead: Lead, target: usize, now: Instant) {
+        let Lead { epoch, cause, hold, .. } = lead;
         let (old, to) = (self.master_at(m), self.masters[m].nodes[target].address);
         let from = self.monitored(m);
         self.node_event("+promoted-slave", m, target, "");
@@ -126,7 +114,7 @@ impl Sentinel {
             return self.become_idle(m, now);
         }
         let until = now + self.masters[m].config.failover_timeout;
-        self.enter(m, Failover::Reconfiguring { epoch, until });
+        self.go_on(m, lead, hold, Phase::Reconfiguring, until);
         let before = self.told_place(m);
         self.switch(m, Decision { master: to, epoch }, now);
         self.reconfigure_clients(m, scripts::Role::Leader, &before, &self.told_place(m));
@@ -141,15 +129,15 @@ impl Sentinel {
         // The facts that still call it closed or a replica are of this incarnation: no proof against it.
         node.served = node.facts.as_ref().map(|facts| facts.incarnation);
         node.down_since = None;
-        if held.is_some() {
+        if hold.is_some() {
             // Before the greeting: its PUBLISH would be held at the old master, and on that link the end of the hold with it.
             self.demote(m, old, true);
             self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
         self.say_hello(m, now);
-        if let Some(Cause::Ordered(order)) = cause {
+        if let Cause::Ordered(order) = cause {
             let named = |n: usize| self.masters[m].nodes[n].node.clone();
-            let pause = held.map(|since| now.since(since));
+            let pause = hold.map(|hold| now.since(hold.since));
             let (from_node, to_node) = (named(old), named(target));
             let report = FailoverReport { from, from_node, to, to_node, epoch, pause };
             self.owed.extend(order.by.told(Ok(report)));
@@ -278,7 +266,7 @@ impl Sentinel {
     pub(super) fn demote(&mut self, m: usize, n: usize, release: bool) {
         let Some(link) = self.masters[m].nodes[n].command.up() else { return };
         // What released them before was lost if it could not be stored.
-        let holds = self.masters[m].holds == Some(self.masters[m].nodes[n].id);
+        let holds = self.masters[m].failover.hold().is_some_and(|hold| hold.at == self.masters[m].nodes[n].id);
         for args in self.transaction(Some(self.told_place(m)), release || holds) {
             self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
         }

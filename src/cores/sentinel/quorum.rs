@@ -7,7 +7,6 @@ use crate::base::node::{Decision, MasterFacts, SentinelFacts, clipped};
 use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::resp::Reply;
 
-use super::failover::Failover;
 use super::instance::{Peer, Reconf};
 use super::monitor::{Tag, words};
 use super::sabotage::Rule;
@@ -70,7 +69,7 @@ impl Sentinel {
     /// Asks the other sentinels whether they see the master down, and for their votes while an election runs.
     pub(super) fn ask_peers(&mut self, m: usize, now: Instant) {
         let down = self.masters[m].nodes[self.master_at(m)].down_since.is_some() && self.decision(m).is_some();
-        let electing = matches!(self.masters[m].failover, Failover::Electing { .. });
+        let electing = self.masters[m].failover.stands().is_some();
         if !down && !electing || self.monitored(m).ip().is_unspecified() {
             return;
         }
@@ -98,16 +97,9 @@ impl Sentinel {
     fn ask_peer(&mut self, p: usize, m: usize, now: Instant) {
         // Only those have a link.
         let Some(link) = self.peers[p].link.up() else { return };
-        let (candidate, epoch) = match &self.masters[m].failover {
-            Failover::Electing { epoch, .. } => (self.me().to_string(), *epoch),
-            Failover::Idle { .. }
-            | Failover::Following { .. }
-            | Failover::Waiting { .. }
-            | Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { .. }
-            | Failover::Reconfiguring { .. } => ("*".to_owned(), self.current_epoch),
+        let (candidate, epoch) = match self.masters[m].failover.stands() {
+            Some(epoch) => (self.me().to_string(), epoch),
+            None => ("*".to_owned(), self.current_epoch),
         };
         let master = self.monitored(m);
         let (ip, port, epoch) = (master.ip().to_string(), master.port().to_string(), epoch.to_string());

@@ -8,7 +8,6 @@ use crate::base::Instant;
 use crate::wire::info::Role;
 use crate::wire::resp::Reply;
 
-use super::failover::{Cause, Failover, Promotion};
 use super::instance::{Instance, Peer, Reconf};
 use super::{Answer, Sentinel};
 
@@ -81,7 +80,7 @@ impl Sentinel {
         if master.leads().is_some() {
             flags.push("failover_in_progress");
         }
-        if matches!(master.cause(), Some(Cause::Ordered { .. })) {
+        if master.is_ordered() {
             flags.push("force_failover");
         }
         if !master.config.reboot_down_after.is_zero() && master.nodes[n].rebooted_at.is_some() {
@@ -128,7 +127,7 @@ impl Sentinel {
         }
         flags.push("slave");
         flags.extend(disconnected(node));
-        if matches!(master.failover, Failover::Promoting { target, step: Promotion::Sent { .. }, .. } if target == n) {
+        if master.awaits_promotion_of(n) {
             flags.push("promoted");
         }
         match node.reconf {

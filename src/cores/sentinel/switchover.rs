@@ -10,8 +10,8 @@ use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
-use super::failover::{By, Cause, Failover, Ordered};
 use super::instance::Instance;
+use super::lead::{By, Cause, Failover, Hold, Lead, Ordered, Phase};
 use super::monitor::Tag;
 use super::sabotage::Rule;
 use super::select::{self, Rejection};
@@ -127,7 +127,7 @@ impl Sentinel {
             return Err(Refused::NoGoodReplica(label));
         }
         // Of a failover that has its new master, the rest is healing: only stock's clients know that as a failover.
-        let ending = matches!(self.masters[m].failover, Failover::Reconfiguring { .. }) && order.by != By::Nobody;
+        let ending = self.masters[m].failover.is_reconfiguring() && order.by != By::Nobody;
         if !(ending || matches!(self.masters[m].failover, Failover::Idle { .. })) || self.other_leads(m) {
             return Err(Refused::InProgress);
         }
@@ -210,7 +210,7 @@ impl Sentinel {
         })
     }
 
-    pub(super) fn begin_pausing(&mut self, m: usize, cause: Cause, epoch: Epoch, to: Option<usize>, now: Instant) {
+    pub(super) fn begin_pausing(&mut self, m: usize, lead: Lead, to: Option<usize>, now: Instant) {
         let at = self.master_at(m);
         let target = match self.target(m, to, now) {
             Ok(target) => target,
@@ -219,48 +219,37 @@ impl Sentinel {
         let Some(link) = self.masters[m].nodes[at].command.up() else {
             return self.abort_hold(m, "the master cannot be reached to hold writes", now);
         };
-        self.enter(m, Failover::Pausing { cause, epoch, target, since: now, until: now + HELD_STEP_MAX });
-        self.masters[m].holds = Some(self.masters[m].nodes[at].id);
-        self.query(link, Tag::Pause(epoch), &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
+        let hold = Hold { at: self.masters[m].nodes[at].id, since: now };
+        self.go_on(m, lead, Some(hold), Phase::Pausing { target }, now + HELD_STEP_MAX);
+        self.query(link, Tag::Pause(lead.epoch), &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
         // Behind the pause on the same link: the offset it tells cannot grow by writes any more.
-        self.query(link, Tag::PausedInfo(epoch), &["INFO", "replication"]);
+        self.query(link, Tag::PausedInfo(lead.epoch), &["INFO", "replication"]);
+    }
+
+    /// The pause that is under way in that epoch, and for whom.
+    fn pausing(&self, m: usize, epoch: Epoch) -> Option<(Lead, usize)> {
+        let lead = self.masters[m].failover.lead().filter(|lead| lead.epoch == epoch)?;
+        if let Phase::Pausing { target } = lead.phase { Some((*lead, target)) } else { None }
     }
 
     pub(super) fn pause_answered(&mut self, m: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        let pausing = matches!(self.masters[m].failover, Failover::Pausing { epoch: now, .. } if now == epoch);
-        if pausing && !reply.is_ok() && self.unheld(m, now) {
-            return;
+        let Some((lead, target)) = self.pausing(m, epoch).filter(|_| !reply.is_ok()) else { return };
+        if lead.cause.is_coordinated() || matches!(self.membership, Membership::Voters { .. }) {
+            return self.abort_hold(m, &format!("the master does not hold writes: {reply:?}"), now);
         }
-        if pausing && !reply.is_ok() {
-            self.abort_hold(m, &format!("the master does not hold writes: {reply:?}"), now);
-        }
-    }
-
-    /// Goes on without a hold of writes, as stock does, where the server does not know it or the access list forbids it.
-    fn unheld(&mut self, m: usize, now: Instant) -> bool {
-        let Failover::Pausing { cause, epoch, target, .. } = self.masters[m].failover else { return false };
-        let coordinated = matches!(cause, Cause::Ordered(Ordered { coordinated: true, .. }));
-        if coordinated || matches!(self.membership, Membership::Voters { .. }) {
-            return false;
-        }
+        // Without a hold of writes, as stock does, where the server does not know it or the access list forbids it.
         let text = "the master cannot hold writes: what it acknowledges until the end may be lost".to_owned();
         self.publish(Event::new("unheld", Severity::Warn, text));
-        self.begin_promoting(m, cause, epoch, target, None, now);
-        true
+        self.begin_promoting(m, lead, target, None, now);
     }
 
     pub(super) fn paused_info(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        let Failover::Pausing { cause, epoch: current, target, since, until } = self.masters[m].failover else {
-            return;
-        };
-        if current != epoch || n != self.master_at(m) {
-            return;
-        }
+        let Some((lead, target)) = self.pausing(m, epoch).filter(|_| n == self.master_at(m)) else { return };
         let info = Info::parse(reply.text().unwrap_or_default());
         match info.master_repl_offset.filter(|_| info.role == Some(Role::Master)) {
             Some(goal) => {
                 let lineage = info.master_replid;
-                self.enter(m, Failover::Catching { cause, epoch, target, goal, lineage, since, until });
+                self.go_on(m, lead, lead.hold, Phase::Catching { target, goal, lineage }, lead.until);
                 // What it said before the pause does not count.
                 self.masters[m].nodes[target].info_at = None;
                 self.ask_info(m, target, now);
@@ -271,45 +260,34 @@ impl Sentinel {
 
     /// Any redis has said something of itself: has the target caught up?
     pub(super) fn info_for_failover(&mut self, m: usize, n: usize, now: Instant) {
-        let Failover::Catching { cause, epoch, target, goal, lineage, since, .. } = self.masters[m].failover else {
-            return;
-        };
+        let Some(lead) = self.masters[m].failover.lead().copied() else { return };
+        let Phase::Catching { target, goal, lineage } = lead.phase else { return };
         let Some(info) = self.masters[m].nodes[n].info.as_ref().filter(|_| n == target) else { return };
         let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal) || !self.rules.holds(Rule::CatchUp);
         // A master that was started anew counts from elsewhere: its offset says nothing of what an unlinked replica has.
         let same = lineage.is_none() || info.master_replid.is_none() || info.master_replid == lineage;
         if whole && same && info.role == Some(Role::Replica) && self.master_of(info) == Some(self.monitored(m)) {
-            self.begin_promoting(m, cause, epoch, target, Some(since), now);
+            self.begin_promoting(m, lead, target, lead.hold, now);
         }
     }
 
     /// Gives up because of the master. Only who knows COORDINATED knows the event of that.
     pub(super) fn abort_hold(&mut self, m: usize, reason: &str, now: Instant) {
-        let coordinated = matches!(self.masters[m].cause(), Some(Cause::Ordered(Ordered { coordinated: true, .. })));
+        let coordinated = self.masters[m].cause().is_some_and(Cause::is_coordinated);
         let event = if coordinated { "-failover-abort-master-timeout" } else { "-failover-abort-slave-timeout" };
         self.abort(m, event, reason, now);
     }
 
     /// While writes are held: the limits.
-    pub(super) fn step_holding(&mut self, m: usize, epoch: Epoch, until: Instant, now: Instant) {
+    pub(super) fn step_holding(&mut self, m: usize, lead: Lead, now: Instant) {
         let at = self.master_at(m);
-        if self.current_epoch > epoch {
+        if self.current_epoch > lead.epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if self.masters[m].odown_since.is_some() {
             self.abort_hold(m, "the master went down meanwhile", now);
-        } else if now >= until {
-            let (goal, has) = match self.masters[m].failover {
-                Failover::Catching { goal, target, .. } => (goal, self.candidate(m, target, now).offset),
-                Failover::Idle { .. }
-                | Failover::Following { .. }
-                | Failover::Waiting { .. }
-                | Failover::Electing { .. }
-                | Failover::Selecting { .. }
-                | Failover::Pausing { .. }
-                | Failover::Promoting { .. }
-                | Failover::Reconfiguring { .. } => (0, 0),
-            };
-            if goal > 0 {
+        } else if now >= lead.until {
+            if let Phase::Catching { goal: goal @ 1.., target, .. } = lead.phase {
+                let has = self.candidate(m, target, now).offset;
                 let reason = format!("the replica did not catch up in {HELD_STEP_MAX:?}: it has {has} of {goal} bytes");
                 self.abort(m, "-failover-abort-slave-timeout", &reason, now);
             } else {
@@ -317,14 +295,14 @@ impl Sentinel {
                 self.abort_hold(m, &format!("the master {master} did not answer in {HELD_STEP_MAX:?}"), now);
             }
         } else {
-            self.wake_at(until);
+            self.wake_at(lead.until);
         }
     }
 
     /// A link was lost on which a switchover depends.
     pub(super) fn link_lost(&mut self, m: usize, n: usize, reason: &str, now: Instant) {
-        let holding = matches!(self.masters[m].failover, Failover::Pausing { .. } | Failover::Catching { .. });
-        if holding && n == self.master_at(m) {
+        let phase = self.masters[m].failover.lead().map(|lead| lead.phase);
+        if matches!(phase, Some(Phase::Pausing { .. } | Phase::Catching { .. })) && n == self.master_at(m) {
             let reason = format!("the link to the master was lost while it held writes: {reason}");
             self.abort_hold(m, &reason, now);
         }
@@ -333,7 +311,6 @@ impl Sentinel {
     pub(super) fn hold_writes(&mut self, m: usize, n: usize) {
         if let Some(link) = self.masters[m].nodes[n].command.up() {
             self.query(link, Tag::Ignored, &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
-            self.masters[m].holds = Some(self.masters[m].nodes[n].id);
         }
     }
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::info::Role;
 
-use super::failover::{Failover, Promotion};
 use super::instance::{Peer, Reconf};
+use super::lead::{Failover, Following, Phase};
 use super::select::{self, Candidate};
 use super::{Rejection, Sentinel, monitor};
 
@@ -276,19 +276,9 @@ impl Sentinel {
     fn outcome(&self, m: usize, needed: bool, gates: &[Checked]) -> Outcome {
         let blocks = gates.iter().any(|gate| gate.verdict == Verdict::Blocks);
         // Who cannot win only tries; who is elected needs nobody's vote any more.
-        let elected = match self.masters[m].failover {
-            Failover::Idle { .. }
-            | Failover::Following { .. }
-            | Failover::Waiting { .. }
-            | Failover::Electing { .. } => false,
-            Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { .. }
-            | Failover::Reconfiguring { .. } => true,
-        };
+        let elected = self.masters[m].failover.lead().is_some_and(|lead| lead.phase != Phase::Electing);
         let ordered = self.masters[m].cause().is_some() && !needed;
-        let followed = matches!(self.masters[m].failover, Failover::Following { .. });
+        let followed = matches!(self.masters[m].failover, Failover::Following(_));
         if elected || ordered || followed || self.other_leads(m) {
             Outcome::UnderWay
         } else if needed && blocks {
@@ -400,7 +390,7 @@ impl Sentinel {
             let epoch = self.peer_leads(p, m).filter(|epoch| *epoch > known)?;
             Some((Some(peer.label()), epoch, None))
         });
-        let followed = if let Failover::Following { leader, epoch, until, .. } = self.masters[m].failover {
+        let followed = if let Failover::Following(Following { leader, epoch, until, .. }) = self.masters[m].failover {
             let peer = self.peers.iter().find(|peer| peer.id == Some(leader));
             Some((peer.map(|peer| peer.label()), epoch, left(until, now)))
         } else {
@@ -416,13 +406,7 @@ impl Sentinel {
     fn pause_gate(&self, m: usize, needed: bool, now: Instant) -> Checked {
         let until = match self.masters[m].failover {
             Failover::Idle { not_before: until } | Failover::Waiting { start_at: until, .. } => until,
-            Failover::Following { .. }
-            | Failover::Electing { .. }
-            | Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { .. }
-            | Failover::Reconfiguring { .. } => now,
+            Failover::Following(_) | Failover::Leading(_) => now,
         };
         let left_ms = millis(until.since(now));
         let verdict = match left_ms {
@@ -435,17 +419,8 @@ impl Sentinel {
 
     /// Who is told to be master, or is it already, by the failover that this sentinel leads.
     fn chosen(&self, m: usize) -> Option<usize> {
-        match self.masters[m].failover {
-            Failover::Idle { .. }
-            | Failover::Following { .. }
-            | Failover::Waiting { .. }
-            | Failover::Electing { .. }
-            | Failover::Selecting { .. } => None,
-            Failover::Pausing { target, .. }
-            | Failover::Catching { target, .. }
-            | Failover::Promoting { target, .. } => Some(target),
-            Failover::Reconfiguring { .. } => Some(self.master_at(m)),
-        }
+        let phase = self.masters[m].failover.lead()?.phase;
+        if phase == Phase::Reconfiguring { Some(self.master_at(m)) } else { phase.target() }
     }
 
     fn candidate_gate(&self, m: usize, now: Instant) -> Checked {
@@ -494,37 +469,32 @@ impl Sentinel {
         let epoch = self.masters[m].leads();
         let votes = epoch.map_or(0, |epoch| self.votes_for_me(m, epoch));
         let open = epoch.map_or(0, |epoch| self.votes_open(m, epoch));
-        let (verdict, left_ms) = if let Failover::Electing { until, .. } = self.masters[m].failover {
-            (Verdict::Waits, left(until, now))
-        } else {
-            (if epoch.is_some() { Verdict::Open } else { Verdict::Ahead }, None)
+        let (verdict, left_ms) = match self.masters[m].failover.lead() {
+            Some(lead) if lead.phase == Phase::Electing => (Verdict::Waits, left(lead.until, now)),
+            Some(_) => (Verdict::Open, None),
+            None => (Verdict::Ahead, None),
         };
         Checked { verdict, gate: Gate::Election { epoch, votes, needed, open, left_ms } }
     }
 
     fn promotion_gate(&self, m: usize, now: Instant) -> Checked {
-        let (verdict, told, left_ms) = match self.masters[m].failover {
-            Failover::Idle { .. }
-            | Failover::Following { .. }
-            | Failover::Waiting { .. }
-            | Failover::Electing { .. } => (Verdict::Ahead, false, None),
-            Failover::Selecting { until, .. }
-            | Failover::Pausing { until, .. }
-            | Failover::Catching { until, .. }
-            | Failover::Promoting { step: Promotion::Unsent, until, .. } => (Verdict::Waits, false, left(until, now)),
-            Failover::Promoting { step: Promotion::Sent { .. }, until, .. } => (Verdict::Waits, true, left(until, now)),
-            Failover::Reconfiguring { .. } => (Verdict::Open, true, None),
+        let elected = self.masters[m].failover.lead().filter(|lead| lead.phase != Phase::Electing);
+        let (verdict, told, left_ms) = match elected {
+            None => (Verdict::Ahead, false, None),
+            Some(lead) if lead.phase == Phase::Reconfiguring => (Verdict::Open, true, None),
+            Some(lead) => (Verdict::Waits, lead.phase.is_told(), left(lead.until, now)),
         };
         let target = self.chosen(m).map(|n| self.who(m, n));
         Checked { verdict, gate: Gate::Promotion { target, told, left_ms } }
     }
 
     fn reconfiguration_gate(&self, m: usize, now: Instant) -> Checked {
-        let (verdict, pending, left_ms) = if let Failover::Reconfiguring { until, .. } = self.masters[m].failover {
+        let reconfiguring = self.masters[m].failover.lead().filter(|lead| lead.phase == Phase::Reconfiguring);
+        let (verdict, pending, left_ms) = if let Some(lead) = reconfiguring {
             let others = self.masters[m].nodes.iter().filter(|node| node.address != self.monitored(m));
             let waited_for = others.filter(|node| node.down_since.is_none() && node.command.up().is_some());
             let pending = waited_for.filter(|node| node.reconf != Reconf::Done).count();
-            (Verdict::Waits, Some(pending), left(until, now))
+            (Verdict::Waits, Some(pending), left(lead.until, now))
         } else {
             (Verdict::Ahead, None, None)
         };

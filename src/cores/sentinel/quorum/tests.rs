@@ -38,7 +38,7 @@ fn waits_for(sentinel: &mut Sentinel, leader: RunId, now: Instant) -> bool {
     sentinel.switch(0, decision, now);
     sentinel.vote(0, leader, 2, now);
     sentinel.failover(0, now + Duration::from_millis(1_500));
-    matches!(sentinel.masters[0].failover, Failover::Following { .. })
+    matches!(sentinel.masters[0].failover, crate::cores::sentinel::lead::Failover::Following(_))
 }
 
 #[test]

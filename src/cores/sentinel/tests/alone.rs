@@ -420,8 +420,9 @@ fn writes_are_released_where_they_are_held_when_others_decide_meanwhile() {
     let now = world.now;
     let sentinel = world.sentinels[0].as_mut().unwrap();
     let old = sentinel.master_at(0);
-    sentinel
-        .enter(0, Failover::Pausing { cause: Cause::Down, epoch: 1, target: 1, since: now, until: now + ms(2_000) });
+    let hold = Some(lead::Hold { at: sentinel.masters[0].nodes[old].id, since: now });
+    let (phase, until) = (lead::Phase::Pausing { target: 1 }, now + ms(2_000));
+    sentinel.enter(0, Failover::Leading(lead::Lead { epoch: 1, cause: Cause::Down, hold, until, phase }));
     sentinel.hold_writes(0, old);
     let link = sentinel.masters[0].nodes[old].command.up().unwrap();
     sentinel.adopt(0, 0, Decision { master: redis_at(2), epoch: 9 }, now);
