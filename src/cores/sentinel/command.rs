@@ -162,7 +162,7 @@ impl Sentinel {
         if usable < quorum {
             faults.push("Not enough available Sentinels to reach the specified quorum for this master");
         }
-        if usable < self.majority(m) {
+        if usable < self.majority(&self.masters[m]) {
             faults.push("Not enough available Sentinels to reach the majority and authorize a failover");
         }
         if faults.is_empty() {

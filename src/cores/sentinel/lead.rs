@@ -1,9 +1,19 @@
 //! Why there is a failover, and how far it is: the states alone, without what moves them.
 
+use std::time::Duration;
+
 use crate::base::{Epoch, Instant, RunId};
 
-use super::instance::InstanceId;
+use super::ids::InstanceId;
 use super::ports::{ClientId, OrderId};
+
+/// Exit code of a simulated failure, as stock.
+pub(super) const SIMULATED: u8 = 99;
+/// Between two questions of a replica whose answer is awaited.
+pub(super) const REASK: Duration = Duration::from_millis(2);
+/// How long each step may take while writes are held, the catching up and the promotion; well within the hold, which each of
+/// them begins anew: who is promoted after its end lacks what was acknowledged since.
+pub(super) const HELD_STEP_MAX: Duration = Duration::from_secs(2);
 
 /// Why there is a failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

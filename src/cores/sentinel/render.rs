@@ -8,7 +8,8 @@ use crate::base::Instant;
 use crate::wire::info::Role;
 use crate::wire::resp::Reply;
 
-use super::instance::{Instance, Peer, Reconf};
+use super::instance::{Instance, Reconf};
+use super::peer::Peer;
 use super::{Answer, Sentinel};
 
 /// The version whose protocol is spoken; clients decide by it what they may ask.
@@ -45,7 +46,7 @@ impl Sentinel {
         let pending = usize::from(node.ping_sent.is_some()) + usize::from(node.info_sent.is_some());
         map.put("link-pending-commands", pending.to_string());
         map.put("link-refcount", "1");
-        if let Some(state) = self.masters[m].failover.stock_name().filter(|_| at_master) {
+        if let Some(state) = self.masters[m].failover().stock_name().filter(|_| at_master) {
             map.put("failover-state", state);
         }
         map.put("last-ping-sent", age(now, node.ping_sent));
@@ -139,7 +140,7 @@ impl Sentinel {
         let mut map = Map(Vec::with_capacity(24));
         self.node_head(&mut map, m, n, &flags.join(","), now);
         let info = node.info.as_ref();
-        let down = self.candidate(m, n, now).link_down;
+        let down = master.candidate(n, self.moment(now)).link_down;
         map.put("master-link-down-time", ms(down));
         map.put("master-link-status", if info.is_some_and(|info| info.master_link_up) { "ok" } else { "err" });
         map.put("master-host", info.and_then(|info| info.master_host.clone()).unwrap_or_else(|| "?".to_owned()));
