@@ -236,6 +236,7 @@ impl Sentinel {
         let majority = if self.rules.holds(Rule::Majority) { self.majority(master) } else { 1 };
         let (votes, needed) = (self.votes_for_me(master, epoch), majority.max(master.quorum()));
         let voters = self.voters(master);
+        debug_assert!(votes <= voters || !self.rules.holds(Rule::OwnVoteOnce), "{votes} votes of {voters} voters");
         // Nobody else may hear of the own vote where nobody else is needed: it is one only on disk all the same.
         let stored = !master.vote_unstored || !self.rules.holds(Rule::StoreFirst);
         if self.current_epoch > epoch {
@@ -258,6 +259,7 @@ impl Sentinel {
     }
 
     fn elected(&mut self, m: usize, lead: Lead, now: Instant) {
+        debug_assert_eq!(lead.epoch, self.current_epoch, "elected in an epoch that is not the current one");
         if self.simulated.after_election {
             self.fenced.push(Output::Exit(SIMULATED));
         }

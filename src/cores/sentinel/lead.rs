@@ -182,7 +182,55 @@ impl Failover {
     }
 }
 
+impl Failover {
+    /// Whether that state may come after this one: a failover that is led goes on to the next phase in its epoch, or ends.
+    pub(super) fn leads_to(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Leading(before), Self::Leading(after)) => {
+                (before.epoch, before.cause) == (after.epoch, after.cause) && before.phase.leads_to(&after.phase)
+            }
+            (Self::Waiting { cause, .. }, Self::Leading(lead)) => lead.phase == Phase::Electing && lead.cause == *cause,
+            (Self::Idle { .. } | Self::Following(_), Self::Leading(_)) => false,
+            (Self::Leading(_) | Self::Waiting { .. }, Self::Following(_) | Self::Waiting { .. })
+            | (Self::Following(_), Self::Waiting { .. }) => false,
+            (Self::Idle { .. } | Self::Following(_), Self::Following(_))
+            | (Self::Idle { .. }, Self::Waiting { .. })
+            | (_, Self::Idle { .. }) => true,
+        }
+    }
+}
+
+impl Lead {
+    /// Whether writes are held where its phase says that they are, and nowhere else.
+    pub(super) fn holds_rightly(&self) -> bool {
+        match self.phase {
+            Phase::Electing | Phase::Selecting { .. } => self.hold.is_none(),
+            Phase::Pausing { .. } | Phase::Catching { .. } => self.hold.is_some(),
+            Phase::Promoting { .. } | Phase::Reconfiguring => true,
+        }
+    }
+}
+
 impl Phase {
+    fn leads_to(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Electing, Self::Selecting { .. } | Self::Pausing { .. } | Self::Promoting { .. })
+            | (Self::Selecting { .. }, Self::Promoting { .. })
+            | (Self::Promoting { .. }, Self::Reconfiguring) => true,
+            (Self::Pausing { target: before }, Self::Catching { target, .. } | Self::Promoting { target, .. })
+            | (Self::Catching { target: before, .. }, Self::Promoting { target, .. }) => before == target,
+            (
+                Self::Electing
+                | Self::Selecting { .. }
+                | Self::Pausing { .. }
+                | Self::Catching { .. }
+                | Self::Promoting { .. }
+                | Self::Reconfiguring,
+                _,
+            ) => false,
+        }
+    }
+
     /// Who is to be the master, once that is chosen and as long as it is none.
     pub(super) fn target(&self) -> Option<usize> {
         match self {

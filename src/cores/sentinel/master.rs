@@ -249,6 +249,8 @@ impl Master {
     /// The only place where a failover changes its state. Leaving a state that holds writes for anything but what follows
     /// from it releases them: at the redis in that place.
     pub(super) fn enter(&mut self, next: Failover) -> Option<usize> {
+        debug_assert!(self.failover.leads_to(&next), "{next:?} does not follow from {:?}", self.failover);
+        debug_assert!(next.lead().is_none_or(Lead::holds_rightly), "writes are held in the wrong phase: {next:?}");
         let left = std::mem::replace(&mut self.failover, next);
         let hold = left.hold().filter(|_| next.hold().is_none())?;
         let n = self.place_of_id(hold.at)?;
@@ -265,6 +267,11 @@ impl Master {
 
     /// The target of the promotion has been told, and is asked for its role at `role_at`.
     pub(super) fn told_target(&mut self, role_at: Instant) {
+        debug_assert!(
+            matches!(self.failover.lead(), Some(Lead { phase: Phase::Promoting { .. }, .. })),
+            "nobody is being promoted: {:?}",
+            self.failover
+        );
         if let Failover::Leading(Lead { phase: Phase::Promoting { step, .. }, .. }) = &mut self.failover {
             *step = Promotion::Sent { role_at };
         }
@@ -380,6 +387,7 @@ impl Master {
 
     /// What was true of the `old` master is forgotten: the one in the place `new` is the master by the decision.
     pub(super) fn switched(&mut self, old: usize, new: usize, now: Instant) {
+        debug_assert_eq!(self.at(), new, "the watched master is not that of the decision");
         self.odown_since = None;
         self.decided_at = now;
         self.no_candidate = None;
@@ -434,5 +442,30 @@ impl Master {
             node.down_since.is_none() && node.command.up().is_some() && !(said && (drained || !proved))
         };
         self.others().filter(awaited).collect()
+    }
+
+    /// What holds at the end of every turn, whatever has been heard. `me`: this sentinel.
+    pub(super) fn assert_sound(&self, me: RunId) {
+        let voted = self.vote.map(|(_, epoch)| epoch);
+        match &self.failover {
+            Failover::Idle { .. } | Failover::Waiting { .. } => {}
+            Failover::Following(following) => {
+                debug_assert_ne!(following.leader, me, "this sentinel waits for itself");
+                debug_assert!(voted >= Some(following.epoch), "it waits for {following:?}, and has voted in {voted:?}");
+            }
+            Failover::Leading(lead) => {
+                debug_assert!(voted >= Some(lead.epoch), "it leads by {lead:?} without its own vote: {voted:?}");
+                let decided = self.decision.map(|decision| decision.epoch);
+                if lead.phase == Phase::Reconfiguring {
+                    debug_assert_eq!(decided, Some(lead.epoch), "the decision is not that of the failover");
+                } else {
+                    debug_assert!(decided < Some(lead.epoch), "it still leads in {}: {decided:?}", lead.epoch);
+                }
+                let target = lead.phase.target();
+                debug_assert!(target.is_none_or(|n| n < self.nodes.len()), "nobody is in the place of {lead:?}");
+            }
+        }
+        debug_assert!(self.odown_since.is_none() || self.decision.is_some(), "nobody was master, and is down");
+        debug_assert!(!self.vote_unstored || self.vote.is_some(), "a vote that was not given is to be stored");
     }
 }

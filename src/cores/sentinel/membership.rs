@@ -76,7 +76,9 @@ impl Membership {
         match self {
             Self::Voters { me, all } => {
                 let place = |name: &NodeName| all.iter().position(|voter| voter.name == *name);
-                node.and_then(place) < place(me)
+                let own = place(me);
+                debug_assert!(own.is_some(), "{me} votes and is none of the voters");
+                node.and_then(place) < own
             }
             Self::Discovered { .. } => id.is_some_and(|id| id < own),
         }

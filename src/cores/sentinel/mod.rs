@@ -417,8 +417,9 @@ impl Sentinel {
         self.failover(m, now);
         self.ask_peers(m, now);
         self.heal(m, now);
-        let fault = self.trouble(m);
+        let (fault, me) = (self.trouble(m), self.me());
         let master = &mut self.masters[m];
+        master.assert_sound(me);
         master.fault = fault;
         // What this turn has changed, another rule of it may have looked at before.
         let again = master.touched.then_some(now);
@@ -441,6 +442,7 @@ impl Sentinel {
             self.promised.clear();
             self.saying.clear();
         }
+        debug_assert!(!self.dirty || self.fenced.is_empty(), "what is promised is not given to the store");
         out.append(&mut self.fenced);
         if self.masters.iter().any(|master| !master.config.renames.is_empty()) {
             self.rename(out);

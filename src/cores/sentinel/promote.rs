@@ -87,6 +87,11 @@ impl Sentinel {
     /// The replica says that it is master. From here on there is no way back: decided, stored, told.
     fn promoted(&mut self, m: usize, lead: Lead, target: usize, now: Instant) {
         let Lead { epoch, cause, hold, .. } = lead;
+        debug_assert!(
+            epoch <= self.current_epoch,
+            "it decides in epoch {epoch} and has only seen {}",
+            self.current_epoch
+        );
         self.node_event("+promoted-slave", m, target, "");
         self.node_event("+failover-state-reconf-slaves", m, target, "");
         let master = &self.masters[m];
@@ -200,7 +205,9 @@ impl Sentinel {
 
     pub(super) fn end(&mut self, m: usize, now: Instant) {
         self.master_event("+failover-end", m, "");
-        self.masters[m].forget_reconfiguration();
+        let master = &mut self.masters[m];
+        debug_assert!(master.failover().is_reconfiguring(), "it ends without a decision: {:?}", master.failover());
+        master.forget_reconfiguration();
         self.enter(m, Failover::Idle { not_before: now });
     }
 

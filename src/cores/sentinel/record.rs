@@ -52,6 +52,11 @@ impl Sentinel {
 
     /// Records the vote for `leader` in `epoch`, which must be higher than that of the last vote.
     pub(super) fn record_vote(&mut self, m: usize, leader: RunId, epoch: Epoch) {
+        let current = self.current_epoch;
+        debug_assert!(
+            epoch == current || !self.rules.holds(Rule::RaiseEpoch),
+            "a vote is given in epoch {epoch}, while {current} is the current one"
+        );
         let master = &mut self.masters[m];
         let once = master.vote.is_none_or(|(_, last)| last < epoch);
         assert!(once || !self.rules.holds(Rule::VoteOnce), "a second vote in epoch {epoch}");
@@ -70,5 +75,6 @@ impl Sentinel {
         master.unstored = true;
         self.dirty = true;
         self.raise_epoch(decision.epoch, now);
+        debug_assert!(decision.epoch <= self.current_epoch, "a decision of an epoch out of reach: {decision:?}");
     }
 }
