@@ -1,18 +1,21 @@
 //! A sentinel without a cluster file: its masters come from its own configuration file and from commands, and the other
 //! sentinels are whoever greets.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::base::node::Decision;
 use crate::base::{Instant, Place, RunId};
 use crate::wire::hello::Hello;
 
+use super::Agreement;
 use super::change::Change;
-use super::instance::{Instance, InstanceId};
+use super::config::Config;
+use super::ids::{InstanceId, NOBODY};
+use super::instance::Instance;
+use super::master::Master;
 use super::names::{self, Lookup};
+use super::ports::Output;
 use super::state::{KnownSentinel, MasterState, State};
-use super::{Agreement, Config, NOBODY, Output};
 
 /// Sentinels known at most: a hello channel is open to everybody who may publish.
 const PEERS_MAX: usize = 256;
@@ -32,17 +35,19 @@ impl Agreement {
         let address = self.first_address(&state.place, now);
         let epoch = state.config_epoch;
         let m = self.watch(state.config.clone(), Some((address, &state.place, epoch)), now);
-        self.masters[m].vote = (state.leader_epoch > 0).then_some((NOBODY, state.leader_epoch));
         for place in &state.replicas {
             let address = self.first_address(place, now);
-            if address.ip().is_unspecified() || !self.masters[m].nodes.iter().any(|node| node.address == address) {
-                let id = InstanceId(self.fresh_id());
-                let node = Instance { host: name_in(place), ..Instance::new(id, address, None, now) };
-                self.masters[m].nodes.push(node);
-                self.node_event("+slave", m, self.masters[m].nodes.len() - 1, "");
+            let id = InstanceId(self.fresh_id());
+            let master = &mut self.masters[m];
+            if address.ip().is_unspecified() || master.place_of(address).is_none() {
+                master.nodes.push(Instance { host: name_in(place), ..Instance::new(id, address, None, now) });
+                let n = master.nodes.len() - 1;
+                self.node_event("+slave", m, n, "");
             }
         }
-        let master = self.masters[m].id;
+        let master = &mut self.masters[m];
+        master.vote = (state.leader_epoch > 0).then_some((NOBODY, state.leader_epoch));
+        let master = master.id;
         for known in &state.sentinels {
             let address = self.first_address(&known.place, now);
             if known.id != self.id && self.peers.len() < PEERS_MAX {
@@ -67,7 +72,7 @@ impl Agreement {
             id: Some(self.id),
             current_epoch: self.current_epoch,
             settings: self.settings.clone(),
-            masters: (0..self.masters.len()).map(|m| self.master_state(m)).collect(),
+            masters: self.masters.iter().map(|master| self.master_state(master)).collect(),
         };
         let place = |id| self.place_of(id);
         match self.pending.as_ref().filter(|pending| pending.storing).map(|pending| &pending.change) {
@@ -93,21 +98,20 @@ impl Agreement {
         state
     }
 
-    fn master_state(&self, m: usize) -> MasterState {
-        let (master, at) = (&self.masters[m], self.master_at(m));
+    fn master_state(&self, master: &Master) -> MasterState {
         let place = |host: &Option<String>, address: SocketAddr| Place {
             host: host.clone().unwrap_or_else(|| address.ip().to_string()),
             port: address.port(),
         };
-        let nodes = master.nodes.iter().enumerate().filter(|(n, _)| *n != at);
-        let peers = self.peers_of(m).map(|p| &self.peers[p]);
+        let replicas = master.others().map(|n| &master.nodes[n]);
         MasterState {
             config: master.config.clone(),
-            place: place(&master.nodes[at].host, self.monitored(m)),
-            config_epoch: master.decision.map_or(0, |decision| decision.epoch),
+            place: place(&master.watched().host, master.monitored()),
+            config_epoch: master.epoch(),
             leader_epoch: master.vote.map_or(0, |(_, epoch)| epoch),
-            replicas: nodes.map(|(_, node)| place(&node.host, node.address)).collect(),
-            sentinels: peers
+            replicas: replicas.map(|node| place(&node.host, node.address)).collect(),
+            sentinels: self
+                .watchers(master)
                 .filter_map(|peer| Some(KnownSentinel { place: place(&peer.host, peer.address), id: peer.id? }))
                 .collect(),
         }
@@ -123,7 +127,6 @@ impl Agreement {
     /// Takes in a greeting from whoever it is. The place of the peer that sent it, if it is one to listen to.
     pub(super) fn discover(&mut self, m: usize, hello: &Hello, now: Instant) -> Option<usize> {
         let address = self.look_up(&hello.place, now)?;
-        let master = self.masters[m].id;
         let found = self.peers.iter().position(|peer| peer.id == Some(hello.id));
         if let Some(p) = found
             && self.peers[p].address != address
@@ -141,19 +144,20 @@ impl Agreement {
             self.add_peer(None, address, Some(hello.id), now);
         }
         let p = found.unwrap_or(self.peers.len() - 1);
-        self.peers[p].host = name_in(&hello.place);
-        if !self.peers[p].opinions.contains_key(&master) {
-            self.peers[p].opinions.entry(master).or_default();
+        let (peer, master) = (&mut self.peers[p], &mut self.masters[m]);
+        peer.host = name_in(&hello.place);
+        if !peer.watches(master) {
+            peer.opinions.entry(master.id).or_default();
+            // It may have been started this moment: the sooner it knows this one, the sooner both can agree.
+            master.hello_due = master.hello_due.min(now + HELLO_BACK);
             self.dirty = true;
             self.sentinel_event("+sentinel", m, hello.id, address);
-            // It may have been started this moment: the sooner it knows this one, the sooner both can agree.
-            self.masters[m].hello_due = self.masters[m].hello_due.min(now + HELLO_BACK);
         }
         Some(p)
     }
 
     fn moved(&mut self, p: usize, address: SocketAddr, now: Instant) {
-        let watched: BTreeSet<usize> = self.watched_by(p).collect();
+        let watched = self.watched_by(p);
         self.peers[p].address = address;
         self.dirty = true;
         if let Some(link) = self.peers[p].link.id() {
@@ -173,7 +177,7 @@ impl Agreement {
 
     fn invalid(&mut self, p: usize) {
         let (id, address) = (self.peers[p].id, self.peers[p].address);
-        for m in self.watched_by(p).collect::<Vec<_>>() {
+        for m in self.watched_by(p) {
             if let Some(id) = id {
                 self.sentinel_event("+sentinel-invalid-addr", m, id, address);
             }
@@ -214,24 +218,8 @@ impl Agreement {
     /// Whatever is known by that name is somewhere else now.
     fn moved_host(&mut self, name: &str, to: IpAddr, now: Instant) {
         let named = |host: &Option<String>| host.as_ref().is_some_and(|host| host.eq_ignore_ascii_case(name));
-        for m in 0..self.masters.len() {
-            let at = self.master_at(m);
-            for n in 0..self.masters[m].nodes.len() {
-                let node = &mut self.masters[m].nodes[n];
-                if !named(&node.host) || node.address.ip() == to {
-                    continue;
-                }
-                node.address.set_ip(to);
-                let address = node.address;
-                if n == at
-                    && let Some(decision) = &mut self.masters[m].decision
-                {
-                    decision.master = address;
-                }
-                self.hang_up_node(m, n, now);
-                self.masters[m].nodes[n].restart_silence(now);
-            }
-        }
+        let links: Vec<_> = self.masters.iter_mut().flat_map(|master| master.moved(name, to, now)).collect();
+        links.into_iter().for_each(|link| self.hang_up(link));
         for p in 0..self.peers.len() {
             if named(&self.peers[p].host) && self.peers[p].address.ip() != to {
                 self.peers[p].address.set_ip(to);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::base::{NodeName, Secret, Secrets};
 
-use super::{DOWN_AFTER, FAILOVER_TIMEOUT, Settings};
+use super::membership::Membership;
+use super::settings::{DOWN_AFTER, FAILOVER_TIMEOUT, Settings};
 
 /// What a sentinel has to know before it starts.
 #[derive(Clone, Debug)]
@@ -38,36 +39,6 @@ pub struct Renewal {
     pub logins: Logins,
     /// Password of its user at every redis.
     pub auth_pass: Secret,
-}
-
-/// Who votes.
-#[derive(Clone, Debug)]
-pub enum Membership {
-    /// The sentinels of the cluster file, in its order, this one among them. A majority is one of these.
-    Voters {
-        /// This node.
-        me: NodeName,
-        /// All of them.
-        all: Vec<Voter>,
-    },
-    /// Whoever greets on a master's hello channel, as with redis-sentinel. A majority is one of all ever heard and not
-    /// removed since.
-    Discovered {
-        /// The own port for clients and sentinels.
-        port: u16,
-    },
-}
-
-/// One sentinel of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Voter {
-    /// Its node.
-    pub name: NodeName,
-    /// Where its port for clients and sentinels is.
-    pub address: SocketAddr,
-    /// Whether it may be a redis-sentinel or valkey-sentinel, which is heard and asked at that port. All others are heard on
-    /// the peer link only.
-    pub stock: bool,
 }
 
 /// One watched master.

@@ -1,16 +1,16 @@
-//! The failover: election, choice, promotion, reconfiguration. Each state owns its deadline.
+//! The failover: when it begins and ends, the election, the choice. Each state owns its deadline.
 
 use std::time::Duration;
 
-use crate::base::node::{Process, RedisRole};
 use crate::base::{Epoch, Instant, RunId};
-use crate::wire::info::{Info, LinkDown, Role};
 
 use super::durable::OnDisk;
-use super::promote::SIMULATED;
+use super::event::{Event, Severity};
+use super::lead::{Cause, Failover, Following, Hold, Lead, Ordered, Phase, REASK, SIMULATED};
+use super::master::Master;
+use super::ports::Output;
 use super::sabotage::Rule;
-use super::select::{self, Candidate, Ground};
-use super::{Agreement, ClientId, Membership, OrderId, Output};
+use super::{Agreement, query::Tag};
 
 /// Between the candidates' attempts, so that one is elected before the next one stands.
 const STAGGER: Duration = Duration::from_millis(40);
@@ -22,155 +22,21 @@ const RETRY: Duration = Duration::from_millis(100);
 const DRAIN_MAX: Duration = Duration::from_millis(300);
 /// Replicas get so long to say what they have, after a silence.
 const REFRESH_MAX: Duration = Duration::from_millis(100);
-/// What a replica has said of itself is too old then, as in redis-sentinel; while nothing is wrong it is asked now and then.
-const INFO_AGE_MAX: Duration = Duration::from_secs(5);
-/// Between two questions of a replica whose answer is awaited.
-pub(super) const REASK: Duration = Duration::from_millis(2);
 /// A leader that was voted for and neither leads nor decides for so long is not waited for.
 const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
-/// A recorded master whose host is unreachable is given up, beyond `down_after`, for one with a good history.
-const RECORDED_MASTER_WAIT: Duration = Duration::from_secs(5);
-
-/// Why there is a failover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// A quorum finds the master down.
-    Down,
-    /// There never was a master.
-    Bootstrap,
-    /// A person ordered it.
-    Ordered(Ordered),
-}
-
-/// A switchover that was ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ordered {
-    /// To whom to report.
-    pub(super) by: By,
-    /// The place of the wanted master; none: the best.
-    pub(super) to: Option<usize>,
-    /// Only with the agreement of the others, and from a master that holds its writes.
-    pub(super) coordinated: bool,
-}
-
-/// Who ordered a switchover, and how it hears of the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
-    /// The operator at this node.
-    Order(OrderId),
-    /// A client that waits for the end: SENTINEL SWITCHOVER.
-    Client(ClientId),
-    /// A client that was answered at once: SENTINEL FAILOVER.
-    Nobody,
-}
-
-/// States of a failover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failover {
-    /// None; none may begin before.
-    Idle { not_before: Instant },
-    /// Another one has this sentinel's vote and is given the time to use it.
-    Following { leader: RunId, epoch: Epoch, since: Instant, until: Instant, led: bool },
-    /// This sentinel will stand for election.
-    Waiting { cause: Cause, start_at: Instant },
-    /// It stands.
-    Electing { cause: Cause, epoch: Epoch, until: Instant },
-    /// Elected; it asks the replicas what they have.
-    Selecting { cause: Cause, epoch: Epoch, since: Instant, until: Instant },
-    /// Ordered: the master was told to hold writes.
-    Pausing { cause: Cause, epoch: Epoch, target: usize, since: Instant, until: Instant },
-    /// Ordered: the target catches up with `goal`, the offset at which the master stands still, in its `lineage`.
-    Catching {
-        cause: Cause,
-        epoch: Epoch,
-        target: usize,
-        goal: u64,
-        lineage: Option<RunId>,
-        since: Instant,
-        until: Instant,
-    },
-    /// The target is told to be master; done when it says that it is.
-    Promoting { cause: Cause, epoch: Epoch, target: usize, held: Option<Instant>, step: Promotion, until: Instant },
-    /// Decided, stored and published; the others are pointed at the new master.
-    Reconfiguring { epoch: Epoch, until: Instant },
-}
-
-/// How far a promotion is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Promotion {
-    /// To be sent as soon as there is a link.
-    Unsent,
-    /// Sent; ROLE is asked again then.
-    Sent { role_at: Instant },
-}
-
-impl Failover {
-    pub(super) fn leads(&self) -> Option<Epoch> {
-        match self {
-            Self::Idle { .. } | Self::Following { .. } | Self::Waiting { .. } => None,
-            Self::Electing { epoch, .. }
-            | Self::Selecting { epoch, .. }
-            | Self::Pausing { epoch, .. }
-            | Self::Catching { epoch, .. }
-            | Self::Promoting { epoch, .. }
-            | Self::Reconfiguring { epoch, .. } => Some(*epoch),
-        }
-    }
-
-    pub(super) fn cause(&self) -> Option<&Cause> {
-        match self {
-            Self::Idle { .. } | Self::Following { .. } | Self::Reconfiguring { .. } => None,
-            Self::Waiting { cause, .. }
-            | Self::Electing { cause, .. }
-            | Self::Selecting { cause, .. }
-            | Self::Pausing { cause, .. }
-            | Self::Catching { cause, .. }
-            | Self::Promoting { cause, .. } => Some(cause),
-        }
-    }
-
-    /// Since when writes are held at the master.
-    pub(super) fn held(&self) -> Option<Instant> {
-        match self {
-            Self::Pausing { since, .. } | Self::Catching { since, .. } => Some(*since),
-            Self::Promoting { held, .. } => *held,
-            Self::Idle { .. }
-            | Self::Following { .. }
-            | Self::Waiting { .. }
-            | Self::Electing { .. }
-            | Self::Selecting { .. }
-            | Self::Reconfiguring { .. } => None,
-        }
-    }
-
-    /// Its name in `failover-state`.
-    pub(super) fn stock_name(&self) -> Option<&'static str> {
-        match self {
-            Self::Idle { .. } | Self::Following { .. } | Self::Waiting { .. } => None,
-            Self::Electing { .. } => Some("wait_start"),
-            Self::Selecting { .. } | Self::Pausing { .. } | Self::Catching { .. } => Some("select_slave"),
-            Self::Promoting { step: Promotion::Unsent, .. } => Some("send_slaveof_noone"),
-            Self::Promoting { step: Promotion::Sent { .. }, .. } => Some("wait_promotion"),
-            Self::Reconfiguring { .. } => Some("reconf_slaves"),
-        }
-    }
-}
 
 impl Agreement {
-    /// The only place where a failover changes its state. Leaving a state that holds writes for anything but what follows
-    /// from it releases them.
+    /// The only way by which a failover changes its state: writes that the new one does not hold any more are released.
     pub(super) fn enter(&mut self, m: usize, next: Failover) {
-        let left = std::mem::replace(&mut self.masters[m].failover, next);
-        let still_held = next.held().is_some() || matches!(next, Failover::Reconfiguring { .. });
-        let holder = if still_held { None } else { self.masters[m].holds.take() };
-        let holder = holder.and_then(|id| self.masters[m].nodes.iter().position(|node| node.id == id));
-        let Some(n) = holder else { return };
-        // Its demotion, which would have released it, was lost if it could not be stored.
-        let is_master = self.masters[m].nodes[n].info.as_ref().is_some_and(|info| info.role == Some(Role::Master));
-        let undemoted = matches!(left, Failover::Reconfiguring { .. }) && is_master;
-        if (left.held().is_some() || undemoted) && self.rules.holds(Rule::ReleaseWrites) {
+        let release = self.masters[m].enter(next);
+        if let Some(n) = release.filter(|_| self.rules.holds(Rule::ReleaseWrites)) {
             self.release_writes(m, n);
         }
+    }
+
+    /// Goes on to the next phase of the failover that is led.
+    pub(super) fn go_on(&mut self, m: usize, lead: Lead, hold: Option<Hold>, phase: Phase, until: Instant) {
+        self.enter(m, Failover::Leading(Lead { hold, phase, until, ..lead }));
     }
 
     /// Ends a failover without a result; the next one may begin a little later.
@@ -182,7 +48,7 @@ impl Agreement {
 
     /// Ends whatever is under way, and says so to whoever ordered it.
     pub(super) fn give_up(&mut self, m: usize, not_before: Instant, reason: &str) {
-        let cause = self.masters[m].cause().copied();
+        let cause = self.masters[m].cause();
         self.enter(m, Failover::Idle { not_before });
         if let Some(Cause::Ordered(order)) = cause {
             self.free.extend(order.by.told(Err(reason.to_owned())));
@@ -191,48 +57,36 @@ impl Agreement {
 
     /// A decision of others makes whatever was under way here pointless, unless it is further and of a higher epoch.
     pub(super) fn become_idle(&mut self, m: usize, now: Instant) {
-        let known = self.decision(m).map_or(0, |decision| decision.epoch);
-        match self.masters[m].failover {
-            Failover::Promoting { step: Promotion::Sent { .. }, epoch, .. } if epoch > known => {}
-            Failover::Idle { .. } | Failover::Following { .. } | Failover::Waiting { cause: Cause::Down, .. } => {
-                self.enter(m, Failover::Idle { not_before: now });
-            }
-            Failover::Waiting { .. }
-            | Failover::Electing { .. }
-            | Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { .. } => {
+        let master = &self.masters[m];
+        match *master.failover() {
+            Failover::Leading(Lead { phase: Phase::Reconfiguring, .. }) => self.end(m, now),
+            Failover::Leading(lead) if lead.phase.is_told() && lead.epoch > master.epoch() => {}
+            Failover::Leading(_) | Failover::Waiting { cause: Cause::Bootstrap | Cause::Ordered(_), .. } => {
                 self.abort(m, "-failover-abort-not-elected", "another sentinel has decided meanwhile", now);
             }
-            Failover::Reconfiguring { .. } => self.end(m, now),
+            Failover::Idle { .. } | Failover::Following(_) | Failover::Waiting { cause: Cause::Down, .. } => {
+                self.enter(m, Failover::Idle { not_before: now });
+            }
         }
     }
 
     /// Nothing is undone that others may have seen already.
     pub(super) fn abort_if_early(&mut self, m: usize, now: Instant, reason: &str) {
-        match self.masters[m].failover {
+        match self.masters[m].failover() {
             // Nobody has heard of it yet.
             Failover::Waiting { cause: Cause::Down | Cause::Bootstrap, .. } => {
                 self.enter(m, Failover::Idle { not_before: now });
             }
-            Failover::Waiting { .. }
-            | Failover::Electing { .. }
-            | Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { step: Promotion::Unsent, .. } => {
+            Failover::Leading(lead) if lead.phase.is_told() => {}
+            Failover::Leading(_) | Failover::Waiting { cause: Cause::Ordered(_), .. } => {
                 self.abort(m, "-failover-abort-not-elected", reason, now);
             }
-            Failover::Idle { .. }
-            | Failover::Following { .. }
-            | Failover::Promoting { step: Promotion::Sent { .. }, .. }
-            | Failover::Reconfiguring { .. } => {}
+            Failover::Idle { .. } | Failover::Following(_) => {}
         }
     }
 
     pub(super) fn abort_if_electing(&mut self, m: usize, now: Instant) {
-        if matches!(self.masters[m].failover, Failover::Electing { .. }) {
+        if self.masters[m].failover().stands().is_some() {
             self.abort(m, "-failover-abort-not-elected", "the sentinel cannot store its own vote", now);
         }
     }
@@ -240,75 +94,74 @@ impl Agreement {
     /// The vote went to another sentinel: whatever is only begun here waits for that one.
     pub(super) fn follow(&mut self, m: usize, leader: RunId, epoch: Epoch, now: Instant) {
         self.abort_if_early(m, now, "another sentinel stands at a higher epoch");
-        if matches!(self.masters[m].failover, Failover::Idle { .. } | Failover::Following { .. }) {
-            let until = now + self.masters[m].config.failover_timeout;
-            self.enter(m, Failover::Following { leader, epoch, since: now, until, led: false });
+        let master = &self.masters[m];
+        if matches!(master.failover(), Failover::Idle { .. } | Failover::Following(_)) {
+            let until = now + master.config.failover_timeout;
+            self.enter(m, Failover::Following(Following { leader, epoch, since: now, until, led: false }));
         }
     }
 
     /// Steps until nothing moves any more.
     pub(super) fn failover(&mut self, m: usize, now: Instant) {
+        let mut before = *self.masters[m].failover();
         for _ in 0..8 {
-            let before = self.masters[m].failover;
-            self.step(m, now);
-            if self.masters[m].failover == before {
+            self.step(m, before, now);
+            let after = *self.masters[m].failover();
+            if after == before {
                 return;
             }
+            before = after;
         }
         self.wake_at(now);
     }
 
-    fn step(&mut self, m: usize, now: Instant) {
-        match self.masters[m].failover {
+    fn step(&mut self, m: usize, failover: Failover, now: Instant) {
+        match failover {
             Failover::Idle { not_before } => self.step_idle(m, not_before, now),
-            Failover::Following { leader, epoch, since, until, led } => {
-                self.step_following(m, (leader, epoch), since, until, led, now);
-            }
+            Failover::Following(following) => self.step_following(m, following, now),
+            Failover::Waiting { cause: Cause::Ordered(order), start_at } => self.step_ordered(m, order, start_at, now),
             Failover::Waiting { cause, start_at } => self.step_waiting(m, cause, start_at, now),
-            Failover::Electing { cause, epoch, until } => self.step_electing(m, cause, epoch, until, now),
-            Failover::Selecting { cause, epoch, since, until } => {
-                self.step_selecting(m, cause, epoch, (since, until), now);
-            }
-            Failover::Pausing { until, epoch, .. } => self.step_holding(m, epoch, until, now),
-            Failover::Catching { until, epoch, target, .. } => {
-                self.step_holding(m, epoch, until, now);
+            Failover::Leading(lead) => self.step_lead(m, lead, now),
+        }
+    }
+
+    fn step_lead(&mut self, m: usize, lead: Lead, now: Instant) {
+        match lead.phase {
+            Phase::Electing => self.step_electing(m, lead, now),
+            Phase::Selecting { since } => self.step_selecting(m, lead, since, now),
+            Phase::Pausing { .. } => self.step_holding(m, lead, now),
+            Phase::Catching { target, .. } => {
+                self.step_holding(m, lead, now);
                 self.reask(m, target, now);
             }
-            Failover::Promoting { epoch, target, held, step, until, .. } => {
-                self.step_promoting(m, epoch, (target, held), step, until, now);
-            }
-            Failover::Reconfiguring { until, .. } => self.step_reconfiguring(m, until, now),
+            Phase::Promoting { target, step } => self.step_promoting(m, lead, target, step, now),
+            Phase::Reconfiguring => self.step_reconfiguring(m, lead, now),
         }
     }
 
     /// What there is to do, if anything.
     fn needed(&mut self, m: usize, now: Instant) -> Option<Cause> {
+        let master = &self.masters[m];
         // Where the master is has not been found out yet: that is no word on whether it is down.
-        if self.shut_out(m) || self.decision(m).is_some_and(|known| known.master.ip().is_unspecified()) {
+        if self.shut_out(master) || master.decision.is_some() && !master.is_located() {
             return None;
         }
-        if self.decision(m).is_none() {
-            return self.bootstrap_node(m).map(|_| Cause::Bootstrap);
+        if master.decision.is_none() {
+            return self.bootstrap_node(master).map(|_| Cause::Bootstrap);
         }
-        self.masters[m].odown_since?;
-        match self.choose(m, now) {
-            Ok(_) => {
-                self.masters[m].no_candidate = None;
-                Some(Cause::Down)
-            }
-            Err(why) => {
-                if self.masters[m].no_candidate.is_none() {
-                    self.master_event("-failover-abort-no-good-slave", m, "");
-                }
-                if self.masters[m].no_candidate.as_ref() != Some(&why) {
-                    let text = format!("nobody can become master: {why}");
-                    self.publish(super::Event::new("no-candidate", super::Severity::Error, text));
-                    self.masters[m].no_candidate = Some(why);
-                }
-                self.wake_at(now + RETRY);
-                None
-            }
+        master.odown_since?;
+        let choice = master.choose(self.moment(now));
+        let known = std::mem::replace(&mut self.masters[m].no_candidate, choice.as_ref().err().cloned());
+        let Err(why) = choice else { return Some(Cause::Down) };
+        if known.is_none() {
+            self.master_event("-failover-abort-no-good-slave", m, "");
         }
+        if known.as_ref() != Some(&why) {
+            let text = format!("nobody can become master: {why}");
+            self.publish(Event::new("no-candidate", Severity::Error, text));
+        }
+        self.wake_at(now + RETRY);
+        None
     }
 
     fn step_idle(&mut self, m: usize, not_before: Instant, now: Instant) {
@@ -318,32 +171,27 @@ impl Agreement {
             self.wake_at(ready_at);
             return;
         }
-        if self.other_leads(m) {
+        let master = &self.masters[m];
+        if self.other_leads(master) {
             return;
         }
-        let rank = self.rank(m);
+        let rank = self.rank(master);
         let jitter = if rank == 0 { Duration::ZERO } else { self.rng.below(STAGGER_JITTER) };
         self.enter(m, Failover::Waiting { cause, start_at: now + STAGGER * rank + jitter });
     }
 
-    fn step_following(
-        &mut self,
-        m: usize,
-        (leader, epoch): (RunId, Epoch),
-        since: Instant,
-        until: Instant,
-        led: bool,
-        now: Instant,
-    ) {
-        let peer = self.peers.iter().position(|peer| peer.id == Some(leader));
-        let leads = peer.and_then(|p| self.peer_master(p, m)).map(|facts| facts.leads.is_some_and(|led| led >= epoch));
+    fn step_following(&mut self, m: usize, following: Following, now: Instant) {
+        let Following { leader, epoch, since, until, led } = following;
+        let peer = self.peers.iter().find(|peer| peer.id == Some(leader));
+        let facts = peer.and_then(|peer| peer.says_of(&self.masters[m]));
+        let leads = facts.map(|facts| facts.leads.is_some_and(|led| led >= epoch));
         // Whoever has ever spoken over the peer link is known by its frames; another one only by what it decides, and by
         // whether it answers at all.
-        let speaks = peer.is_some_and(|p| self.peers[p].spoke || self.peers[p].down_since.is_some());
+        let speaks = peer.is_some_and(|peer| peer.spoke || peer.down_since.is_some());
         let over = match leads {
             Some(true) => {
                 if !led || since != now {
-                    self.enter(m, Failover::Following { leader, epoch, since: now, until, led: true });
+                    self.enter(m, Failover::Following(Following { since: now, led: true, ..following }));
                 }
                 now >= until
             }
@@ -359,10 +207,7 @@ impl Agreement {
     }
 
     fn step_waiting(&mut self, m: usize, cause: Cause, start_at: Instant, now: Instant) {
-        if let Cause::Ordered(order) = cause {
-            return self.step_ordered(m, order, start_at, now);
-        }
-        if self.other_leads(m) || self.needed(m, now).is_none() {
+        if self.other_leads(&self.masters[m]) || self.needed(m, now).is_none() {
             self.enter(m, Failover::Idle { not_before: now });
         } else if now < start_at {
             self.wake_at(start_at);
@@ -382,98 +227,83 @@ impl Agreement {
         self.master_event("+try-failover", m, "");
         self.record_vote(m, self.me(), epoch);
         let until = now + self.timers.election.min(self.masters[m].config.failover_timeout);
-        self.enter(m, Failover::Electing { cause, epoch, until });
+        self.enter(m, Failover::Leading(Lead { epoch, cause, hold: None, until, phase: Phase::Electing }));
         self.ask_votes(m, now);
     }
 
-    fn step_electing(&mut self, m: usize, cause: Cause, epoch: Epoch, until: Instant, now: Instant) {
-        let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let majority = if self.rules.holds(Rule::Majority) { self.majority(m) } else { 1 };
-        let (votes, needed) = (self.votes_for_me(m, epoch), majority.max(quorum));
+    fn step_electing(&mut self, m: usize, lead: Lead, now: Instant) {
+        let Lead { epoch, cause, until, .. } = lead;
+        let master = &self.masters[m];
+        let majority = if self.rules.holds(Rule::Majority) { self.majority(master) } else { 1 };
+        let (votes, needed) = (self.votes_for_me(master, epoch), majority.max(master.quorum()));
+        let voters = self.voters(master);
+        debug_assert!(votes <= voters || !self.rules.holds(Rule::OwnVoteOnce), "{votes} votes of {voters} voters");
         // Nobody else may hear of the own vote where nobody else is needed: it is one only on disk all the same.
-        let stored = self.masters[m].vote_disk == OnDisk::Yes || !self.rules.holds(Rule::StoreFirst);
+        let stored = master.vote_disk == OnDisk::Yes || !self.rules.holds(Rule::StoreFirst);
         if self.current_epoch > epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         } else if votes >= needed && stored {
             self.master_event("+elected-leader", m, "");
             self.master_event("+failover-state-select-slave", m, "");
-            self.elected(m, cause, epoch, now);
-        } else if now >= until || stored && votes + self.votes_open(m, epoch) < needed {
+            self.elected(m, lead, now);
+        } else if now >= until || stored && votes + self.votes_open(master, epoch) < needed {
             let forced = matches!(cause, Cause::Ordered(Ordered { coordinated: false, .. }));
-            if forced && stored && matches!(self.membership, Membership::Discovered { .. }) {
-                // Stock asks nobody: an order counts even where most sentinels are lost.
-                return self.elected(m, cause, epoch, now);
+            if forced && stored && self.membership.obeys_without_majority() {
+                return self.elected(m, lead, now);
             }
             // A split vote is known to be one as soon as everybody alive has voted: no use in waiting.
-            let reason = format!("not elected: {votes} of {} votes", self.voters(m));
+            let reason = format!("not elected: {votes} of {voters} votes");
             self.abort(m, "-failover-abort-not-elected", &reason, now);
         } else {
             self.wake_at(until);
         }
     }
 
-    fn elected(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
+    fn elected(&mut self, m: usize, lead: Lead, now: Instant) {
+        debug_assert_eq!(lead.epoch, self.current_epoch, "elected in an epoch that is not the current one");
         if self.simulated.after_election {
             self.fenced.push(Output::Exit(SIMULATED));
         }
-        match cause {
-            Cause::Down => self.begin_selecting(m, cause, epoch, now),
-            Cause::Bootstrap => match self.bootstrap_node(m) {
-                Some(target) => self.begin_promoting(m, cause, epoch, target, None, now),
+        let master = &self.masters[m];
+        match lead.cause {
+            Cause::Down => self.begin_selecting(m, lead, now),
+            Cause::Bootstrap => match self.bootstrap_node(master) {
+                Some(target) => self.begin_promoting(m, lead, target, None, now),
                 None => self.abort(m, "-failover-abort-no-good-slave", "the first master is gone", now),
             },
-            Cause::Ordered(order) => {
-                if self.masters[m].nodes[self.master_at(m)].down_since.is_none() {
-                    self.begin_pausing(m, cause, epoch, order.to, now);
-                } else if order.coordinated {
-                    self.abort_hold(m, "the master went down meanwhile", now);
-                } else {
-                    self.begin_selecting(m, cause, epoch, now);
-                }
+            Cause::Ordered(order) if master.watched().down_since.is_none() => {
+                self.begin_pausing(m, lead, order.to, now);
             }
+            Cause::Ordered(order) if order.coordinated => {
+                self.abort_hold(m, "the master went down meanwhile", now);
+            }
+            Cause::Ordered(_) => self.begin_selecting(m, lead, now),
         }
     }
 
-    fn begin_selecting(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
-        let limit = if self.proved_down(m) { DRAIN_MAX } else { REFRESH_MAX };
-        self.enter(m, Failover::Selecting { cause, epoch, since: now, until: now + limit });
-        for n in 0..self.masters[m].nodes.len() {
+    fn begin_selecting(&mut self, m: usize, lead: Lead, now: Instant) {
+        let master = &self.masters[m];
+        let (limit, nodes) = (if master.proved_down() { DRAIN_MAX } else { REFRESH_MAX }, master.nodes.len());
+        self.go_on(m, lead, None, Phase::Selecting { since: now }, now + limit);
+        for n in 0..nodes {
             self.ask_info(m, n, now);
         }
     }
 
-    fn step_selecting(
-        &mut self,
-        m: usize,
-        cause: Cause,
-        epoch: Epoch,
-        (since, until): (Instant, Instant),
-        now: Instant,
-    ) {
-        if self.current_epoch > epoch {
+    fn step_selecting(&mut self, m: usize, lead: Lead, since: Instant, now: Instant) {
+        if self.current_epoch > lead.epoch {
             return self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
         }
-        let (proved, master) = (self.proved_down(m), self.master_at(m));
-        let mut waiting = false;
-        for n in (0..self.masters[m].nodes.len()).filter(|n| *n != master) {
-            let node = &self.masters[m].nodes[n];
-            if node.down_since.is_some() || node.command.up().is_none() {
-                continue;
-            }
-            let said = node.info_at.is_some_and(|at| at >= since && node.info_sent.is_none_or(|sent| sent >= since));
-            // What a dead master's kernel still delivers was acknowledged to clients: REPLICAOF NO ONE would drop it.
-            let drained = node.info.as_ref().is_some_and(|info| !info.master_link_up);
-            if !(said && (drained || !proved)) {
-                waiting = true;
-                self.reask(m, n, now);
-            }
+        let waiting = self.masters[m].awaited(since);
+        for n in &waiting {
+            self.reask(m, *n, now);
         }
-        if waiting && now < until {
-            self.wake_at(until);
+        if !waiting.is_empty() && now < lead.until {
+            self.wake_at(lead.until);
             return;
         }
-        match self.choose(m, now) {
-            Ok(target) => self.begin_promoting(m, cause, epoch, target, None, now),
+        match self.masters[m].choose(self.moment(now)) {
+            Ok(target) => self.begin_promoting(m, lead, target, None, now),
             Err(why) => self.abort(m, "-failover-abort-no-good-slave", &why, now),
         }
     }
@@ -488,124 +318,19 @@ impl Agreement {
         if now >= due { self.ask_info(m, n, now) } else { self.wake_at(due) }
     }
 
-    pub(super) fn candidate(&self, m: usize, n: usize, now: Instant) -> Candidate {
-        let node = &self.masters[m].nodes[n];
-        let unknown = Info::default();
-        let info = node.info.as_ref().unwrap_or(&unknown);
-        let facts = node.fresh_facts();
-        Candidate {
-            address: node.address,
-            connected: node.command.up().is_some(),
-            // A recorded master that came back closed, or was made a replica, counts as down, as a master, and yet answers.
-            down: node.down_since.is_some()
-                && !(info.role == Some(Role::Replica)
-                    && (info.is_closed() || n == self.master_at(m))
-                    && facts.is_none_or(|facts| facts.process != Process::Dead)
-                    && node.answers(now, self.masters[m].config.down_after)),
-            info_age: node.info_at.map(|at| now.since(at)),
-            priority: info
-                .slave_priority
-                .filter(|it| *it > 0 || self.rules.holds(Rule::NotPriorityZero))
-                .unwrap_or(100),
-            offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),
-            run_id: info.run_id,
-            lineage: info.master_replid.filter(|_| self.rules.holds(Rule::SameLineage)),
-            replica: info.role == Some(Role::Replica),
-            promoted_from: info.master_replid2.filter(|_| info.role == Some(Role::Master)),
-            closed: info.is_closed(),
-            loading: info.loading || facts.is_some_and(|facts| facts.process == Process::Loading),
-            syncing: info.master_sync_in_progress && self.rules.holds(Rule::NotSyncing),
-            ever_linked: info.master_link_up || matches!(info.master_link_down, Some(LinkDown::For(_))),
-            link_down: match info.master_link_down {
-                Some(LinkDown::For(time)) if !info.master_link_up => time,
-                Some(LinkDown::For(_) | LinkDown::Never) | None => Duration::ZERO,
-            },
-            has_data: info.has_keys.filter(|_| self.rules.holds(Rule::NotEmpty)),
-            in_sync: facts.and_then(|facts| facts.history).filter(|h| h.in_sync).map(|h| (h.epoch, h.offset)),
+    /// Asks for INFO at once, unless an answer is already on its way.
+    pub(super) fn ask_info(&mut self, m: usize, n: usize, now: Instant) {
+        let Self { masters, timers, rules, .. } = self;
+        let moment = super::moment::Moment { now, timers, rules: *rules };
+        if let Some(link) = masters[m].asks_info(n, moment) {
+            self.query(link, Tag::Info, &["INFO"]);
         }
-    }
-
-    pub(super) fn ground(&self, m: usize, now: Instant) -> Ground {
-        let master = &self.masters[m];
-        let down_for = master.nodes[self.master_at(m)].down_since.map_or(Duration::ZERO, |since| now.since(since));
-        let monitored = self.monitored(m);
-        // Who is to take over was asked a moment ago.
-        let asked = matches!(master.failover, Failover::Selecting { .. });
-        let period = if asked { Duration::ZERO } else { self.timers.info_period(master.config.down_after) };
-        Ground {
-            info_age_max: INFO_AGE_MAX + period,
-            link_down_max: down_for + master.config.down_after * 10 + Duration::from_secs(1),
-            lineage: master.lineage.filter(|(address, _)| *address == monitored).map(|(_, lineage)| lineage),
-            epoch: self.decision(m).map_or(0, |decision| decision.epoch),
-        }
-    }
-
-    /// Who takes over from a master that is down: a replica of it; else itself if it came back closed with its data; else,
-    /// once it is given up, whoever came back with the best history.
-    pub(super) fn choose(&self, m: usize, now: Instant) -> Result<usize, String> {
-        let (at, ground) = (self.master_at(m), self.ground(m, now));
-        let all: Vec<Candidate> = (0..self.masters[m].nodes.len()).map(|n| self.candidate(m, n, now)).collect();
-        let others: Vec<usize> = (0..all.len()).filter(|n| *n != at).collect();
-        let rest: Vec<Candidate> = others.iter().map(|n| all[*n].clone()).collect();
-        let reasons = match select::replica(&rest, &ground) {
-            Ok(best) => return Ok(others[best]),
-            Err(reasons) => reasons,
-        };
-        if self.masters[m].nodes[at].down_since.is_some()
-            && let Ok(best) = select::promoted(&rest, &ground)
-        {
-            return Ok(others[best]);
-        }
-        let own = match select::returned_master(&all, at, &ground) {
-            Ok(()) => return Ok(at),
-            Err(own) => own,
-        };
-        let wait = self.masters[m].config.down_after + RECORDED_MASTER_WAIT;
-        let given_up = match own {
-            select::Rejection::Empty
-            | select::Rejection::NoHistory
-            | select::Rejection::EarlierMaster
-            | select::Rejection::Changed => true,
-            select::Rejection::Down | select::Rejection::NotConnected | select::Rejection::StaleInfo => {
-                now.since(self.masters[m].nodes[at].last_ok) > wait
-            }
-            select::Rejection::NoReplica
-            | select::Rejection::PriorityZero
-            | select::Rejection::Closed
-            | select::Rejection::Loading
-            | select::Rejection::Syncing
-            | select::Rejection::NeverLinked
-            | select::Rejection::LinkDownTooLong
-            | select::Rejection::OtherLineage => false,
-        };
-        let recorded = format!("{}: {own}; {}", all[at].address, select::explain(&reasons));
-        if !given_up {
-            return Err(recorded);
-        }
-        let reasons = match select::by_history(&rest, &ground) {
-            Ok(best) => return Ok(others[best]),
-            Err(reasons) => reasons,
-        };
-        // Its disk may lack the last of what it had as master; when nobody else who could have it comes, it is the best left.
-        let unproved = matches!(own, select::Rejection::NoHistory | select::Rejection::EarlierMaster);
-        let waited = self.masters[m].odown_since.is_some_and(|since| now.since(since) > wait);
-        if unproved && waited {
-            return Ok(at);
-        }
-        Err(format!("{recorded}; by history: {}; an operator must decide", select::explain(&reasons)))
     }
 
     /// The redis that becomes the first master, if the cluster has never had one and a majority of the sentinels says so.
-    pub(super) fn bootstrap_node(&self, m: usize) -> Option<usize> {
-        let unrecorded = |p: &usize| self.peer_master(*p, m).is_some_and(|facts| facts.decision.is_none());
-        let agreeing = 1 + self.peers_of(m).filter(unrecorded).count();
-        let n = self.masters[m].config.nodes.iter().position(|node| node.bootstrap)?;
-        let node = &self.masters[m].nodes[n];
-        let closed = node.info.as_ref().is_some_and(|info| info.is_closed() && !info.loading);
-        let alive = node.fresh_facts().is_none_or(|facts| {
-            facts.process == Process::Alive && matches!(facts.role, RedisRole::Closed | RedisRole::Unknown)
-        });
-        let ready = agreeing >= self.majority(m) && closed && alive && node.command.up().is_some();
-        ready.then_some(n)
+    pub(super) fn bootstrap_node(&self, master: &Master) -> Option<usize> {
+        let agreeing =
+            1 + self.peers.iter().filter(|peer| peer.watches(master) && peer.has_no_record_of(master)).count();
+        master.first().filter(|_| agreeing >= self.majority(master))
     }
 }

@@ -1,80 +1,18 @@
-//! What is known of one redis and of one other sentinel, and the links to them.
+//! What is known of one redis, what it answers, and what that proves.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::node::{RedisFacts, SentinelFacts};
-use crate::base::{Epoch, Instant, NodeName, RunId};
-use crate::wire::info::Info;
+use crate::base::node::{Process, RedisFacts, RedisRole};
+use crate::base::{Instant, NodeName};
+use crate::wire::info::{Info, Role};
+use crate::wire::resp::Reply;
 
-use super::MasterId;
+use super::ids::{InstanceId, LinkId};
+use super::link::Link;
 
-/// The name of one connection, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u32);
-
-/// A link that lived this long is tried again at once, as if it had never failed.
-const STABLE: Duration = Duration::from_secs(1);
-/// Longest wait between two attempts to connect.
-const BACKOFF_MAX: Duration = Duration::from_millis(250);
-
-/// One connection, as it is wanted: always open.
-#[derive(Clone, Debug)]
-pub(super) enum Link {
-    /// Closed; to be opened at `retry_at`.
-    Down { retry_at: Instant, backoff: Duration },
-    /// Being opened.
-    Connecting { id: LinkId, backoff: Duration },
-    /// Open.
-    Up { id: LinkId, since: Instant, backoff: Duration },
-}
-
-impl Link {
-    pub(super) fn id(&self) -> Option<LinkId> {
-        match self {
-            Self::Down { .. } => None,
-            Self::Connecting { id, .. } | Self::Up { id, .. } => Some(*id),
-        }
-    }
-
-    pub(super) fn up(&self) -> Option<LinkId> {
-        match self {
-            Self::Up { id, .. } => Some(*id),
-            Self::Down { .. } | Self::Connecting { .. } => None,
-        }
-    }
-
-    /// Since when it is open.
-    pub(super) fn since(&self) -> Option<Instant> {
-        match self {
-            Self::Up { since, .. } => Some(*since),
-            Self::Down { .. } | Self::Connecting { .. } => None,
-        }
-    }
-
-    pub(super) fn connected(&mut self, now: Instant) {
-        if let Self::Connecting { id, backoff } = *self {
-            *self = Self::Up { id, since: now, backoff };
-        }
-    }
-
-    /// The link has ended: again at once if it was a good one, else after a while that doubles.
-    pub(super) fn ended(&mut self, now: Instant) {
-        let backoff = match *self {
-            Self::Up { since, .. } if now.since(since) >= STABLE => Duration::ZERO,
-            Self::Up { backoff, .. } | Self::Connecting { backoff, .. } | Self::Down { backoff, .. } => backoff,
-        };
-        let next = (backoff * 2).clamp(Duration::from_millis(10), BACKOFF_MAX);
-        *self = Self::Down { retry_at: now + backoff, backoff: next };
-    }
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self::Down { retry_at: Instant::START, backoff: Duration::ZERO }
-    }
-}
+/// INFO of replicas whose state is awaited.
+pub(super) const INFO_PERIOD_FAILOVER: Duration = Duration::from_millis(100);
 
 /// How far the re-pointing of a replica has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,14 +26,6 @@ pub(super) enum Reconf {
     /// In sync, or given up.
     Done,
 }
-
-/// Names an instance as long as this process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct InstanceId(pub(super) u32);
-
-/// Names another sentinel as long as this process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PeerId(pub(super) u32);
 
 /// One redis.
 #[derive(Debug)]
@@ -229,120 +159,213 @@ impl Instance {
         self.info_due = now;
         self.silent_since.get_or_insert(now);
     }
-}
 
-/// What another sentinel has answered about one master.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Opinion {
-    /// When it last answered, and whether it finds the master down.
-    pub(super) down: Option<(Instant, bool)>,
-    /// Its vote as it last said.
-    pub(super) vote: Option<(RunId, Epoch)>,
-    /// When it was asked what is not answered yet.
-    pub(super) asked: Option<Instant>,
-}
+    /// Whether it says that it is a master.
+    pub(super) fn is_master(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.role == Some(Role::Master))
+    }
 
-/// One other sentinel.
-#[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) key: PeerId,
-    /// Its node; none if it is not in the file.
-    pub(super) name: Option<NodeName>,
-    pub(super) address: SocketAddr,
-    /// Its host name, if it is known by one.
-    pub(super) host: Option<String>,
-    /// Its run id, once heard.
-    pub(super) id: Option<RunId>,
-    pub(super) link: Link,
-    pub(super) ping_due: Instant,
-    pub(super) ping_sent: Option<Instant>,
-    pub(super) silent_since: Option<Instant>,
-    pub(super) last_ok: Instant,
-    pub(super) last_reply: Instant,
-    /// The first reply over the link that is open.
-    pub(super) first_reply: Option<Instant>,
-    pub(super) last_hello: Instant,
-    pub(super) down_since: Option<Instant>,
-    /// One per master that it is known to watch.
-    pub(super) opinions: BTreeMap<MasterId, Opinion>,
-    pub(super) facts: Option<SentinelFacts>,
-    pub(super) fresh: bool,
-    /// Whether it has ever spoken over the peer link: a stock sentinel does not.
-    pub(super) spoke: bool,
-    /// Whether it may be a stock sentinel: then it is connected to, asked and heard at its port, too.
-    pub(super) stock: bool,
-}
+    /// Whether it says that it is a replica.
+    pub(super) fn is_replica(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.role == Some(Role::Replica))
+    }
 
-impl Peer {
-    pub(super) fn new(
-        key: PeerId,
-        name: Option<NodeName>,
-        address: SocketAddr,
-        id: Option<RunId>,
-        now: Instant,
-    ) -> Self {
-        Self {
-            key,
-            name,
-            address,
-            host: None,
-            id,
-            link: Link::default(),
-            ping_due: now,
-            ping_sent: None,
-            silent_since: Some(now),
-            last_ok: now,
-            last_reply: now,
-            first_reply: None,
-            last_hello: now,
-            down_since: None,
-            opinions: BTreeMap::new(),
-            facts: None,
-            fresh: false,
-            spoke: false,
-            stock: true,
+    /// Whether it says that it is a replica without a working link: it may have one any moment.
+    pub(super) fn is_out_of_sync(&self) -> bool {
+        self.is_replica() && self.info.as_ref().is_some_and(|info| !info.master_link_up)
+    }
+
+    /// Whether its supervisor, or itself, says that it is busy.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy_since.is_some() || self.fresh_facts().is_some_and(|facts| is_busy(facts, self.served))
+    }
+
+    /// Why it is down beyond doubt, by its supervisor's word.
+    pub(super) fn proof(&self, is_master: bool) -> Option<&'static str> {
+        // A death stays true when the frames end: what may have been started since, unseen, is another incarnation.
+        let dead = self.facts.as_ref().is_some_and(|facts| facts.process == Process::Dead);
+        if dead && self.silent_since.is_some() {
+            return Some("its process is dead");
+        }
+        let facts = self.fresh_facts()?;
+        let newer = self.served.is_some_and(|served| facts.incarnation > served);
+        let closed_by_info = self.info.as_ref().is_none_or(Info::is_closed);
+        match facts.process {
+            Process::Dead => Some("its process is dead"),
+            Process::Starting if is_master && newer => Some("its process was started anew"),
+            Process::Starting => None,
+            Process::Loading | Process::Alive | Process::Busy => match facts.role {
+                RedisRole::Closed | RedisRole::Unknown if is_master && newer => Some("its process was started anew"),
+                // Nothing was seen of it as a master, and it says itself, twice, that it is none.
+                RedisRole::Closed if is_master && self.served.is_none() && closed_by_info => {
+                    Some("it came back closed")
+                }
+                RedisRole::Closed | RedisRole::Unknown | RedisRole::Replica { .. } | RedisRole::Master { .. } => None,
+            },
         }
     }
 
-    /// How people call it.
-    pub(super) fn label(&self) -> String {
-        self.name.as_ref().map_or_else(|| self.address.to_string(), ToString::to_string)
+    /// A ping has been sent; the next one is due after `period`.
+    pub(super) fn pinged(&mut self, now: Instant, period: Duration) {
+        self.ping_sent = Some(now);
+        self.silent_since.get_or_insert(now);
+        self.ping_due = now + period;
     }
 
-    pub(super) fn fresh_facts(&self) -> Option<&SentinelFacts> {
-        self.facts.as_ref().filter(|_| self.fresh)
-    }
-
-    /// What it said of a master; nothing if it does not watch it.
-    pub(super) fn opinion(&self, master: MasterId) -> Opinion {
-        self.opinions.get(&master).copied().unwrap_or_default()
-    }
-
-    /// It was heard, or is not heard any more, on the peer link. Who has no other way to be heard lives by that.
-    pub(super) fn heard_on_link(&mut self, now: Instant) {
-        if self.stock {
-            return;
+    /// It has answered a ping. `excused`: a refusal proves no less than a PONG that it works.
+    pub(super) fn answered(&mut self, reply: &Reply, excused: bool, now: Instant) -> Answered {
+        let sent = self.ping_sent.take();
+        self.last_reply = now;
+        self.refused = false;
+        let error = match reply {
+            Reply::Error(text) => text.split(' ').next().unwrap_or(""),
+            Reply::Simple(text) if text == "PONG" => "",
+            Reply::Simple(_) | Reply::Integer(_) | Reply::Bulk(_) | Reply::Null | Reply::Array(_) | Reply::Rich(_) => {
+                "no PONG"
+            }
+        };
+        match error {
+            "" | "LOADING" | "MASTERDOWN" => {
+                if error.is_empty() {
+                    self.rebooted_at = None;
+                }
+                self.alive(now);
+                Answered::Works
+            }
+            "NOAUTH" | "WRONGPASS" | "NOPERM" => {
+                if excused {
+                    self.alive(now);
+                } else {
+                    self.useless(sent);
+                }
+                Answered::Refuses
+            }
+            "BUSY" => {
+                self.busy_since.get_or_insert(now);
+                let kill = self.down_since.is_some() && !self.script_kill_sent;
+                self.script_kill_sent |= kill;
+                if kill { Answered::Hangs } else { Answered::Nothing }
+            }
+            _ => {
+                self.useless(sent);
+                Answered::Nothing
+            }
         }
-        if self.fresh {
-            (self.last_ok, self.last_reply, self.silent_since) = (now, now, None);
+    }
+
+    /// It answers, but nothing that proves that it works: the silence goes on.
+    fn useless(&mut self, sent: Option<Instant>) {
+        self.refused = true;
+        self.silent_since = self.silent_since.or(sent);
+    }
+
+    /// It has answered an INFO, be it by an error.
+    pub(super) fn answered_info(&mut self, text: Option<&str>, now: Instant) {
+        (self.info_sent, self.info_answered) = (None, Some(now));
+        let Some(text) = text else { return };
+        if self.refused {
+            self.last_reply = now;
         } else {
-            self.silent_since.get_or_insert(now);
+            self.alive(now);
         }
+        // A copy: what came in may be a slice of a large buffer.
+        self.info_text = Some(bytes::Bytes::copy_from_slice(text.as_bytes()));
     }
 
-    /// Whether it can be counted on to answer.
-    pub(super) fn looks_alive(&self) -> bool {
-        self.fresh_facts().is_some() || (self.link.up().is_some() && self.down_since.is_none())
+    /// It has said something of itself.
+    pub(super) fn said(&mut self, mut info: Info, now: Instant) -> Said {
+        let old = self.info.take();
+        let rebooted =
+            matches!((&old, info.run_id), (Some(old), Some(new)) if old.run_id.is_some_and(|old| old != new));
+        if info.run_id.is_none() {
+            // A part of the sections leaves out what another has said.
+            info.run_id = old.as_ref().and_then(|old| old.run_id);
+        }
+        let role_changed = old.as_ref().map(|old| old.role) != Some(info.role);
+        if role_changed {
+            self.role_since = now;
+        }
+        if info.role == Some(Role::Replica) {
+            self.was_master = false;
+        }
+        if rebooted {
+            self.rebooted_at = Some(now);
+        }
+        self.info_at = Some(now);
+        self.info = Some(info);
+        Said { rebooted, role_changed: role_changed && old.is_some() }
     }
 
-    pub(super) fn restart_silence(&mut self, now: Instant) {
-        if self.silent_since.is_some() {
-            self.silent_since = Some(now);
+    /// It has said that it is the master it was told to be.
+    pub(super) fn promoted(&mut self) {
+        if let Some(info) = &mut self.info {
+            info.role = Some(Role::Master);
+            info.master_host = None;
         }
-        if self.ping_sent.is_some() {
-            self.ping_sent = Some(now);
-        }
-        // What it has said over the peer link since then may still wait to be heard.
-        self.first_reply = None;
+        // The facts that still call it closed or a replica are of this incarnation: no proof against it.
+        self.served = self.facts.as_ref().map(|facts| facts.incarnation);
+        self.down_since = None;
     }
+
+    /// Takes in what the peer link says of it; whether that is news of its process.
+    pub(super) fn told(&mut self, redis: Option<&RedisFacts>, fresh: bool, now: Instant) -> bool {
+        let changed = |facts: &RedisFacts| (facts.incarnation, facts.process, facts.role);
+        let news = self.facts.as_ref().map(changed) != redis.map(changed);
+        let busy_ended = self.fresh_facts().is_some_and(|old| is_busy(old, self.served))
+            && redis.is_some_and(|new| fresh && !is_busy(new, self.served));
+        if busy_ended {
+            // What was silent while busy gets the whole time again.
+            self.restart_silence(now);
+        }
+        if let Some(facts) = redis.filter(|facts| fresh && serves(facts)) {
+            self.served = Some(facts.incarnation);
+        }
+        (self.facts, self.fresh) = (redis.cloned(), fresh);
+        news && fresh
+    }
+
+    /// The links that end with this: it is to be connected to again.
+    pub(super) fn hang_up(&mut self, now: Instant) -> impl Iterator<Item = LinkId> + use<> {
+        let (command, pubsub) = (self.command.id(), self.pubsub.id());
+        if command.is_some() {
+            self.command.ended(now);
+            self.command_lost(now);
+        }
+        if pubsub.is_some() {
+            self.pubsub.ended(now);
+        }
+        command.into_iter().chain(pubsub)
+    }
+}
+
+/// What the answer to a ping says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// It works.
+    Works,
+    /// It refuses this sentinel's password.
+    Refuses,
+    /// It is busy with a script that should be killed.
+    Hangs,
+    /// Nothing that is new.
+    Nothing,
+}
+
+/// What is new in what a redis says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    /// It is another process than before.
+    pub(super) rebooted: bool,
+    /// It reports another role than before.
+    pub(super) role_changed: bool,
+}
+
+/// Whether the process is up and serves as a master.
+fn serves(facts: &RedisFacts) -> bool {
+    matches!(facts.role, RedisRole::Master { .. }) && facts.process != Process::Dead
+}
+
+/// Whether the incarnation that serves is alive by its supervisor's word, and only cannot answer.
+fn is_busy(facts: &RedisFacts, served: Option<u64>) -> bool {
+    matches!(facts.process, Process::Busy | Process::Loading) && served.is_none_or(|served| served == facts.incarnation)
 }

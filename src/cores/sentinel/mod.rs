@@ -30,24 +30,37 @@
 
 mod alone;
 mod change;
+mod choice;
 mod config;
 mod durable;
 mod effect;
 mod event;
 mod failover;
+mod gates;
 mod heal;
+mod ids;
 mod instance;
+mod lead;
+mod link;
 mod machine;
+mod master;
+mod membership;
+mod moment;
 mod monitor;
 pub mod names;
 mod order;
+mod peer;
 mod ports;
 mod promote;
+mod publish;
+mod query;
 mod quorum;
+mod record;
 mod sabotage;
 pub mod scripts;
 mod select;
 mod server;
+mod settings;
 mod state;
 mod switchover;
 mod timers;
@@ -56,18 +69,20 @@ mod view;
 pub mod why;
 
 pub use crate::base::Place;
-pub use config::{Config, DataNode, Logins, MasterConfig, Membership, Renewal, Voter};
+pub use config::{Config, DataNode, Logins, MasterConfig, Renewal};
 use durable::OnDisk;
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
-pub use instance::LinkId;
+pub use ids::{LinkId, MasterId};
 pub use machine::Sentinel;
-pub use monitor::Tag;
+pub use membership::{Membership, Voter};
 pub use ports::{Answer, ClientId, FailoverReport, Input, NodeFacts, OrderId, Output, Record};
+pub use query::Tag;
 pub use sabotage::Rule;
 pub use select::Rejection;
 pub use server::{Access, Acl, AclError, Fact, Fault, Question, Sockets, Usage};
-pub use state::{DOWN_AFTER, FAILOVER_TIMEOUT, KnownSentinel, MasterState, Settings, State};
+pub use settings::{DOWN_AFTER, FAILOVER_TIMEOUT, Settings};
+pub use state::{KnownSentinel, MasterState, State};
 pub use timers::Timers;
 
 use std::collections::BTreeMap;
@@ -76,21 +91,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::census::majority;
 use crate::base::node::{Decision, SentinelFacts};
 use crate::base::{Epoch, Instant, NodeName, Rng, RunId, Secret};
 
 use effect::Effects;
-use failover::{Cause, Failover};
-use instance::{Instance, InstanceId, Opinion, Peer, PeerId, Reconf};
+use ids::{InstanceId, NOBODY, PeerId};
+use instance::Instance;
+use master::Master;
+use moment::Moment;
 use names::Names;
+use peer::{Opinion, Peer};
 use sabotage::Rules;
 use scripts::Scripts;
 
-/// Whom a vote was for that is only remembered by its epoch.
-const NOBODY: RunId = RunId([0; 20]);
-/// Most data nodes of one master beyond those of the file: whoever may attach replicas must not fill the memory.
-const EXTRA_NODES_MAX: usize = 64;
 /// How soon a failed store is tried again.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
@@ -161,60 +174,16 @@ enum Owner {
     Peer(PeerId),
 }
 
-/// Names a watched master as long as this process lives; its place among the others may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MasterId(u32);
-
-/// One watched master and its replicas.
-#[derive(Debug)]
-struct Master {
-    id: MasterId,
-    config: MasterConfig,
-    /// Who is master since which epoch; none: there is no record of any.
-    decision: Option<Decision>,
-    /// Whether the decision is on disk.
-    decision_disk: OnDisk,
-    /// Whether the last vote is on disk.
-    vote_disk: OnDisk,
-    /// The last vote: for whom, in which epoch.
-    vote: Option<(RunId, Epoch)>,
-    /// Those of the file, in its order, and behind them those found out.
-    nodes: Vec<Instance>,
-    failover: Failover,
-    /// Where it has held writes in this failover. Not the watched master any more once a decision is there.
-    holds: Option<InstanceId>,
-    /// Since when a quorum finds it down.
-    odown_since: Option<Instant>,
-    /// When the decision became known to this process.
-    decided_at: Instant,
-    /// When it was last asked of the peers whether it is down.
-    asked_at: Option<Instant>,
-    hello_due: Instant,
-    /// Lineage of the data of the master at that address, as it last said while it was master.
-    lineage: Option<(SocketAddr, RunId)>,
-    /// What the master was started anew with, while no replica is known to share it.
-    claimed: Option<(SocketAddr, RunId)>,
-    /// Why nobody can be promoted, as last published.
-    no_candidate: Option<String>,
-    /// What keeps it from being watched as it should be, as of its last turn.
-    fault: Option<String>,
-    /// When it next needs a turn; now, if something was heard of it.
-    due: Option<Instant>,
-    touched: bool,
-}
-
 impl Agreement {
     /// As [`Sentinel::new`].
     fn new(config: Config, durable: Durable, now: Instant) -> Self {
         let Durable { id, current_epoch, masters: records, sentinels } = durable;
         let mut sentinel = Self::empty(&config, id, current_epoch, now);
         sentinel.retired = records;
-        if let Membership::Voters { me, all } = &config.membership {
-            for voter in all.iter().filter(|voter| voter.name != *me) {
-                let known = sentinels.iter().find(|(name, _)| *name == voter.name);
-                let p = sentinel.add_peer(Some(voter.name.clone()), voter.address, known.map(|(_, id)| *id), now);
-                sentinel.peers[p].stock = voter.stock;
-            }
+        for voter in config.membership.others() {
+            let known = sentinels.iter().find(|(name, _)| *name == voter.name);
+            let p = sentinel.add_peer(Some(voter.name), voter.address, known.map(|(_, id)| *id), now);
+            sentinel.peers[p].stock = voter.stock;
         }
         for master in config.masters {
             let m = sentinel.watch(master, None, now);
@@ -272,31 +241,13 @@ impl Agreement {
         let nodes =
             nodes.into_iter().map(|(address, name)| Instance::new(InstanceId(self.fresh_id()), address, name, now));
         let nodes = nodes.collect();
-        self.masters.push(Master {
-            id,
-            config,
-            decision: record.as_ref().and_then(|record| record.decision),
-            decision_disk: OnDisk::Yes,
-            vote_disk: OnDisk::Yes,
-            vote: record.as_ref().and_then(|record| record.vote),
-            nodes,
-            failover: Failover::Idle { not_before: now },
-            holds: None,
-            odown_since: None,
-            decided_at: now,
-            asked_at: None,
-            hello_due: now,
-            lineage: None,
-            claimed: None,
-            no_candidate: None,
-            fault: None,
-            due: None,
-            touched: true,
-        });
+        self.masters.push(Master::new(id, config, record, nodes, now));
         let m = self.masters.len() - 1;
         match at {
             Some((address, place, epoch)) => self.place_master(m, address, place, epoch, now),
-            None => drop(self.index_of(m, self.monitored(m), now)),
+            None => {
+                self.index_of(m, self.monitored(m), now);
+            }
         }
         self.publish_monitor(m);
         m
@@ -318,43 +269,6 @@ impl Agreement {
         self.masters.iter().position(|master| master.id == id)
     }
 
-    /// Sentinels known to watch a master beside this one.
-    fn peers_of(&self, m: usize) -> impl Iterator<Item = usize> {
-        let id = self.masters[m].id;
-        (0..self.peers.len()).filter(move |p| self.peers[*p].opinions.contains_key(&id))
-    }
-
-    /// Sentinels that have a vote on a master, this one included.
-    fn voters(&self, m: usize) -> usize {
-        match &self.membership {
-            Membership::Voters { all, .. } => all.len(),
-            Membership::Discovered { .. } => 1 + self.peers_of(m).count(),
-        }
-    }
-
-    /// Sentinels that make a majority of them.
-    fn majority(&self, m: usize) -> usize {
-        majority(self.voters(m))
-    }
-
-    /// Whether so many sentinels are there, this one included, as make a majority of the voters.
-    fn reaches_majority(&self, m: usize) -> bool {
-        1 + self.peers_of(m).filter(|p| self.peers[*p].looks_alive()).count() >= self.majority(m)
-    }
-
-    /// Whether most redis refuse this node's password, although they are those of the cluster.
-    fn is_refused(&self, m: usize) -> bool {
-        let nodes = &self.masters[m].nodes;
-        let refusing = nodes.iter().filter(|node| node.auth_failed).count();
-        self.of_cluster() && refusing > 0 && refusing * 2 >= nodes.len()
-    }
-
-    /// Whether there is no use in standing for election: nobody would be left to vote, or to be promoted. Each attempt takes an
-    /// epoch, and a sentinel that is cut off must not run ahead of the others.
-    fn shut_out(&self, m: usize) -> bool {
-        self.of_cluster() && !self.reaches_majority(m) || self.is_refused(m)
-    }
-
     fn me(&self) -> RunId {
         self.id
     }
@@ -363,32 +277,28 @@ impl Agreement {
         self.masters.get(m).and_then(|master| master.decision)
     }
 
-    fn voted(&self, m: usize) -> Option<(RunId, Epoch)> {
-        self.masters.get(m).and_then(|master| master.vote)
-    }
-
-    /// The address under which master `m` is watched: that of the decision, else where the first one will be.
+    /// The address under which master `m` is watched.
     fn monitored(&self, m: usize) -> SocketAddr {
-        let nodes = &self.masters[m].config.nodes;
-        let first = nodes.iter().find(|node| node.bootstrap).or_else(|| nodes.first()).map(|node| node.address);
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.decision(m).map_or_else(|| first.unwrap_or(unknown), |decision| decision.master)
+        self.masters[m].monitored()
     }
 
-    /// The place of the instance at `address`, made if there is none and room for it; else of the watched master.
+    /// The place of the redis at `address`, which is taken in if it is not known.
     fn index_of(&mut self, m: usize, address: SocketAddr, now: Instant) -> usize {
-        if let Some(at) = self.masters[m].nodes.iter().position(|node| node.address == address) {
-            return at;
-        }
         let id = InstanceId(self.fresh_id());
-        self.masters[m].nodes.push(Instance::new(id, address, None, now));
-        self.masters[m].nodes.len() - 1
+        let master = &mut self.masters[m];
+        master.place_of(address).unwrap_or_else(|| {
+            master.nodes.push(Instance::new(id, address, None, now));
+            master.nodes.len() - 1
+        })
     }
 
     /// The place of the watched master.
     fn master_at(&self, m: usize) -> usize {
-        let address = self.monitored(m);
-        self.masters[m].nodes.iter().position(|node| node.address == address).unwrap_or(0)
+        self.masters[m].at()
+    }
+
+    fn moment(&self, now: Instant) -> Moment<'_> {
+        Moment { now, timers: &self.timers, rules: self.rules }
     }
 
     /// Asks for a turn at `at`.
@@ -412,7 +322,10 @@ impl Agreement {
             Input::LinkUp(link, _) | Input::LinkDown(link, _) | Input::Reply(link, ..) | Input::Message(link, _) => {
                 match self.links.get(link).map(|(owner, _)| *owner) {
                     Some(Owner::Command(id, _) | Owner::PubSub(id, _)) => {
-                        self.place_of(id).into_iter().for_each(|m| self.touch(m));
+                        self.masters
+                            .iter_mut()
+                            .filter(|master| master.id == id)
+                            .for_each(|master| master.touched = true);
                     }
                     Some(Owner::Peer(_)) => self.touch_all(),
                     None => {}
@@ -439,11 +352,10 @@ impl Agreement {
         }
         let mut wake = self.wake.take();
         for m in 0..self.masters.len() {
+            let master = &mut self.masters[m];
             // With a hundred masters, what was heard of one is no reason to look at all the others.
-            if self.masters[m].touched || self.masters[m].due.is_some_and(|due| due <= now) {
-                self.masters[m].touched = false;
+            if std::mem::take(&mut master.touched) || master.due.is_some_and(|due| due <= now) {
                 self.turn_of(m, now);
-                self.masters[m].due = self.wake.take();
             }
             wake = crate::base::time::earliest(wake, self.masters[m].due);
         }
@@ -469,11 +381,13 @@ impl Agreement {
         self.failover(m, now);
         self.ask_peers(m, now);
         self.heal(m, now);
-        self.masters[m].fault = self.trouble(m);
+        let (fault, me) = (self.trouble(m), self.me());
+        let master = &mut self.masters[m];
+        master.assert_sound(me);
+        master.fault = fault;
         // What this turn has changed, another rule of it may have looked at before.
-        if self.masters[m].touched {
-            self.wake_at(now);
-        }
+        let again = master.touched.then_some(now);
+        master.due = crate::base::time::earliest(self.wake.take(), again);
     }
 
     /// What has to be on disk before anything behind the fence happens; none: nothing has. `promises`: whether anything stands
@@ -481,6 +395,7 @@ impl Agreement {
     fn fence(&mut self, promises: bool) -> Option<Record> {
         let has_to = self.change_is_ready() || self.dirty && promises;
         if !has_to {
+            debug_assert!(!self.dirty || !promises, "what is promised is not given to the store");
             self.saying.clear();
             return None;
         }
@@ -523,11 +438,8 @@ impl Agreement {
         }
         let text = format!("this process did not run for more than {:?}", self.timers.tilt_trigger);
         self.publish(Event::new("paused", Severity::Warn, text));
-        for master in &mut self.masters {
-            if let Failover::Idle { not_before } = &mut master.failover {
-                *not_before = (*not_before).max(now + self.timers.tilt_period);
-            }
-        }
+        let not_before = now + self.timers.tilt_period;
+        self.masters.iter_mut().for_each(|master| master.not_before(not_before));
     }
 
     /// The store that was under way has ended well.
@@ -544,20 +456,9 @@ impl Agreement {
         self.free.append(&mut self.owing);
         let unsaid = std::mem::take(&mut self.unsaid);
         if self.store_retry_at.take().is_some() {
-            self.tell_again();
+            self.masters.iter_mut().for_each(Master::tell_again);
             unsaid.into_iter().for_each(|event| self.publish(event));
             self.publish(Event::new("store-works", Severity::Info, "state can be stored again".to_owned()));
-        }
-    }
-
-    /// What the others were told of the new master was thrown away: they are told at once, not when they would be again.
-    fn tell_again(&mut self) {
-        let leading = |master: &&mut Master| matches!(master.failover, Failover::Reconfiguring { .. });
-        for master in self.masters.iter_mut().filter(leading) {
-            master.touched = true;
-            for node in master.nodes.iter_mut().filter(|node| matches!(node.reconf, Reconf::Sent(_))) {
-                node.reconf = Reconf::None;
-            }
         }
     }
 
@@ -595,17 +496,9 @@ impl Agreement {
 
     /// What a person has to mend.
     fn trouble(&self, m: usize) -> Option<String> {
-        let refusing = self.masters[m].nodes.iter().filter(|node| node.auth_failed);
-        let refusing: Vec<_> = refusing.map(Instance::label).collect();
-        if !refusing.is_empty() {
-            let who = refusing.join(", ");
-            return Some(match &self.masters[m].config.auth_user {
-                Some(user) => format!("redis does not let the user {user} of the cluster in: {who}"),
-                None => format!("redis does not take the cluster's password: {who}"),
-            });
-        }
-        (self.current_epoch >= crate::wire::hello::EPOCH_MAX)
-            .then(|| "the epochs are used up: nobody can be elected any more".to_owned())
+        let used_up = self.current_epoch >= crate::wire::hello::EPOCH_MAX;
+        let used_up = used_up.then(|| "the epochs are used up: nobody can be elected any more".to_owned());
+        self.masters[m].refusal().or(used_up)
     }
 
     fn tell_fault(&mut self) {
@@ -617,23 +510,6 @@ impl Agreement {
             self.fault.clone_from(&fault);
             self.free.push(Output::Fault(fault));
         }
-    }
-}
-
-/// How long a sentinel without a record listens to the others before it believes that there is none.
-fn hello_wait(peers: usize) -> Duration {
-    if peers == 0 { Duration::ZERO } else { Duration::from_secs(1) }
-}
-
-impl Master {
-    /// The voter's share of a failover it leads: its epoch.
-    fn leads(&self) -> Option<Epoch> {
-        self.failover.leads()
-    }
-
-    /// Whether a failover that it leads was ordered by a person.
-    fn cause(&self) -> Option<&Cause> {
-        self.failover.cause()
     }
 }
 

@@ -3,53 +3,37 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::base::node::{Decision, Process};
 use crate::base::{Epoch, Instant, Place};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
-use super::failover::{Cause, Failover, Promotion, REASK};
 use super::instance::Reconf;
-use super::monitor::{Tag, words};
-use super::switchover::HELD_STEP_MAX;
-use super::{Agreement, FailoverReport, Membership, Output, scripts};
+use super::lead::{Cause, Failover, HELD_STEP_MAX, Hold, Lead, Phase, Promotion, REASK, SIMULATED};
+use super::ports::{FailoverReport, Output};
+use super::query::Tag;
+use super::{Agreement, scripts};
 
-/// Exit code of a simulated failure, as stock.
-pub(super) const SIMULATED: u8 = 99;
 /// What was told and has no effect is told again.
 const RECONF_RETRY: Duration = Duration::from_secs(1);
+/// Between two questions of the target for its role.
+const ROLE_PERIOD: Duration = Duration::from_millis(20);
 
 impl Agreement {
-    pub(super) fn begin_promoting(
-        &mut self,
-        m: usize,
-        cause: Cause,
-        epoch: Epoch,
-        target: usize,
-        held: Option<Instant>,
-        now: Instant,
-    ) {
+    pub(super) fn begin_promoting(&mut self, m: usize, lead: Lead, target: usize, hold: Option<Hold>, now: Instant) {
         self.node_event("+selected-slave", m, target, "");
         self.node_event("+failover-state-send-slaveof-noone", m, target, "");
         let timeout = self.masters[m].config.failover_timeout;
-        let until = now + if held.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
-        self.enter(m, Failover::Promoting { cause, epoch, target, held, step: Promotion::Unsent, until });
+        let until = now + if hold.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
+        self.go_on(m, lead, hold, Phase::Promoting { target, step: Promotion::Unsent }, until);
     }
 
-    pub(super) fn step_promoting(
-        &mut self,
-        m: usize,
-        epoch: Epoch,
-        (target, held): (usize, Option<Instant>),
-        step: Promotion,
-        until: Instant,
-        now: Instant,
-    ) {
-        let node = &self.masters[m].nodes[target];
+    pub(super) fn step_promoting(&mut self, m: usize, lead: Lead, target: usize, step: Promotion, now: Instant) {
+        let Lead { epoch, until, hold, .. } = lead;
+        let master = &self.masters[m];
+        let (node, at) = (&master.nodes[target], master.at());
         let dead = node.fresh_facts().is_some_and(|facts| facts.process == Process::Dead);
-        let lost = dead || (node.down_since.is_some() && !node.answers(now, self.masters[m].config.down_after));
+        let lost = dead || (node.down_since.is_some() && !node.answers(now, master.config.down_after));
         let link = node.command.up();
         if now >= until || lost {
             return self.abort(m, "-failover-abort-slave-timeout", "the new master does not answer", now);
@@ -61,42 +45,28 @@ impl Agreement {
             }
             (_, None) => {}
             (Promotion::Unsent, Some(link)) => {
-                if held.is_some() {
+                if hold.is_some() {
                     // The hold must outlast the promotion whatever its time until now.
-                    self.hold_writes(m, self.master_at(m));
+                    self.hold_writes(m, at);
                 }
-                for args in self.transaction(None, false) {
+                for args in self.membership.role_change(None, false) {
                     let tag = if args[0] == "EXEC" { Tag::Promote(epoch) } else { Tag::Ignored };
                     self.free.push(Output::Query { link, tag, args });
                 }
                 self.query(link, Tag::Role(epoch), &["ROLE"]);
                 self.node_event("+failover-state-wait-promotion", m, target, "");
-                self.sent(m, now);
+                self.masters[m].told_target(now + ROLE_PERIOD);
             }
-            (Promotion::Sent { role_at }, Some(link)) => {
-                if now >= role_at {
-                    self.query(link, Tag::Role(epoch), &["ROLE"]);
-                    self.sent(m, now);
-                } else {
-                    self.wake_at(role_at);
-                }
+            (Promotion::Sent { role_at }, Some(_)) if now < role_at => self.wake_at(role_at),
+            (Promotion::Sent { .. }, Some(link)) => {
+                self.query(link, Tag::Role(epoch), &["ROLE"]);
+                self.masters[m].told_target(now + ROLE_PERIOD);
             }
         }
-    }
-
-    fn sent(&mut self, m: usize, now: Instant) {
-        if let Failover::Promoting { step, .. } = &mut self.masters[m].failover {
-            *step = Promotion::Sent { role_at: now + Duration::from_millis(20) };
-        }
-    }
-
-    /// The target of the promotion under way in that epoch.
-    fn promoting(&self, m: usize, n: usize, epoch: Epoch) -> bool {
-        matches!(self.masters[m].failover, Failover::Promoting { epoch: now, target, .. } if now == epoch && target == n)
     }
 
     pub(super) fn promote_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        if !self.promoting(m, n, epoch) {
+        if self.masters[m].promoting(n, epoch).is_none() {
             return;
         }
         // Its first part changes the role; a configuration file that cannot be rewritten is no reason to give up.
@@ -108,186 +78,165 @@ impl Agreement {
     }
 
     pub(super) fn role_answered(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        let master = reply.array().and_then(|role| role.first()?.text()) == Some("master");
-        if self.promoting(m, n, epoch) && master {
-            self.promoted(m, n, epoch, now);
+        let is_master = reply.array().and_then(|role| role.first()?.text()) == Some("master");
+        if let Some(lead) = self.masters[m].promoting(n, epoch).filter(|_| is_master) {
+            self.promoted(m, lead, n, now);
         }
     }
 
     /// The replica says that it is master. From here on there is no way back: decided, stored, told.
-    fn promoted(&mut self, m: usize, target: usize, epoch: Epoch, now: Instant) {
-        let (cause, held) = (self.masters[m].cause().copied(), self.masters[m].failover.held());
-        let (old, to) = (self.master_at(m), self.masters[m].nodes[target].address);
-        let from = self.monitored(m);
+    fn promoted(&mut self, m: usize, lead: Lead, target: usize, now: Instant) {
+        let Lead { epoch, cause, hold, .. } = lead;
+        debug_assert!(
+            epoch <= self.current_epoch,
+            "it decides in epoch {epoch} and has only seen {}",
+            self.current_epoch
+        );
         self.node_event("+promoted-slave", m, target, "");
         self.node_event("+failover-state-reconf-slaves", m, target, "");
-        if self.decision(m).is_some_and(|known| known.epoch >= epoch) {
+        let master = &self.masters[m];
+        if master.has_decided(epoch) {
             // Too late: a higher decision stands, and healing will make this one a replica again.
             return self.become_idle(m, now);
         }
-        let until = now + self.masters[m].config.failover_timeout;
-        self.enter(m, Failover::Reconfiguring { epoch, until });
+        let (from, old, to) = (master.monitored(), master.at(), master.nodes[target].address);
+        let named = |n: usize| master.nodes[n].node.clone();
+        let (from_node, to_node) = (named(old), named(target));
+        let until = now + master.config.failover_timeout;
         let before = self.told_place(m);
+        self.go_on(m, lead, hold, Phase::Reconfiguring, until);
         self.switch(m, Decision { master: to, epoch }, now);
         self.reconfigure_clients(m, scripts::Role::Leader, &before, &self.told_place(m));
         if self.simulated.after_promotion {
             self.fenced.push(Output::Exit(SIMULATED));
         }
-        let node = &mut self.masters[m].nodes[target];
-        if let Some(info) = &mut node.info {
-            info.role = Some(Role::Master);
-            info.master_host = None;
-        }
-        // The facts that still call it closed or a replica are of this incarnation: no proof against it.
-        node.served = node.facts.as_ref().map(|facts| facts.incarnation);
-        node.down_since = None;
-        if held.is_some() {
+        let nodes = &mut self.masters[m].nodes;
+        nodes[target].promoted();
+        if hold.is_some() {
+            nodes[old].reconf = Reconf::Sent(now);
             // Before the greeting: its PUBLISH would be held at the old master, and on that link the end of the hold with it.
             self.demote(m, old, true);
-            self.masters[m].nodes[old].reconf = Reconf::Sent(now);
         }
         self.say_hello(m, now);
-        if let Some(Cause::Ordered(order)) = cause {
-            let named = |n: usize| self.masters[m].nodes[n].node.clone();
-            let pause = held.map(|since| now.since(since));
-            let (from_node, to_node) = (named(old), named(target));
+        if let Cause::Ordered(order) = cause {
+            let pause = hold.map(|hold| now.since(hold.since));
             let report = FailoverReport { from, from_node, to, to_node, epoch, pause };
             self.owed.extend(order.by.told(Ok(report)));
         }
     }
 
-    pub(super) fn step_reconfiguring(&mut self, m: usize, until: Instant, now: Instant) {
-        let (at, to) = (self.master_at(m), self.monitored(m));
-        if self.masters[m].odown_since.is_some() {
+    pub(super) fn step_reconfiguring(&mut self, m: usize, lead: Lead, now: Instant) {
+        let master = &self.masters[m];
+        if master.odown_since.is_some() {
             return self.end(m, now);
         }
-        // Where nobody but vigie holds writes, releasing them is never wrong.
-        let file = matches!(self.membership, Membership::Voters { .. });
-        let limit = usize::try_from(self.masters[m].config.parallel_syncs).unwrap_or(usize::MAX).max(1);
-        let syncing = |reconf| matches!(reconf, Reconf::Sent(_) | Reconf::InProgress(_));
-        let mut open = self.masters[m].nodes.iter().filter(|node| syncing(node.reconf)).count();
+        let mut open = master.repointed();
         let mut pending = false;
-        for n in (0..self.masters[m].nodes.len()).filter(|n| *n != at) {
-            let node = &self.masters[m].nodes[n];
-            let Some(info) = node.info.as_ref().filter(|_| node.down_since.is_none() && node.command.up().is_some())
-            else {
-                continue;
-            };
-            let follows = info.role == Some(Role::Replica) && self.master_of(info) == Some(to);
-            let (master, up) = (info.role == Some(Role::Master), info.master_link_up);
-            match node.reconf {
-                Reconf::None if follows && up => self.masters[m].nodes[n].reconf = Reconf::Done,
-                Reconf::None if open >= limit && !master => {}
-                Reconf::None => {
-                    open += 1;
-                    if master {
-                        self.demote(m, n, file);
-                        self.node_event("+convert-to-slave", m, n, "");
-                    } else {
-                        self.point(m, n);
-                        self.node_event("+slave-reconf-sent", m, n, "");
-                    }
-                    self.masters[m].nodes[n].reconf = Reconf::Sent(now);
-                    self.masters[m].nodes[n].info_due = now + REASK;
-                }
-                Reconf::Sent(_) if follows => {
-                    self.node_event("+slave-reconf-inprog", m, n, "");
-                    self.masters[m].nodes[n].reconf = Reconf::InProgress(now);
-                    self.wake_at(now);
-                }
-                Reconf::Sent(since) if now >= since + self.timers.slave_reconf => {
-                    self.node_event("-slave-reconf-sent-timeout", m, n, "");
-                    self.masters[m].nodes[n].reconf = Reconf::Done;
-                }
-                Reconf::Sent(since) => {
-                    let again = self.masters[m].nodes[n].heal_at.unwrap_or(since) + RECONF_RETRY;
-                    if now >= again {
-                        self.masters[m].nodes[n].heal_at = Some(now);
-                        if master { self.demote(m, n, file) } else { self.point(m, n) }
-                    }
-                    self.wake_at((since + self.timers.slave_reconf).min(again.max(now + REASK)));
-                }
-                Reconf::InProgress(_) if up => {
-                    self.node_event("+slave-reconf-done", m, n, "");
-                    self.masters[m].nodes[n].reconf = Reconf::Done;
-                }
-                Reconf::InProgress(_) | Reconf::Done => {}
-            }
-            pending |= self.masters[m].nodes[n].reconf != Reconf::Done;
+        for n in master.others() {
+            pending |= self.repoint(m, n, &mut open, now);
         }
         if !pending {
             self.end(m, now);
-        } else if now >= until {
+        } else if now >= lead.until {
             self.master_event("+failover-end-for-timeout", m, "");
             self.end(m, now);
         } else {
-            self.wake_at(until);
+            self.wake_at(lead.until);
+        }
+    }
+
+    /// Points one redis at the new master, with `open` others that are being re-pointed. Whether it has to be waited for.
+    fn repoint(&mut self, m: usize, n: usize, open: &mut usize, now: Instant) -> bool {
+        let master = &self.masters[m];
+        let node = &master.nodes[n];
+        let Some(info) = node.info.as_ref().filter(|_| node.down_since.is_none() && node.command.up().is_some()) else {
+            return false;
+        };
+        let limit = usize::try_from(master.config.parallel_syncs).unwrap_or(usize::MAX).max(1);
+        let follows = info.role == Some(Role::Replica) && self.master_of(info) == Some(master.monitored());
+        let (is_master, up) = (info.role == Some(Role::Master), info.master_link_up);
+        let reconf_max = self.timers.slave_reconf;
+        let reconf = match node.reconf {
+            Reconf::None if follows && up => Reconf::Done,
+            Reconf::None if *open >= limit && !is_master => Reconf::None,
+            Reconf::None => {
+                *open += 1;
+                self.tell(m, n, is_master);
+                self.node_event(if is_master { "+convert-to-slave" } else { "+slave-reconf-sent" }, m, n, "");
+                self.masters[m].nodes[n].info_due = now + REASK;
+                Reconf::Sent(now)
+            }
+            Reconf::Sent(_) if follows => {
+                self.node_event("+slave-reconf-inprog", m, n, "");
+                self.wake_at(now);
+                Reconf::InProgress(now)
+            }
+            Reconf::Sent(since) if now >= since + reconf_max => {
+                self.node_event("-slave-reconf-sent-timeout", m, n, "");
+                Reconf::Done
+            }
+            Reconf::Sent(since) => {
+                let again = node.heal_at.unwrap_or(since) + RECONF_RETRY;
+                if now >= again {
+                    self.masters[m].nodes[n].heal_at = Some(now);
+                    self.tell(m, n, is_master);
+                }
+                self.wake_at((since + reconf_max).min(again.max(now + REASK)));
+                Reconf::Sent(since)
+            }
+            Reconf::InProgress(_) if up => {
+                self.node_event("+slave-reconf-done", m, n, "");
+                Reconf::Done
+            }
+            other @ (Reconf::InProgress(_) | Reconf::Done) => other,
+        };
+        self.masters[m].nodes[n].reconf = reconf;
+        reconf != Reconf::Done
+    }
+
+    /// Tells a redis that another one is the master.
+    pub(super) fn tell(&mut self, m: usize, n: usize, is_master: bool) {
+        if is_master {
+            self.demote(m, n, self.membership.releases_at_demotion());
+        } else {
+            self.point(m, n);
         }
     }
 
     pub(super) fn end(&mut self, m: usize, now: Instant) {
         self.master_event("+failover-end", m, "");
-        // From here on each is a replica like any other, as clients read in its flags.
-        self.masters[m].nodes.iter_mut().for_each(|node| node.reconf = Reconf::None);
+        let master = &mut self.masters[m];
+        debug_assert!(master.failover().is_reconfiguring(), "it ends without a decision: {:?}", master.failover());
+        master.forget_reconfiguration();
         self.enter(m, Failover::Idle { not_before: now });
     }
 
-    /// Changes the role of a redis in one step: no client may write in between, and no other sentinel's CLIENT KILL may cut
-    /// this link before a hold has ended (`release`). To whom none is given, it becomes a master.
-    fn transaction(&self, to: Option<Place>, release: bool) -> Vec<Vec<Bytes>> {
-        let (host, port) = match &to {
-            Some(Place { host, port }) => (host.clone(), port.to_string()),
-            None => ("NO".to_owned(), "ONE".to_owned()),
-        };
-        let normal: &[&str] = &["CLIENT", "KILL", "TYPE", "normal"];
-        let pubsub: &[&str] = &["CLIENT", "KILL", "TYPE", "pubsub"];
-        let mut commands: Vec<&[&str]> = vec![&["MULTI"]];
-        let (replicaof, slaveof) = (["REPLICAOF", &host, &port], ["SLAVEOF", &host, &port]);
-        match self.membership {
-            Membership::Voters { .. } => {
-                commands.push(&replicaof);
-                if to.is_some() {
-                    commands.extend([normal, pubsub]);
-                }
-            }
-            // A redis that nobody supervises has to remember it itself. The words are those that the access lists of
-            // existing setups allow.
-            Membership::Discovered { .. } => commands.extend([&slaveof[..], &["CONFIG", "REWRITE"], normal, pubsub]),
-        }
-        if release {
-            commands.push(&["CLIENT", "UNPAUSE"]);
-        }
-        commands.push(&["EXEC"]);
-        commands.into_iter().map(words).collect()
-    }
-
-    /// Points a replica at the master of the decision; behind the fence, as the decision is.
-    pub(super) fn point(&mut self, m: usize, n: usize) {
-        match self.membership {
-            Membership::Voters { .. } => {
-                let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-                let Place { host, port } = self.told_place(m);
-                let args = words(&["REPLICAOF", &host, &port.to_string()]);
-                self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
-            }
-            Membership::Discovered { .. } => self.demote(m, n, false),
-        }
+    /// Points a replica at the master of the decision.
+    fn point(&mut self, m: usize, n: usize) {
+        let orders = self.membership.repointing(&self.told_place(m), self.masters[m].holds(n));
+        self.promise_orders(m, n, orders);
     }
 
     /// Makes a master a replica of the master of the decision and drops its clients; `release` ends a hold of writes.
-    pub(super) fn demote(&mut self, m: usize, n: usize, release: bool) {
-        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
+    fn demote(&mut self, m: usize, n: usize, release: bool) {
         // What released them before was lost if it could not be stored.
-        let holds = self.masters[m].holds == Some(self.masters[m].nodes[n].id);
-        for args in self.transaction(Some(self.told_place(m)), release || holds) {
-            self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
-        }
+        let release = release || self.masters[m].holds(n);
+        let orders = self.membership.role_change(Some(&self.told_place(m)), release);
+        self.promise_orders(m, n, orders);
+    }
+
+    /// Orders that stand behind the fence, as the decision does that they follow from.
+    fn promise_orders(&mut self, m: usize, n: usize, orders: Vec<Vec<bytes::Bytes>>) {
+        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
+        let orders = orders.into_iter().map(|args| Output::Query { link, tag: Tag::Ignored, args });
+        self.fenced.extend(orders);
     }
 
     /// The master as replicas and sentinels are told.
     pub(super) fn told_place(&self, m: usize) -> Place {
-        let (address, node) = (self.monitored(m), &self.masters[m].nodes[self.master_at(m)]);
-        Place { host: self.told_host(node.host.as_deref(), address), port: address.port() }
+        let master = &self.masters[m];
+        let address = master.monitored();
+        Place { host: self.told_host(master.watched().host.as_deref(), address), port: address.port() }
     }
 
     /// A host as others are told: by its name if that is wanted and there is one.

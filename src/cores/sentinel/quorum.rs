@@ -4,131 +4,116 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::node::{Decision, MasterFacts, SentinelFacts, clipped};
-use crate::base::{Epoch, Instant, NodeName, RunId};
+use crate::base::{Epoch, Instant, RunId, census};
 use crate::wire::resp::Reply;
 
-use super::failover::Failover;
-use super::instance::{Peer, Reconf};
-use super::monitor::{Tag, words};
+use super::ids::MasterId;
+use super::master::Master;
+use super::peer::Peer;
+use super::ports::Output;
+use super::query::{Tag, words};
 use super::sabotage::Rule;
 use super::trust::Refused;
-use super::{Agreement, EXTRA_NODES_MAX, MasterId, Membership, Output, scripts};
+use super::{Agreement, scripts};
 
-/// An answer of a peer counts for so long (as stock).
-const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
 /// While a master is only just found down, peers are asked four times as often.
 const ASK_SOON: Duration = Duration::from_secs(1);
-/// Who answers for so long and says nothing over the peer link is a stock sentinel.
-const STOCK_IS_SILENT: Duration = Duration::from_secs(1);
-/// A question without an answer for so long is asked again.
-const ASK_PATIENCE: Duration = Duration::from_millis(500);
-
 impl Agreement {
-    /// What a peer says of a master over the peer link.
-    pub(super) fn peer_master(&self, p: usize, m: usize) -> Option<&MasterFacts> {
-        let name = self.masters[m].config.name.as_str();
-        self.peers[p].fresh_facts()?.masters.iter().find(|facts| facts.name.as_str() == name)
+    /// Sentinels known to watch a master beside this one.
+    pub(super) fn watchers<'a>(&'a self, master: &'a Master) -> impl Iterator<Item = &'a Peer> {
+        self.peers.iter().filter(|peer| peer.watches(master))
     }
 
-    /// Whether a peer finds the master down: by its facts, which are of this moment, else by its last answer.
-    pub(super) fn peer_sees_down(&self, p: usize, m: usize, now: Instant) -> bool {
-        if let Some(facts) = self.peer_master(p, m) {
-            return facts.sees_down && facts.decision == self.decision(m);
-        }
-        let answer = self.peers[p].opinion(self.masters[m].id).down;
-        answer.is_some_and(|(at, down)| down && now.since(at) <= OPINION_AGE_MAX)
+    /// Sentinels that have a vote on a master, this one included.
+    pub(super) fn voters(&self, master: &Master) -> usize {
+        self.membership.voters(self.watchers(master).count())
     }
 
-    /// Whether a peer is a stock sentinel that can be asked for its vote. It does not hear the supervisors: of a master that
-    /// was started anew, closed, it finds for 20 s that it answers. Its vote, without which there is no majority, is its word.
-    fn takes_our_word(&self, p: usize) -> bool {
-        let peer = &self.peers[p];
-        if !peer.stock {
-            return false;
-        }
-        // One of ours speaks as soon as it answers.
-        let silent = peer.first_reply.is_some_and(|first| peer.last_reply.since(first) >= STOCK_IS_SILENT);
-        !peer.spoke && silent && peer.down_since.is_none()
+    /// Sentinels that make a majority of them.
+    pub(super) fn majority(&self, master: &Master) -> usize {
+        census::majority(self.voters(master))
+    }
+
+    /// Sentinels that are there, this one included.
+    pub(super) fn reachable(&self, master: &Master) -> usize {
+        1 + self.watchers(master).filter(|peer| peer.looks_alive()).count()
+    }
+
+    /// Whether most redis refuse this node's password, although they are those of the cluster.
+    pub(super) fn is_refused(&self, master: &Master) -> bool {
+        self.membership.shares_password() && master.is_refused_by_most()
+    }
+
+    /// Whether there is no use in standing for election: nobody would be left to vote, or to be promoted. Each attempt takes an
+    /// epoch, and a sentinel that is cut off must not run ahead of the others.
+    pub(super) fn shut_out(&self, master: &Master) -> bool {
+        let alone = self.reachable(master) < self.majority(master);
+        alone && !self.membership.stands_without_majority() || self.is_refused(master)
     }
 
     pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
-        let n = self.master_at(m);
-        let seen = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
-        let quorum = usize::try_from(self.masters[m].config.quorum).unwrap_or(usize::MAX);
-        let proved = seen && self.proved_down(m);
-        let agrees = |p: &usize| self.peer_sees_down(*p, m, now) || (proved && self.takes_our_word(*p));
-        let others = self.peers_of(m).filter(agrees).count();
-        let down = seen && (1 + others >= quorum || !self.rules.holds(Rule::Quorum));
-        if down == self.masters[m].odown_since.is_some() {
+        let master = &self.masters[m];
+        let (seen, quorum) = (master.sees_down(), master.quorum());
+        let proved = seen && master.proved_down();
+        let agrees = |peer: &&Peer| peer.sees_down(master, now) || (proved && peer.takes_our_word());
+        let agreeing = 1 + self.watchers(master).filter(agrees).count();
+        let down = seen && (agreeing >= quorum || !self.rules.holds(Rule::Quorum));
+        if down == master.odown_since.is_some() {
             return;
         }
         self.masters[m].odown_since = down.then_some(now);
-        let extra = format!(" #quorum {}/{quorum}", 1 + others);
+        let extra = format!(" #quorum {agreeing}/{quorum}");
         self.master_event(if down { "+odown" } else { "-odown" }, m, if down { &extra } else { "" });
     }
 
     /// Asks the other sentinels whether they see the master down, and for their votes while an election runs.
     pub(super) fn ask_peers(&mut self, m: usize, now: Instant) {
-        let down = self.masters[m].nodes[self.master_at(m)].down_since.is_some() && self.decision(m).is_some();
-        let electing = matches!(self.masters[m].failover, Failover::Electing { .. });
-        if !down && !electing || self.monitored(m).ip().is_unspecified() {
+        let master = &self.masters[m];
+        if !master.sees_down() && master.failover().stands().is_none() || !master.is_located() {
             return;
         }
         // The others find it down at about the same time: the sooner that is heard, the sooner there is a quorum.
-        let fresh = self.masters[m].nodes[self.master_at(m)].down_since.is_some_and(|at| now.since(at) < ASK_SOON);
+        let fresh = master.watched().down_since.is_some_and(|at| now.since(at) < ASK_SOON);
         let period = if fresh { self.timers.ask / 4 } else { self.timers.ask };
-        let due = self.masters[m].asked_at.map_or(now, |at| at + period);
+        let due = master.asked_at.map_or(now, |at| at + period);
         if now < due {
             self.wake_at(due);
             return;
         }
-        self.masters[m].asked_at = Some(now);
         self.wake_at(now + period);
-        let id = self.masters[m].id;
-        for p in self.peers_of(m).collect::<Vec<_>>() {
-            let waiting = self.peers[p].opinion(id).asked.is_some_and(|at| now.since(at) < ASK_PATIENCE);
-            if !waiting {
-                self.ask_peer(p, m, now);
-            }
-        }
-    }
-
-    /// Asks a sentinel that may be a stock one; the others read the question in this one's frames. A question for a vote tells of
-    /// this sentinel's own vote, so it stands behind the fence.
-    fn ask_peer(&mut self, p: usize, m: usize, now: Instant) {
-        // Only those have a link.
-        let Some(link) = self.peers[p].link.up() else { return };
-        let (candidate, epoch) = match &self.masters[m].failover {
-            Failover::Electing { epoch, .. } => (self.me().to_string(), *epoch),
-            Failover::Idle { .. }
-            | Failover::Following { .. }
-            | Failover::Waiting { .. }
-            | Failover::Selecting { .. }
-            | Failover::Pausing { .. }
-            | Failover::Catching { .. }
-            | Failover::Promoting { .. }
-            | Failover::Reconfiguring { .. } => ("*".to_owned(), self.current_epoch),
-        };
-        let master = self.monitored(m);
-        let (ip, port, epoch) = (master.ip().to_string(), master.port().to_string(), epoch.to_string());
-        let args = words(&["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, &candidate]);
-        let id = self.masters[m].id;
-        self.fenced.push(Output::Query { link, tag: Tag::Ask(id, master), args });
-        self.peers[p].opinions.entry(id).or_default().asked = Some(now);
+        self.ask_all(m, |peer, id| !peer.owes_answer(id, now), now);
     }
 
     /// Asks everybody for a vote at once, whatever was asked before.
     pub(super) fn ask_votes(&mut self, m: usize, now: Instant) {
-        self.masters[m].asked_at = Some(now);
-        for p in self.peers_of(m).collect::<Vec<_>>() {
-            self.ask_peer(p, m, now);
+        self.ask_all(m, |_, _| true, now);
+    }
+
+    /// Asks sentinels that may be stock ones; the others read the question in this one's frames. A question for a vote tells of
+    /// this sentinel's own vote, so it stands behind the fence.
+    fn ask_all(&mut self, m: usize, wanted: impl Fn(&Peer, MasterId) -> bool, now: Instant) {
+        let Self { masters, peers, fenced, id, current_epoch, .. } = self;
+        let master = &mut masters[m];
+        master.asked_at = Some(now);
+        let (candidate, epoch) = match master.failover().stands() {
+            Some(epoch) => (id.to_string(), epoch),
+            None => ("*".to_owned(), *current_epoch),
+        };
+        let about = master.monitored();
+        let (ip, port, epoch) = (about.ip().to_string(), about.port().to_string(), epoch.to_string());
+        let args = words(&["SENTINEL", "is-master-down-by-addr", &ip, &port, &epoch, &candidate]);
+        for peer in peers.iter_mut().filter(|peer| peer.watches(master) && wanted(peer, master.id)) {
+            // Only those have a link.
+            let Some(link) = peer.link.up() else { continue };
+            fenced.push(Output::Query { link, tag: Tag::Ask(master.id, about), args: args.clone() });
+            peer.opinions.entry(master.id).or_default().asked = Some(now);
         }
     }
 
     /// A peer's answer: down or not, its vote, the epoch of that. What it says of a master that was replaced meanwhile is
     /// not said of the new one.
     pub(super) fn opinion(&mut self, p: usize, master: MasterId, about: SocketAddr, reply: &Reply, now: Instant) {
-        let current = self.place_of(master).is_some_and(|m| self.monitored(m) == about);
+        let current = self.masters.iter().any(|one| one.id == master && one.monitored() == about);
         let Some(opinion) = self.peers[p].opinions.get_mut(&master) else { return };
         opinion.asked = None;
         let Some([down, leader, epoch]) = reply.array() else { return };
@@ -159,11 +144,10 @@ impl Agreement {
     ) -> (bool, Option<(RunId, Epoch)>) {
         // Several masters may be at no known address: nothing is said of any of them.
         let known = !about.ip().is_unspecified();
-        let Some(m) = (0..self.masters.len()).find(|m| known && self.monitored(*m) == about) else {
+        let Some(m) = self.masters.iter().position(|master| known && master.monitored() == about) else {
             return (false, None);
         };
-        let n = self.master_at(m);
-        let down = self.masters[m].nodes[n].down_since.is_some() && self.decision(m).is_some();
+        let down = self.masters[m].sees_down();
         let candidate = candidate.filter(|candidate| self.may_ask(*candidate, now));
         (down, candidate.and_then(|candidate| self.vote(m, candidate, epoch, now)))
     }
@@ -172,7 +156,7 @@ impl Agreement {
     /// greeting was heard.
     fn may_ask(&mut self, candidate: RunId, now: Instant) -> bool {
         let known = |peer: &Peer| peer.stock && peer.id == Some(candidate);
-        if !self.of_cluster() || self.peers.iter().any(known) || !self.rules.holds(Rule::OwnVoices) {
+        if self.membership.votes_for_strangers() || self.peers.iter().any(known) || !self.rules.holds(Rule::OwnVoices) {
             return true;
         }
         let text =
@@ -183,98 +167,81 @@ impl Agreement {
 
     /// Gives a peer the vote that it asks for in its frames: who stands for election has voted for itself.
     fn vote_by_link(&mut self, p: usize, m: usize, now: Instant) {
-        let Some(facts) = self.peer_master(p, m) else { return };
-        let (vote, leads) = (facts.vote, facts.leads);
-        let (Some((id, epoch)), Some(own)) = (vote, self.peers[p].id) else { return };
-        let decided = self.decision(m).is_some_and(|decision| decision.epoch >= epoch);
-        if id == own && leads == Some(epoch) && !decided {
+        let (peer, master) = (&self.peers[p], &self.masters[m]);
+        let Some(facts) = peer.says_of(master) else { return };
+        let (Some((id, epoch)), Some(own)) = (facts.vote, peer.id) else { return };
+        if id == own && facts.leads == Some(epoch) && !master.has_decided(epoch) {
             self.vote(m, id, epoch, now);
         }
     }
 
     fn vote(&mut self, m: usize, candidate: RunId, epoch: Epoch, now: Instant) -> Option<(RunId, Epoch)> {
         if !self.is_in_reach(epoch) {
-            return self.voted(m);
+            return self.masters[m].vote;
         }
         if self.rules.holds(Rule::RaiseEpoch) {
             self.raise_epoch(epoch, now);
         }
-        let last = self.voted(m).map_or(0, |(_, epoch)| epoch);
+        let master = &self.masters[m];
+        let last = master.vote.map_or(0, |(_, epoch)| epoch);
+        // Where the first master is elected at its own address, the decision may be heard before the request to vote
+        // for it: nothing is left to wait for.
+        let follows = candidate != self.me() && !master.has_decided(epoch);
         if (last < epoch || !self.rules.holds(Rule::VoteOnce)) && self.current_epoch <= epoch {
             self.record_vote(m, candidate, epoch);
-            // Where the first master is elected at its own address, the decision may be heard before the request to vote
-            // for it: nothing is left to wait for.
-            let decided = self.decision(m).is_some_and(|decision| decision.epoch >= epoch);
-            if candidate != self.me() && !decided {
+            if follows {
                 self.follow(m, candidate, epoch, now);
             }
         }
-        self.voted(m)
+        self.masters[m].vote
     }
 
     /// Votes for this sentinel in `epoch`, its own included.
-    pub(super) fn votes_for_me(&self, m: usize, epoch: Epoch) -> usize {
-        let mine = Some((self.me(), epoch));
-        let id = self.masters[m].id;
-        let by_peer = |p: &usize| {
-            let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
-            facts == mine || self.peers[*p].opinion(id).vote == mine
-        };
+    pub(super) fn votes_for_me(&self, master: &Master, epoch: Epoch) -> usize {
+        let mine = (self.me(), epoch);
         let own = if self.rules.holds(Rule::OwnVoteOnce) { 1 } else { 2 };
-        own * usize::from(self.voted(m) == mine) + self.peers_of(m).filter(by_peer).count()
+        let others = self.watchers(master).filter(|peer| peer.has_voted(master, |vote| vote == mine));
+        own * usize::from(master.vote == Some(mine)) + others.count()
     }
 
     /// Voters that may still give their vote in `epoch`: alive as far as can be seen, and not known to have given it.
-    pub(super) fn votes_open(&self, m: usize, epoch: Epoch) -> usize {
-        let given = |vote: Option<(RunId, Epoch)>| vote.is_some_and(|(_, voted)| voted >= epoch);
-        let id = self.masters[m].id;
-        let open = |p: &usize| {
-            let facts = self.peer_master(*p, m).and_then(|facts| facts.vote);
-            self.peers[*p].looks_alive() && !given(facts) && !given(self.peers[*p].opinion(id).vote)
-        };
-        self.peers_of(m).filter(open).count()
+    pub(super) fn votes_open(&self, master: &Master, epoch: Epoch) -> usize {
+        let given = |peer: &Peer| peer.has_voted(master, |(_, voted)| voted >= epoch);
+        self.watchers(master).filter(|peer| peer.looks_alive() && !given(peer)).count()
     }
 
-    /// This sentinel's place among those that look alive, in the order of the file, else of their ids: the first stands
-    /// first.
-    pub(super) fn rank(&self, m: usize) -> u32 {
-        let alive = self.peers_of(m).map(|p| &self.peers[p]).filter(|peer| peer.looks_alive());
-        let before = match &self.membership {
-            Membership::Voters { me, all } => {
-                let place = |name: &NodeName| all.iter().position(|voter| voter.name == *name);
-                alive.filter(|peer| peer.name.as_ref().and_then(place) < place(me)).count()
-            }
-            Membership::Discovered { .. } => alive.filter(|peer| peer.id.is_some_and(|id| id < self.id)).count(),
-        };
-        u32::try_from(before).unwrap_or(u32::MAX)
+    /// This sentinel's place among those that look alive: the first stands first.
+    pub(super) fn rank(&self, master: &Master) -> u32 {
+        let alive = self.watchers(master).filter(|peer| peer.looks_alive());
+        let before = alive.filter(|peer| self.membership.ranks_before(peer.name.as_ref(), peer.id, self.id));
+        u32::try_from(before.count()).unwrap_or(u32::MAX)
     }
 
     /// Whether another sentinel leads a failover beyond the decision known here, or this one does.
-    pub(super) fn somebody_leads(&self, m: usize) -> bool {
-        let known = self.decision(m).map_or(0, |decision| decision.epoch);
-        self.masters[m].leads().is_some_and(|epoch| epoch > known) || self.other_leads(m)
+    pub(super) fn somebody_leads(&self, master: &Master) -> bool {
+        master.leads().is_some_and(|epoch| epoch > master.epoch()) || self.other_leads(master)
     }
 
-    /// The epoch in which a peer leads. One out of reach leads nobody here.
-    pub(super) fn peer_leads(&self, p: usize, m: usize) -> Option<Epoch> {
-        self.peer_master(p, m)?.leads.filter(|epoch| self.is_in_reach(*epoch))
+    /// The epoch in which a peer leads a failover beyond the decision known here. One out of reach leads nobody here.
+    pub(super) fn peer_leads(&self, peer: &Peer, master: &Master) -> Option<Epoch> {
+        peer.says_of(master)?.leads.filter(|epoch| self.is_in_reach(*epoch) && *epoch > master.epoch())
     }
 
-    pub(super) fn other_leads(&self, m: usize) -> bool {
-        let known = self.decision(m).map_or(0, |decision| decision.epoch);
-        self.peers_of(m).any(|p| self.peer_leads(p, m).is_some_and(|epoch| epoch > known))
+    pub(super) fn other_leads(&self, master: &Master) -> bool {
+        self.watchers(master).any(|peer| self.peer_leads(peer, master).is_some())
     }
 
     /// Remembers who the sentinel at a voter's address is.
     pub(super) fn know_peer(&mut self, p: usize, id: RunId) {
-        if self.peers[p].id == Some(id) {
+        let peer = &mut self.peers[p];
+        if peer.id == Some(id) {
             return;
         }
-        self.peers[p].id = Some(id);
+        peer.id = Some(id);
         // Another one: in the place of one of ours there may be a stock sentinel now, whose silence here means nothing.
-        self.peers[p].spoke = false;
+        peer.spoke = false;
+        let address = peer.address;
         self.dirty = true;
-        let address = self.peers[p].address;
         for m in 0..self.masters.len() {
             self.sentinel_event("+sentinel", m, id, address);
         }
@@ -285,16 +252,16 @@ impl Agreement {
         if let Some(facts) = facts.as_ref().filter(|_| fresh) {
             self.know_peer(p, facts.id);
         }
+        let peer = &mut self.peers[p];
         // Its sentinel may have nothing to say yet, or cannot store it: it is one of ours all the same.
-        self.peers[p].spoke |= facts.is_some() || fresh;
-        self.peers[p].facts = facts;
-        self.peers[p].fresh = fresh;
-        self.peers[p].heard_on_link(now);
-        let Some(facts) = self.peers[p].fresh_facts().cloned() else { return };
-        self.peers[p].last_hello = now;
-        self.raise_epoch(facts.current_epoch, now);
+        peer.spoke |= facts.is_some() || fresh;
+        (peer.facts, peer.fresh) = (facts, fresh);
+        peer.heard_on_link(now);
+        let Some(epoch) = peer.fresh_facts().map(|facts| facts.current_epoch) else { return };
+        peer.last_hello = now;
+        self.raise_epoch(epoch, now);
         for m in 0..self.masters.len() {
-            if let Some(decision) = self.peer_master(p, m).and_then(|facts| facts.decision) {
+            if let Some(decision) = self.peers[p].says_of(&self.masters[m]).and_then(|facts| facts.decision) {
                 self.adopt(m, p, decision, now);
             }
             self.vote_by_link(p, m, now);
@@ -303,34 +270,33 @@ impl Agreement {
 
     /// Adopts a decision of a higher epoch, or the first one at all.
     pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, now: Instant) {
-        let known = self.decision(m);
+        let (master, peer) = (&self.masters[m], &self.peers[p]);
+        let known = master.decision;
         let higher = known.is_none_or(|known| known.epoch < decision.epoch);
         if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) {
             return;
         }
         if !self.is_in_reach(decision.epoch) {
-            let text = format!("{} names a master of epoch {}, out of reach", self.peers[p].label(), decision.epoch);
+            let text = format!("{} names a master of epoch {}, out of reach", peer.label(), decision.epoch);
             return self.refuse(Refused::Epoch, || text, now);
         }
-        if !self.may_be_master(m, decision.master) {
-            let (who, master) = (self.peers[p].label(), decision.master);
+        if !self.may_be_master(master, decision.master) {
+            let (who, master) = (peer.label(), decision.master);
             let text = format!("{who} names {master} as the master, which is no data node of the cluster file");
             return self.refuse(Refused::Master, || text, now);
         }
         // A master that nobody here has heard of: the stock sentinels may know replicas that are not in the file.
-        let full = self.masters[m].nodes.len() >= self.masters[m].config.nodes.len() + EXTRA_NODES_MAX;
-        if full && !self.masters[m].nodes.iter().any(|node| node.address == decision.master) {
+        if !master.has_room() && master.place_of(decision.master).is_none() {
             return;
         }
-        let from = self.monitored(m);
-        if from != decision.master
-            && let Some(id) = self.peers[p].id
-        {
-            self.sentinel_event("+config-update-from", m, id, self.peers[p].address);
+        let moves = master.monitored() != decision.master;
+        let (id, address) = (peer.id, peer.address);
+        if let Some(id) = id.filter(|_| moves) {
+            self.sentinel_event("+config-update-from", m, id, address);
         }
         let before = self.told_place(m);
         self.switch(m, decision, now);
-        if from != decision.master {
+        if moves {
             self.reconfigure_clients(m, scripts::Role::Observer, &before, &self.told_place(m));
         }
         self.become_idle(m, now);
@@ -338,34 +304,20 @@ impl Agreement {
 
     /// Makes a decision the current one: everything that was true of the old master is forgotten.
     pub(super) fn switch(&mut self, m: usize, decision: Decision, now: Instant) {
-        let from = self.monitored(m);
-        let old = self.master_at(m);
-        let first = self.decision(m).is_none();
+        let master = &self.masters[m];
+        let (from, old, first) = (master.monitored(), master.at(), master.decision.is_none());
         self.record_decision(m, decision, now);
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
-        master.odown_since = None;
-        master.decided_at = now;
-        master.no_candidate = None;
-        for node in &mut master.nodes {
-            node.reconf = Reconf::None;
-            node.heal_at = None;
-        }
+        master.switched(old, new, now);
+        let (id, nodes) = (master.id, master.nodes.len());
         for peer in &mut self.peers {
-            peer.opinions.get_mut(&master.id).into_iter().for_each(|opinion| opinion.down = None);
+            peer.opinions.get_mut(&id).into_iter().for_each(|opinion| opinion.down = None);
         }
-        if old != new {
-            master.nodes[old].was_master = true;
-        }
-        let node = &mut master.nodes[new];
-        node.was_master = false;
-        // What it reported before it was master is no straying.
-        node.role_since = now;
-        node.served = node.fresh_facts().map(|facts| facts.incarnation);
         if from != decision.master || (first && decision.epoch > 0) {
             self.publish_switch(m, from, decision.master);
         }
-        for n in 0..self.masters[m].nodes.len() {
+        for n in 0..nodes {
             self.ask_info(m, n, now);
         }
     }
@@ -385,12 +337,12 @@ impl Agreement {
     }
 
     fn own_facts(&self) -> SentinelFacts {
-        let masters = (0..self.masters.len()).map(|m| MasterFacts {
-            name: clipped(&self.masters[m].config.name),
-            decision: self.decision(m),
-            sees_down: self.decision(m).is_some() && self.masters[m].nodes[self.master_at(m)].down_since.is_some(),
-            leads: self.masters[m].leads(),
-            vote: self.voted(m),
+        let masters = self.masters.iter().map(|master| MasterFacts {
+            name: clipped(&master.config.name),
+            decision: master.decision,
+            sees_down: master.sees_down(),
+            leads: master.leads(),
+            vote: master.vote,
         });
         SentinelFacts { id: self.me(), current_epoch: self.current_epoch, masters: masters.take(4).collect() }
     }

@@ -5,25 +5,24 @@
 
 use std::time::Duration;
 
-use crate::base::node::RedisRole;
 use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
+use super::Agreement;
 use super::effect::{Effect, Settled};
-use super::failover::{By, Cause, Failover, Ordered};
+use super::event::{Event, Severity};
+use super::ids::MasterId;
 use super::instance::Instance;
-use super::monitor::Tag;
+use super::lead::{By, Cause, Failover, HELD_STEP_MAX, Hold, Lead, Ordered, Phase};
+use super::master::Master;
+use super::ports::{ClientId, FailoverReport, OrderId, Output};
+use super::query::Tag;
 use super::sabotage::Rule;
 use super::select::{self, Rejection};
-use super::{Agreement, ClientId, Event, FailoverReport, MasterId, Membership, OrderId, Output, Severity};
 
 /// How long the master is told to hold writes. It ends by itself if this sentinel dies.
 const HOLD_MS: &str = "3000";
-/// How long each step may take while writes are held, the catching up and the promotion; well within the hold, which each of
-/// them begins anew: who is promoted after its end lacks what was acknowledged since.
-pub(super) const HELD_STEP_MAX: Duration = Duration::from_secs(2);
-
 /// A replica that is in sync by its supervisor's word says so to this sentinel within this time.
 const INFO_WAIT: Duration = Duration::from_secs(1);
 
@@ -78,8 +77,9 @@ impl Agreement {
     }
 
     fn place(&mut self, m: usize, by: By, to: Option<&NodeName>, now: Instant) -> Result<(), Refused> {
+        let master = &self.masters[m];
         let place = |name: &NodeName| {
-            let found = self.masters[m].nodes.iter().position(|node| node.node.as_ref() == Some(name));
+            let found = master.place_of_node(name);
             found.ok_or_else(|| Refused::NoGoodReplica(format!("node {name} has no redis")))
         };
         let to = to.map(place).transpose()?;
@@ -94,27 +94,28 @@ impl Agreement {
 
     fn begin_ordered(&mut self, m: usize, order: Ordered, now: Instant) -> Result<(), Refused> {
         let to = order.to;
-        if self.decision(m).is_none() {
+        let master = &self.masters[m];
+        if master.decision.is_none() {
             return Err(Refused::NoMaster);
         }
-        if self.monitored(m).ip().is_unspecified() {
+        if !master.is_located() {
             return Err(Refused::NoAddress);
         }
         // Whatever is under way: this would be refused at its end, too.
-        if let Some(label) = self.is_master_already(m, to) {
+        if let Some(label) = master.is_master_already(to) {
             return Err(Refused::NoGoodReplica(label));
         }
         // Of a failover that has its new master, the rest is healing: only stock's clients know that as a failover.
-        let ending = matches!(self.masters[m].failover, Failover::Reconfiguring { .. }) && order.by != By::Nobody;
-        if !(ending || matches!(self.masters[m].failover, Failover::Idle { .. })) || self.other_leads(m) {
+        let ending = master.failover().is_reconfiguring() && order.by != By::Nobody;
+        if !(ending || matches!(master.failover(), Failover::Idle { .. })) || self.other_leads(master) {
             return Err(Refused::InProgress);
         }
-        if order.coordinated && self.masters[m].nodes[self.master_at(m)].down_since.is_some() {
+        if order.coordinated && master.watched().down_since.is_some() {
             return Err(Refused::NoGoodMaster);
         }
-        let start_at = match self.target(m, to, now) {
+        let start_at = match self.target(master, to, now) {
             Ok(_) => now,
-            Err(why) if !self.said_in_sync(m, to) => return Err(Refused::NoGoodReplica(why)),
+            Err(why) if !master.is_said_in_sync(to) => return Err(Refused::NoGoodReplica(why)),
             Err(_) => now + INFO_WAIT,
         };
         if ending {
@@ -124,37 +125,23 @@ impl Agreement {
         Ok(())
     }
 
-    /// Whether the supervisor of the wanted node, or of any, says what its INFO will say when it is next read here: that it
-    /// is in sync.
-    fn said_in_sync(&self, m: usize, to: Option<usize>) -> bool {
-        let master = self.monitored(m);
-        let nodes = self.masters[m].nodes.iter().enumerate().filter(|(n, _)| to.is_none_or(|wanted| wanted == *n));
-        let mut facts = nodes.filter_map(|(_, node)| node.fresh_facts());
-        facts.any(|facts| facts.role == RedisRole::Replica { of: master, link_up: true })
-    }
-
     /// Stands for an ordered switchover as soon as there is somebody to hand over to, at the latest at `until`.
     pub(super) fn step_ordered(&mut self, m: usize, order: Ordered, until: Instant, now: Instant) {
-        match self.target(m, order.to, now) {
+        match self.target(&self.masters[m], order.to, now) {
             Ok(_) => self.stand(m, Cause::Ordered(order), now),
             Err(_) if now < until => self.wake_at(until),
             Err(why) => self.abort(m, "-failover-abort-no-good-slave", &why, now),
         }
     }
 
-    fn is_master_already(&self, m: usize, to: Option<usize>) -> Option<String> {
-        let at = self.master_at(m);
-        (to == Some(at)).then(|| format!("{} is the master already", self.masters[m].nodes[at].label()))
-    }
-
     /// The node to promote by order: the wanted one, or the best replica. Its link to the master has to be up.
-    fn target(&self, m: usize, to: Option<usize>, now: Instant) -> Result<usize, String> {
-        let at = self.master_at(m);
-        if let Some(refusal) = self.is_master_already(m, to) {
+    fn target(&self, master: &Master, to: Option<usize>, now: Instant) -> Result<usize, String> {
+        if let Some(refusal) = master.is_master_already(to) {
             return Err(refusal);
         }
-        if self.masters[m].nodes[at].down_since.is_some() {
-            return match (self.choose(m, now), to) {
+        let (moment, nodes) = (self.moment(now), &master.nodes);
+        if master.watched().down_since.is_some() {
+            return match (master.choose(moment), to) {
                 (Ok(best), None) => Ok(best),
                 (Ok(best), Some(wanted)) if best == wanted => Ok(best),
                 (Ok(_), Some(_)) => Err("the master is down, and another replica has more of its data".to_owned()),
@@ -163,22 +150,20 @@ impl Agreement {
         }
         let places: Vec<usize> = match to {
             Some(wanted) => vec![wanted],
-            None => (0..self.masters[m].nodes.len()).filter(|n| *n != at).collect(),
+            None => master.others().collect(),
         };
         let (linked, unlinked): (Vec<usize>, Vec<usize>) = places.into_iter().partition(|n| {
-            let info = self.masters[m].nodes[*n].info.as_ref();
-            info.is_some_and(|info| info.master_link_up && self.master_of(info) == Some(self.monitored(m)))
+            let info = nodes[*n].info.as_ref();
+            info.is_some_and(|info| info.master_link_up && self.master_of(info) == Some(master.monitored()))
         });
-        let candidates: Vec<_> = linked.iter().map(|n| self.candidate(m, *n, now)).collect();
-        let best = select::replica(&candidates, &self.ground(m, now)).map(|best| linked[best]);
+        let candidates: Vec<_> = linked.iter().map(|n| master.candidate(*n, moment)).collect();
+        let best = select::replica(&candidates, &master.ground(moment)).map(|best| linked[best]);
         best.map_err(|reasons| {
-            let nodes = &self.masters[m].nodes;
             let out_of_sync = unlinked.iter().map(|n| match nodes[*n].down_since {
                 Some(_) => format!("{}: {}", nodes[*n].label(), Rejection::Down),
                 None => format!("{}: not in sync", nodes[*n].label()),
             });
-            let label =
-                |address| nodes.iter().find(|node| node.address == address).map_or_else(String::new, Instance::label);
+            let label = |address| master.place_of(address).map_or_else(String::new, |n| Instance::label(&nodes[n]));
             let judged = reasons.iter().map(|(address, why)| format!("{}: {why}", label(*address)));
             let all: Vec<String> = judged.chain(out_of_sync).collect();
             format!(
@@ -188,59 +173,44 @@ impl Agreement {
         })
     }
 
-    pub(super) fn begin_pausing(&mut self, m: usize, cause: Cause, epoch: Epoch, to: Option<usize>, now: Instant) {
-        let at = self.master_at(m);
-        let target = match self.target(m, to, now) {
+    pub(super) fn begin_pausing(&mut self, m: usize, lead: Lead, to: Option<usize>, now: Instant) {
+        let master = &self.masters[m];
+        let target = match self.target(master, to, now) {
             Ok(target) => target,
             Err(why) => return self.abort(m, "-failover-abort-no-good-slave", &why, now),
         };
-        let Some(link) = self.masters[m].nodes[at].command.up() else {
+        let Some(link) = master.watched().command.up() else {
             return self.abort_hold(m, "the master cannot be reached to hold writes", now);
         };
-        self.enter(m, Failover::Pausing { cause, epoch, target, since: now, until: now + HELD_STEP_MAX });
-        self.masters[m].holds = Some(self.masters[m].nodes[at].id);
-        self.query(link, Tag::Pause(epoch), &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
+        let hold = Hold { at: master.watched().id, since: now };
+        self.go_on(m, lead, Some(hold), Phase::Pausing { target }, now + HELD_STEP_MAX);
+        self.query(link, Tag::Pause(lead.epoch), &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
         // Behind the pause on the same link: the offset it tells cannot grow by writes any more.
-        self.query(link, Tag::PausedInfo(epoch), &["INFO", "replication"]);
+        self.query(link, Tag::PausedInfo(lead.epoch), &["INFO", "replication"]);
     }
 
     pub(super) fn pause_answered(&mut self, m: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        let pausing = matches!(self.masters[m].failover, Failover::Pausing { epoch: now, .. } if now == epoch);
-        if pausing && !reply.is_ok() && self.unheld(m, now) {
-            return;
+        let Some((lead, target)) = self.masters[m].pausing(epoch).filter(|_| !reply.is_ok()) else { return };
+        if lead.cause.is_coordinated() || !self.membership.goes_on_unheld() {
+            return self.abort_hold(m, &format!("the master does not hold writes: {reply:?}"), now);
         }
-        if pausing && !reply.is_ok() {
-            self.abort_hold(m, &format!("the master does not hold writes: {reply:?}"), now);
-        }
-    }
-
-    /// Goes on without a hold of writes, as stock does, where the server does not know it or the access list forbids it.
-    fn unheld(&mut self, m: usize, now: Instant) -> bool {
-        let Failover::Pausing { cause, epoch, target, .. } = self.masters[m].failover else { return false };
-        let coordinated = matches!(cause, Cause::Ordered(Ordered { coordinated: true, .. }));
-        if coordinated || matches!(self.membership, Membership::Voters { .. }) {
-            return false;
-        }
+        // As stock does, where the server does not know it or the access list forbids it.
         let text = "the master cannot hold writes: what it acknowledges until the end may be lost".to_owned();
         self.publish(Event::new("unheld", Severity::Warn, text));
-        self.begin_promoting(m, cause, epoch, target, None, now);
-        true
+        self.begin_promoting(m, lead, target, None, now);
     }
 
     pub(super) fn paused_info(&mut self, m: usize, n: usize, epoch: Epoch, reply: &Reply, now: Instant) {
-        let Failover::Pausing { cause, epoch: current, target, since, until } = self.masters[m].failover else {
-            return;
-        };
-        if current != epoch || n != self.master_at(m) {
-            return;
-        }
+        let master = &mut self.masters[m];
+        let of_the_master = n == master.at();
+        let Some((lead, target)) = master.pausing(epoch).filter(|_| of_the_master) else { return };
         let info = Info::parse(reply.text().unwrap_or_default());
         match info.master_repl_offset.filter(|_| info.role == Some(Role::Master)) {
             Some(goal) => {
-                let lineage = info.master_replid;
-                self.enter(m, Failover::Catching { cause, epoch, target, goal, lineage, since, until });
                 // What it said before the pause does not count.
-                self.masters[m].nodes[target].info_at = None;
+                master.nodes[target].info_at = None;
+                let phase = Phase::Catching { target, goal, lineage: info.master_replid };
+                self.go_on(m, lead, lead.hold, phase, lead.until);
                 self.ask_info(m, target, now);
             }
             None => self.abort_hold(m, "the master does not say its offset", now),
@@ -249,76 +219,66 @@ impl Agreement {
 
     /// Any redis has said something of itself: has the target caught up?
     pub(super) fn info_for_failover(&mut self, m: usize, n: usize, now: Instant) {
-        let Failover::Catching { cause, epoch, target, goal, lineage, since, .. } = self.masters[m].failover else {
-            return;
-        };
-        let Some(info) = self.masters[m].nodes[n].info.as_ref().filter(|_| n == target) else { return };
+        let master = &self.masters[m];
+        let Some(lead) = master.failover().lead().copied() else { return };
+        let Phase::Catching { target, goal, lineage } = lead.phase else { return };
+        let Some(info) = master.nodes[n].info.as_ref().filter(|_| n == target) else { return };
         let whole = info.slave_repl_offset.is_some_and(|offset| offset >= goal) || !self.rules.holds(Rule::CatchUp);
-        // A master that was started anew counts from elsewhere: its offset says nothing of what an unlinked replica has.
+        // A master that was restarted counts from elsewhere: its offset says nothing of what an unlinked replica has.
         let same = lineage.is_none() || info.master_replid.is_none() || info.master_replid == lineage;
-        if whole && same && info.role == Some(Role::Replica) && self.master_of(info) == Some(self.monitored(m)) {
-            self.begin_promoting(m, cause, epoch, target, Some(since), now);
+        if whole && same && info.role == Some(Role::Replica) && self.master_of(info) == Some(master.monitored()) {
+            self.begin_promoting(m, lead, target, lead.hold, now);
         }
     }
 
     /// Gives up because of the master. Only who knows COORDINATED knows the event of that.
     pub(super) fn abort_hold(&mut self, m: usize, reason: &str, now: Instant) {
-        let coordinated = matches!(self.masters[m].cause(), Some(Cause::Ordered(Ordered { coordinated: true, .. })));
+        let coordinated = self.masters[m].cause().is_some_and(Cause::is_coordinated);
         let event = if coordinated { "-failover-abort-master-timeout" } else { "-failover-abort-slave-timeout" };
         self.abort(m, event, reason, now);
     }
 
     /// While writes are held: the limits.
-    pub(super) fn step_holding(&mut self, m: usize, epoch: Epoch, until: Instant, now: Instant) {
-        let at = self.master_at(m);
-        if self.current_epoch > epoch {
+    pub(super) fn step_holding(&mut self, m: usize, lead: Lead, now: Instant) {
+        let master = &self.masters[m];
+        if self.current_epoch > lead.epoch {
             self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
-        } else if self.masters[m].odown_since.is_some() {
+        } else if master.odown_since.is_some() {
             self.abort_hold(m, "the master went down meanwhile", now);
-        } else if now >= until {
-            let (goal, has) = match self.masters[m].failover {
-                Failover::Catching { goal, target, .. } => (goal, self.candidate(m, target, now).offset),
-                Failover::Idle { .. }
-                | Failover::Following { .. }
-                | Failover::Waiting { .. }
-                | Failover::Electing { .. }
-                | Failover::Selecting { .. }
-                | Failover::Pausing { .. }
-                | Failover::Promoting { .. }
-                | Failover::Reconfiguring { .. } => (0, 0),
-            };
-            if goal > 0 {
-                let reason = format!("the replica did not catch up in {HELD_STEP_MAX:?}: it has {has} of {goal} bytes");
-                self.abort(m, "-failover-abort-slave-timeout", &reason, now);
-            } else {
-                let master = self.masters[m].nodes[at].address;
-                self.abort_hold(m, &format!("the master {master} did not answer in {HELD_STEP_MAX:?}"), now);
-            }
+        } else if now < lead.until {
+            self.wake_at(lead.until);
+        } else if let Phase::Catching { goal: goal @ 1.., target, .. } = lead.phase {
+            let has = master.candidate(target, self.moment(now)).offset;
+            let reason = format!("the replica did not catch up in {HELD_STEP_MAX:?}: it has {has} of {goal} bytes");
+            self.abort(m, "-failover-abort-slave-timeout", &reason, now);
         } else {
-            self.wake_at(until);
+            let reason = format!("the master {} did not answer in {HELD_STEP_MAX:?}", master.watched().address);
+            self.abort_hold(m, &reason, now);
         }
     }
 
     /// A link was lost on which a switchover depends.
     pub(super) fn link_lost(&mut self, m: usize, n: usize, reason: &str, now: Instant) {
-        let holding = matches!(self.masters[m].failover, Failover::Pausing { .. } | Failover::Catching { .. });
-        if holding && n == self.master_at(m) {
+        let master = &self.masters[m];
+        let phase = master.failover().lead().map(|lead| lead.phase);
+        if matches!(phase, Some(Phase::Pausing { .. } | Phase::Catching { .. })) && n == master.at() {
             let reason = format!("the link to the master was lost while it held writes: {reason}");
             self.abort_hold(m, &reason, now);
         }
     }
 
     pub(super) fn hold_writes(&mut self, m: usize, n: usize) {
-        if let Some(link) = self.masters[m].nodes[n].command.up() {
-            self.query(link, Tag::Ignored, &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
-            self.masters[m].holds = Some(self.masters[m].nodes[n].id);
-        }
+        self.tell_clients(m, n, &["CLIENT", "PAUSE", HOLD_MS, "WRITE"]);
+    }
+
+    pub(super) fn release_writes(&mut self, m: usize, n: usize) {
+        self.tell_clients(m, n, &["CLIENT", "UNPAUSE"]);
     }
 
     /// Promises nothing: a store that fails must not keep it back.
-    pub(super) fn release_writes(&mut self, m: usize, n: usize) {
+    fn tell_clients(&mut self, m: usize, n: usize, order: &[&str]) {
         if let Some(link) = self.masters[m].nodes[n].command.up() {
-            self.query(link, Tag::Ignored, &["CLIENT", "UNPAUSE"]);
+            self.query(link, Tag::Ignored, order);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::settings::{DOWN_AFTER, FAILOVER_TIMEOUT};
+
 /// All of them. Those that are none follow from `down-after-milliseconds`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timers {
@@ -41,8 +43,8 @@ impl Default for Timers {
             ping: None,
             ask: Duration::from_millis(100),
             publish: Duration::from_secs(2),
-            default_down_after: super::DOWN_AFTER,
-            default_failover_timeout: super::FAILOVER_TIMEOUT,
+            default_down_after: DOWN_AFTER,
+            default_failover_timeout: FAILOVER_TIMEOUT,
             tilt_trigger: Duration::from_secs(1),
             tilt_period: Duration::ZERO,
             slave_reconf: Duration::from_secs(10),

@@ -5,11 +5,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::{EPOCH_STEP, Epoch, Instant};
-use crate::wire::hello::{EPOCH_MAX, GREETED_MAX};
+use crate::base::{EPOCH_STEP, Epoch, Instant, census};
 
+use super::Agreement;
+use super::event::{Event, Severity};
+use super::ids::NOBODY;
+use super::master::Master;
+use super::ports::{OrderId, Output};
 use super::sabotage::Rule;
-use super::{Agreement, Event, Membership, NOBODY, OrderId, Output, Severity};
 
 /// The same kind of refusal is reported at most so often.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -50,28 +53,21 @@ pub(super) struct Reports([(Option<Instant>, u64); Refused::COUNT]);
 impl Agreement {
     /// Whether it has its masters and voters from a cluster file.
     pub(super) fn of_cluster(&self) -> bool {
-        matches!(self.membership, Membership::Voters { .. })
+        self.membership.is_of_file()
     }
 
     /// Whether that is a data node of the file; without a file, anybody may be one.
-    pub(super) fn may_be_master(&self, m: usize, address: SocketAddr) -> bool {
-        let nodes = &self.masters[m].config.nodes;
-        !self.of_cluster() || !self.rules.holds(Rule::OwnVoices) || nodes.iter().any(|node| node.address == address)
+    pub(super) fn may_be_master(&self, master: &Master, address: SocketAddr) -> bool {
+        let nodes = master.config.nodes.iter().map(|node| node.address);
+        self.membership.admits(address, nodes) || !self.rules.holds(Rule::OwnVoices)
     }
 
     /// Whether an epoch may be taken over: a step further than the own one, or what a majority of the voters has got to.
     pub(super) fn is_in_reach(&self, epoch: Epoch) -> bool {
-        let voters = match &self.membership {
-            Membership::Voters { all, .. } => all.len(),
-            // As redis-sentinel: there is nobody whose word could be told from that of a stranger.
-            Membership::Discovered { .. } => {
-                return epoch <= GREETED_MAX.max(self.current_epoch.saturating_add(EPOCH_STEP)).min(EPOCH_MAX);
-            }
-        };
-        let there = |facts: &crate::base::node::SentinelFacts| facts.current_epoch >= epoch;
-        let heard = self.peers.iter().filter_map(|peer| peer.fresh_facts()).filter(|facts| there(facts)).count();
-        let near = epoch <= self.current_epoch.saturating_add(EPOCH_STEP) || !self.rules.holds(Rule::EpochStep);
-        epoch <= EPOCH_MAX && (near || heard > voters / 2)
+        let heard = self.peers.iter().filter_map(|peer| peer.fresh_facts());
+        let there = heard.filter(|facts| facts.current_epoch >= epoch).count();
+        let there = if self.rules.holds(Rule::EpochStep) { there } else { usize::MAX };
+        self.membership.is_in_reach(epoch, self.current_epoch, there)
     }
 
     /// The way back for a sentinel whose record is of another life (a disk that was restored): none of the others follows it to
@@ -89,10 +85,8 @@ impl Agreement {
     }
 
     fn rejoin(&mut self, now: Instant) -> Result<String, String> {
-        let Membership::Voters { all, .. } = &self.membership else {
-            return Err("only a sentinel of a cluster file can take over what the others have".to_owned());
-        };
-        let voters = all.len();
+        let voters = self.membership.listed();
+        let voters = voters.ok_or("only a sentinel of a cluster file can take over what the others have")?;
         let silent: Vec<_> =
             self.peers.iter().filter(|peer| peer.fresh_facts().is_none()).map(|peer| peer.label()).collect();
         if !silent.is_empty() {
@@ -102,7 +96,7 @@ impl Agreement {
         let mut epochs: Vec<Epoch> = heard().map(|facts| facts.current_epoch).collect();
         epochs.sort_unstable();
         // What a majority of the voters has got to without this one.
-        let common = epochs.len().checked_sub(voters / 2 + 1).and_then(|at| epochs.get(at)).copied();
+        let common = epochs.len().checked_sub(census::majority(voters)).and_then(|at| epochs.get(at)).copied();
         let common = common.ok_or("the others are no majority: there is nobody to follow")?;
         let limit = common.saturating_add(EPOCH_STEP);
         let own = self.current_epoch;
@@ -114,14 +108,17 @@ impl Agreement {
         let highest = epochs.into_iter().filter(|epoch| *epoch <= limit).max().unwrap_or(common);
         for m in 0..self.masters.len() {
             self.give_up(m, now, "the operator ordered a bootstrap");
-            let decisions = (0..self.peers.len()).filter_map(|p| self.peer_master(p, m)?.decision);
+            let master = &self.masters[m];
+            let decisions = self.peers.iter().filter_map(|peer| peer.says_of(master)?.decision);
             let decision = decisions.filter(|decision| decision.epoch <= limit).max_by_key(|decision| decision.epoch);
+            let decision = decision.filter(|decision| self.may_be_master(master, decision.master));
+            let master = &mut self.masters[m];
             // A vote in that very epoch is known.
-            if self.voted(m).is_none_or(|(_, epoch)| epoch != highest) {
-                self.masters[m].vote = Some((NOBODY, highest));
+            if master.vote.is_none_or(|(_, epoch)| epoch != highest) {
+                master.vote = Some((NOBODY, highest));
             }
-            self.masters[m].decision = None;
-            if let Some(decision) = decision.filter(|decision| self.may_be_master(m, decision.master)) {
+            master.decision = None;
+            if let Some(decision) = decision {
                 self.switch(m, decision, now);
             }
         }

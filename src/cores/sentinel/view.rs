@@ -7,11 +7,12 @@ use crate::base::{Instant, Place, RunId};
 use crate::wire::info::Info;
 
 use super::durable::OnDisk;
-use super::failover::{Cause, Failover, Promotion};
-use super::instance::{Instance, Peer};
+use super::instance::Instance;
+use super::master::Master;
+use super::peer::Peer;
 use super::sabotage::Rule;
 use super::scripts::Scripts;
-use super::{Agreement, Master, MasterConfig, MasterId, Settings, Simulated, Timers};
+use super::{Agreement, MasterConfig, MasterId, Settings, Simulated, Timers};
 
 /// All of it.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +128,7 @@ impl<'a> MasterView<'a> {
 
     /// The address under which it is watched.
     pub(super) fn address(self) -> SocketAddr {
-        self.all.monitored(self.m)
+        self.master().monitored()
     }
 
     /// Where it is, as clients are told.
@@ -147,17 +148,17 @@ impl<'a> MasterView<'a> {
 
     /// Whether that was ordered by a person.
     pub(super) fn is_ordered(self) -> bool {
-        matches!(self.master().cause(), Some(Cause::Ordered(_)))
+        self.master().is_ordered()
     }
 
     /// The name of the state of that failover.
     pub(super) fn failover_state(self) -> Option<&'static str> {
-        self.master().failover.stock_name()
+        self.master().failover().stock_name()
     }
 
     /// The redis that is master.
     pub(super) fn node(self) -> NodeView<'a> {
-        NodeView { of: self, n: self.all.master_at(self.m) }
+        NodeView { of: self, n: self.master().at() }
     }
 
     /// The replicas that want to be listed.
@@ -169,13 +170,12 @@ impl<'a> MasterView<'a> {
 
     /// The other sentinels that watch it and have told their id.
     pub(super) fn sentinels(self) -> impl Iterator<Item = &'a Peer> {
-        let (all, m) = (self.all, self.m);
-        all.peers_of(m).map(|p| &all.peers[p]).filter(|peer| peer.id.is_some())
+        self.all.watchers(self.master()).filter(|peer| peer.id.is_some())
     }
 
     /// Sentinels that make a majority of those that have a vote on it.
     pub(super) fn majority(self) -> usize {
-        self.all.majority(self.m)
+        self.all.majority(self.master())
     }
 }
 
@@ -192,17 +192,16 @@ impl<'a> NodeView<'a> {
 
     /// Whether it is that master.
     pub(super) fn is_master(self) -> bool {
-        self.n == self.of.all.master_at(self.of.m)
+        self.n == self.of.master().at()
     }
 
     /// Whether it was told to be master and has not said yet that it is.
     pub(super) fn is_promoted(self) -> bool {
-        let failover = self.of.master().failover;
-        matches!(failover, Failover::Promoting { target, step: Promotion::Sent { .. }, .. } if target == self.n)
+        self.of.master().awaits_promotion_of(self.n)
     }
 
     /// For how long its link to the master has been down, by its own word.
     pub(super) fn link_down(self, now: Instant) -> std::time::Duration {
-        self.of.all.candidate(self.of.m, self.n, now).link_down
+        self.of.master().candidate(self.n, self.of.all.moment(now)).link_down
     }
 }

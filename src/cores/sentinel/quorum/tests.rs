@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::node::Process;
-use crate::cores::sentinel::{Config, Durable, LinkId, MasterConfig, Settings, Voter};
+use crate::cores::sentinel::{Config, Durable, LinkId, MasterConfig, Membership, Settings, Voter};
 
 fn node(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 168, 0, last], 6379))
@@ -18,6 +18,10 @@ fn sentinel(now: Instant) -> Agreement {
     Agreement::new(config, Durable::new(RunId([7; 20])), now)
 }
 
+fn sees_down(sentinel: &Agreement, now: Instant) -> bool {
+    sentinel.peers[0].sees_down(&sentinel.masters[0], now)
+}
+
 #[test]
 fn an_answer_about_a_replaced_master_is_none_about_the_new_one() {
     let now = Instant::from_millis(1_000_000);
@@ -27,9 +31,9 @@ fn an_answer_about_a_replaced_master_is_none_about_the_new_one() {
     let master = sentinel.masters[0].id;
     let down = Reply::Array(vec![Reply::Integer(1), Reply::Bulk("*".into()), Reply::Integer(0)]);
     sentinel.opinion(0, master, node(4), &down, now);
-    assert!(!sentinel.peer_sees_down(0, 0, now), "it was asked before the switch");
+    assert!(!sees_down(&sentinel, now), "it was asked before the switch");
     sentinel.opinion(0, master, node(5), &down, now);
-    assert!(sentinel.peer_sees_down(0, 0, now));
+    assert!(sees_down(&sentinel, now));
 }
 
 /// A vote for the sentinel at `.5`, of that id; whether it is still waited for a second and a half later.
@@ -38,7 +42,7 @@ fn waits_for(sentinel: &mut Agreement, leader: RunId, now: Instant) -> bool {
     sentinel.switch(0, decision, now);
     sentinel.vote(0, leader, 2, now);
     sentinel.failover(0, now + Duration::from_millis(1_500));
-    matches!(sentinel.masters[0].failover, Failover::Following { .. })
+    matches!(sentinel.masters[0].failover(), crate::cores::sentinel::lead::Failover::Following(_))
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
         (master.facts, master.fresh, master.down_since) = (Some(facts(process)), true, Some(now));
         if sentinel_is_there {
             let link = &mut sentinel.peers[0].link;
-            *link = crate::cores::sentinel::instance::Link::Connecting { id: LinkId(1), backoff: Duration::ZERO };
+            *link = crate::cores::sentinel::link::Link::Connecting { id: LinkId(1), backoff: Duration::ZERO };
             // It has been there for a while.
             link.connected(Instant::from_millis(900_000));
             sentinel.peers[0].first_reply = Some(Instant::from_millis(900_000));

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::base::Instant;
 use crate::cores::sentinel::Answer;
-use crate::cores::sentinel::instance::{Instance, Peer, Reconf};
+use crate::cores::sentinel::instance::{Instance, Reconf};
+use crate::cores::sentinel::peer::Peer;
 use crate::cores::sentinel::view::{MasterView, NodeView, View};
 use crate::wire::info::Role;
 use crate::wire::resp::Reply;

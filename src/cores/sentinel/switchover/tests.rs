@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::node::{Decision, Process, RedisFacts};
+use crate::base::node::{Decision, Process, RedisFacts, RedisRole};
 use crate::base::{Machine, RunId};
 use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Membership, Sentinel, Settings, Voter};
 

@@ -420,8 +420,12 @@ fn writes_are_released_where_they_are_held_when_others_decide_meanwhile() {
     let now = world.now;
     let sentinel = &mut world.sentinels[0].as_mut().unwrap().agreement;
     let old = sentinel.master_at(0);
-    sentinel
-        .enter(0, Failover::Pausing { cause: Cause::Down, epoch: 1, target: 1, since: now, until: now + ms(2_000) });
+    let hold = Some(lead::Hold { at: sentinel.masters[0].nodes[old].id, since: now });
+    let (cause, until) = (lead::Cause::Down, now + ms(2_000));
+    let stands = lead::Lead { epoch: 1, cause, hold: None, until, phase: lead::Phase::Electing };
+    sentinel.enter(0, lead::Failover::Waiting { cause, start_at: now });
+    sentinel.enter(0, lead::Failover::Leading(stands));
+    sentinel.go_on(0, stands, hold, lead::Phase::Pausing { target: 1 }, until);
     sentinel.hold_writes(0, old);
     let link = sentinel.masters[0].nodes[old].command.up().unwrap();
     sentinel.adopt(0, 0, Decision { master: redis_at(2), epoch: 9 }, now);
@@ -437,23 +441,23 @@ fn a_lineage_that_a_replica_shares_with_a_master_started_anew_is_the_masters() {
     world.run(ms(5_000));
     let now = world.now;
     let sentinel = &mut world.sentinels[0].as_mut().unwrap().agreement;
-    let (at, before, new) = (sentinel.master_at(0), sentinel.masters[0].lineage, Some(id(9, 0, 77)));
+    let (at, before, new) = (sentinel.master_at(0), sentinel.masters[0].lineage(), Some(id(9, 0, 77)));
     let said = |role| Info { role: Some(role), master_replid: new, ..Info::default() };
     let replica = (0..3).find(|n| *n != at).unwrap();
     sentinel.info(0, at, said(Role::Master), now);
-    assert_eq!(sentinel.masters[0].lineage, before, "nobody has synchronised");
+    assert_eq!(sentinel.masters[0].lineage(), before, "nobody has synchronised");
     sentinel.info(0, replica, Info { master_sync_in_progress: true, ..said(Role::Replica) }, now);
-    assert_eq!(sentinel.masters[0].lineage, before, "it has not got it yet");
+    assert_eq!(sentinel.masters[0].lineage(), before, "it has not got it yet");
     // The master is gone already: its link is down.
     sentinel.info(0, replica, said(Role::Replica), now);
-    assert_eq!(sentinel.masters[0].lineage.map(|(_, lineage)| lineage), new);
+    assert_eq!(sentinel.masters[0].lineage(), new);
     // What was claimed once does not come back.
     let newer = Info { master_replid: Some(id(9, 0, 78)), master_link_up: true, ..said(Role::Replica) };
     let newer = Info { master_host: Some(redis_at(0).ip().to_string()), master_port: Some(6379), ..newer };
     sentinel.info(0, replica, newer, now);
     let other = (0..3).find(|n| *n != at && *n != replica).unwrap();
     sentinel.info(0, other, said(Role::Replica), now);
-    assert_eq!(sentinel.masters[0].lineage.map(|(_, lineage)| lineage), Some(id(9, 0, 78)));
+    assert_eq!(sentinel.masters[0].lineage(), Some(id(9, 0, 78)));
 }
 
 #[test]

@@ -110,11 +110,11 @@ fn a_split_vote_ends_in_one_leader() {
     for n in 0..3 {
         let now = world.now;
         let sentinel = &mut world.sentinels[n].as_mut().unwrap().agreement;
-        sentinel.enter(0, Failover::Waiting { cause: Cause::Down, start_at: now });
+        sentinel.enter(0, lead::Failover::Waiting { cause: lead::Cause::Down, start_at: now });
         let master = sentinel.master_at(0);
         sentinel.masters[0].nodes[master].down_since = Some(now);
         sentinel.masters[0].odown_since = Some(now);
-        sentinel.stand(0, Cause::Down, now);
+        sentinel.stand(0, lead::Cause::Down, now);
         world.feed(n, Input::Tick);
     }
     let took = world.run_until(ms(5_000), "a new master", |world| world.master().is_some_and(|n| n != 0));

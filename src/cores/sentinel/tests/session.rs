@@ -115,7 +115,7 @@ fn only_the_cluster_itself_is_given_votes_or_greets() {
     }
     // What was asked for by its own user is still judged: no such sentinel is listed, so nothing came of it.
     let agreed = &sentinel.agreement;
-    assert!(agreed.voted(0).is_none() && agreed.decision(0).is_none() && agreed.current_epoch == 0);
+    assert!(agreed.masters[0].vote.is_none() && agreed.decision(0).is_none() && agreed.current_epoch == 0);
     for wrong in ["AUTH own", "AUTH vigie hush", "AUTH default own", "AUTH nobody own"] {
         let said = say(&mut sentinel, ClientId(1), 1_000, wrong);
         let refused = |output: &Output| refusal(std::slice::from_ref(output)).starts_with("WRONGPASS");
