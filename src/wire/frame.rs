@@ -14,17 +14,19 @@
 //! version that both read, and the [`OLDEST`] until it has heard what that is: every frame says what its sender reads. So a
 //! version 4 will be spoken at first in 3, and has to go on reading 2, which builds of version 3 begin with.
 
+mod content;
 mod v2;
 mod v3;
 
 use std::fmt;
 
-use heapless::{String, Vec};
+use heapless::Vec;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::base::node::NodeState;
-use crate::base::{NameError, NodeName, Secrets};
+pub use content::{Frame, Unreadable};
+
+use crate::base::{NodeName, Secrets};
 
 /// The newest version that is read and spoken.
 pub const NEWEST: u8 = v3::VERSION;
@@ -33,29 +35,6 @@ pub const OLDEST: u8 = v2::VERSION;
 /// A frame never exceeds this many bytes, so that it fits any Ethernet path unfragmented.
 pub const FRAME_MAX: usize = 1_200;
 const TAG_LEN: usize = 32;
-
-/// One datagram of the peer link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// The cluster it speaks of.
-    pub cluster: String<32>,
-    /// Random at each start of the sender's worker.
-    pub boot: u64,
-    /// Counts the sender's frames to everybody, from 1.
-    pub sequence: u64,
-    /// A number the receiver must echo before the sender believes a new boot of it.
-    pub nonce: u64,
-    /// The receiver's own nonce as last heard; zero: none heard yet.
-    pub echo: u64,
-    /// The sender's clock when it was sent, microseconds.
-    pub stamp: u64,
-    /// The newest stamp of the receiver that the sender has heard; zero: none yet.
-    pub heard: u64,
-    /// The highest version that the sender reads; at least that of the frame.
-    pub reads: u8,
-    /// What the sender is.
-    pub state: NodeState,
-}
 
 /// Why a datagram is not a frame of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,12 +48,9 @@ pub enum Malformed {
     /// The tag does not match: another secret, another receiver, or a changed frame.
     #[error("the frame is not authentic: its sender has another secret, or it was changed or redirected on its way")]
     Tag,
-    /// Authentic and yet not readable: a bug or a foreign build.
+    /// Authentic and yet not readable.
     #[error("the frame is authentic but not readable: {0}")]
-    Body(postcard::Error),
-    /// Authentic, of a node whose name cannot be one.
-    #[error("the frame is authentic but not readable: {0}")]
-    Name(NameError),
+    Content(Unreadable),
 }
 
 /// Where vigie is too old for that version.
@@ -153,7 +129,7 @@ pub fn parse(bytes: &[u8], keys: &Keys, me: &NodeName) -> Result<Frame, Malforme
     if !authentic(&keys.current) && !keys.other.as_ref().is_some_and(authentic) {
         return Err(Malformed::Tag);
     }
-    decode(&body[1..])
+    decode(&body[1..]).map_err(Malformed::Content)
 }
 
 #[cfg(test)]

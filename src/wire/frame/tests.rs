@@ -2,8 +2,8 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::base::node::{
-    Decision, Health, History, MasterFacts, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, VipFacts,
-    VipState, clipped,
+    Decision, Health, History, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
+    SentinelFacts, VipFacts, VipState, clipped,
 };
 use crate::base::{Credentials, Purpose, RunId, Secret};
 
@@ -155,7 +155,7 @@ fn the_layout_of_each_version_is_the_one_that_was_released() {
         assert_eq!(bytes[0], version);
         assert_eq!(parse(&bytes, &keys, &me).as_ref(), Ok(&frame));
         let again = emit(&frame, version, &keys, &me).unwrap();
-        assert_eq!(again.iter().map(|byte| format!("{byte:02x}")).collect::<std::string::String>(), line);
+        assert_eq!(again.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), line);
         count += 1;
     }
     assert_eq!(count, 12, "a line is missing");
