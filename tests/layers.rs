@@ -19,9 +19,6 @@ const CRATES_OF_THE_OUTSIDE: [&str; 8] =
     ["tokio", "nix", "rtnetlink", "socket2", "libc", "sd_notify", "netlink_packet_route", "ratatui"];
 const NEEDS_C: [&str; 7] = ["cc", "cmake", "pkg-config", "bindgen", "clang-sys", "autotools", "vcpkg"];
 
-/// Below these directories circles between files are still allowed.
-const CIRCLES_ALLOWED: [&str; 1] = ["cores/sentinel"];
-
 #[test]
 fn dependencies_point_one_way() {
     let mut wrong = Vec::new();
@@ -61,11 +58,7 @@ fn files_of_an_ordered_directory_use_only_what_stands_above_them() {
 
 #[test]
 fn files_use_each_other_in_no_circle() {
-    let circles = circles(&sources());
-    let allowed = |circle: &[String]| {
-        CIRCLES_ALLOWED.iter().any(|place| circle.iter().all(|file| Path::new(file).starts_with(place)))
-    };
-    let wrong: Vec<_> = circles.iter().filter(|circle| !allowed(circle)).map(|circle| circle.join(", ")).collect();
+    let wrong: Vec<_> = circles(&sources()).iter().map(|circle| circle.join(", ")).collect();
     assert!(wrong.is_empty(), "files that use each other in a circle:\n{}", wrong.join("\n"));
 }
 

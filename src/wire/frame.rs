@@ -14,17 +14,17 @@
 //! version that both read, and the [`OLDEST`] until it has heard what that is: every frame says what its sender reads. So a
 //! version 4 will be spoken at first in 3, and has to go on reading 2, which builds of version 3 begin with.
 
-mod body;
+mod content;
 mod v2;
 mod v3;
-
-pub use body::{Frame, Unreadable};
 
 use std::fmt;
 
 use heapless::Vec;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+
+pub use content::{Frame, Unreadable};
 
 use crate::base::{NodeName, Secrets};
 
@@ -48,9 +48,9 @@ pub enum Malformed {
     /// The tag does not match: another secret, another receiver, or a changed frame.
     #[error("the frame is not authentic: its sender has another secret, or it was changed or redirected on its way")]
     Tag,
-    /// Authentic and yet not readable: a bug or a foreign build.
+    /// Authentic and yet not readable.
     #[error("the frame is authentic but not readable: {0}")]
-    Body(#[from] Unreadable),
+    Content(Unreadable),
 }
 
 /// Where vigie is too old for that version.
@@ -129,7 +129,7 @@ pub fn parse(bytes: &[u8], keys: &Keys, me: &NodeName) -> Result<Frame, Malforme
     if !authentic(&keys.current) && !keys.other.as_ref().is_some_and(authentic) {
         return Err(Malformed::Tag);
     }
-    Ok(decode(&body[1..])?)
+    decode(&body[1..]).map_err(Malformed::Content)
 }
 
 #[cfg(test)]

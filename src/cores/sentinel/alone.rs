@@ -8,12 +8,12 @@ use crate::base::{Instant, Place, RunId};
 use crate::wire::hello::Hello;
 
 use super::Agreement;
-use super::change::Change;
 use super::config::Config;
 use super::ids::{InstanceId, NOBODY};
 use super::instance::Instance;
 use super::master::Master;
 use super::names::{self, Lookup};
+use super::pending::Change;
 use super::ports::Output;
 use super::state::{KnownSentinel, MasterState, State};
 

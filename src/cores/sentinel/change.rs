@@ -7,38 +7,13 @@ use crate::base::{Instant, Place};
 use super::effect::{Script, Settled};
 use super::instance::Instance;
 use super::names::Lookup;
+use super::pending::{Change, Pending};
 use super::{Agreement, ClientId, MasterConfig, MasterId, NOBODY, Output, Settings, Timers};
 
 /// Masters of one sentinel at most.
 const MASTERS_MAX: usize = 1_024;
 /// Longest name of a master, bytes.
 const NAME_MAX: usize = 128;
-
-/// What a client has ordered, and what waits for the disk.
-#[derive(Clone, Debug)]
-pub(super) struct Pending {
-    client: ClientId,
-    pub(super) change: Change,
-    /// Paths that must be those of executable files first.
-    scripts: Vec<(Script, String)>,
-    /// Whether it is a part of what is being stored.
-    pub(super) storing: bool,
-}
-
-/// One change.
-#[derive(Clone, Debug)]
-pub(super) enum Change {
-    /// SENTINEL MONITOR
-    Monitor { config: Box<MasterConfig>, place: Place, address: SocketAddr },
-    /// SENTINEL REMOVE
-    Remove(MasterId),
-    /// SENTINEL SET: the configuration afterwards, and what each option says in its event.
-    Set { master: MasterId, config: Box<MasterConfig>, said: Vec<String> },
-    /// SENTINEL CONFIG SET
-    Settings(Box<Settings>),
-    /// SENTINEL FLUSHCONFIG
-    Nothing,
-}
 
 /// Why a master cannot be watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -50,12 +50,14 @@ mod monitor;
 pub mod names;
 mod order;
 mod peer;
+mod pending;
 mod ports;
 mod promote;
 mod publish;
 mod query;
 mod quorum;
 mod record;
+mod refused;
 mod sabotage;
 pub mod scripts;
 mod select;
@@ -101,6 +103,8 @@ use master::Master;
 use moment::Moment;
 use names::Names;
 use peer::{Opinion, Peer};
+use pending::Pending;
+use refused::Reports;
 use sabotage::Rules;
 use scripts::Scripts;
 
@@ -128,7 +132,7 @@ struct Agreement {
     started_at: Instant,
     timers: Timers,
     /// A change that waits for the disk.
-    pending: Option<change::Pending>,
+    pending: Option<Pending>,
     simulated: Simulated,
     names: Names,
     scripts: Scripts,
@@ -156,7 +160,7 @@ struct Agreement {
     /// When to wake, gathered during a turn.
     wake: Option<Instant>,
     rules: Rules,
-    reports: trust::Reports,
+    reports: Reports,
 }
 
 /// Where SENTINEL SIMULATE-FAILURE wants the process to end.
@@ -228,7 +232,7 @@ impl Agreement {
             owing: Effects::default(),
             wake: None,
             rules: Rules::default(),
-            reports: trust::Reports::default(),
+            reports: Reports::default(),
         }
     }
 

@@ -19,9 +19,9 @@ use super::moment::Moment;
 use super::peer::Peer;
 use super::ports::{NodeFacts, Output};
 use super::query::{Tag, words};
+use super::refused::Refused;
 use super::sabotage::Rule;
 use super::settings::Settings;
-use super::trust::Refused;
 use super::{Agreement, Owner};
 
 /// Longest time to connect.

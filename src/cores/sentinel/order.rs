@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use crate::base::{Epoch, Instant, NodeName, RunId};
 
-use super::change::{Change, MonitorRefused};
+use super::change::MonitorRefused;
 use super::effect::Script;
+use super::pending::Change;
 use super::switchover::Refused;
 use super::{Agreement, ClientId, MasterId, Simulated, Timers};
 

@@ -12,8 +12,8 @@ use super::master::Master;
 use super::peer::Peer;
 use super::ports::Output;
 use super::query::{Tag, words};
+use super::refused::Refused;
 use super::sabotage::Rule;
-use super::trust::Refused;
 use super::{Agreement, scripts};
 
 /// While a master is only just found down, peers are asked four times as often.

@@ -7,8 +7,10 @@ use crate::wire::hello::EPOCH_MAX;
 use super::Agreement;
 use super::durable::{Durable, DurableMaster, OnDisk};
 use super::ports::Record;
+use super::refused::Refused;
 use super::sabotage::Rule;
-use super::trust::Refused;
+#[cfg(feature = "sabotage")]
+use super::sabotage::Rules;
 
 impl Agreement {
     /// What must survive a crash, as it is now.
@@ -28,6 +30,15 @@ impl Agreement {
             masters: watched.chain(self.retired.iter().cloned()).collect(),
             sentinels: known.collect(),
         })
+    }
+
+    /// Goes on without one rule.
+    #[cfg(feature = "sabotage")]
+    pub(super) fn break_rule(&mut self, rule: Rule) {
+        self.rules = Rules::without(rule);
+        if rule == Rule::KeepVote {
+            self.masters.iter_mut().for_each(|master| master.vote = None);
+        }
     }
 
     /// Adopts a higher epoch, unless it is out of reach.

@@ -61,6 +61,11 @@ impl Rules {
     pub(super) fn holds(self, rule: Rule) -> bool {
         self.broken != Some(rule)
     }
+
+    /// All but one.
+    pub(super) fn without(rule: Rule) -> Self {
+        Self { broken: Some(rule) }
+    }
 }
 
 #[cfg(feature = "sabotage")]
@@ -85,15 +90,4 @@ impl Rule {
         Self::OwnVoices,
         Self::EpochStep,
     ];
-}
-
-#[cfg(feature = "sabotage")]
-impl super::Agreement {
-    /// Goes on without one rule.
-    pub(super) fn break_rule(&mut self, rule: Rule) {
-        self.rules.broken = Some(rule);
-        if rule == Rule::KeepVote {
-            self.masters.iter_mut().for_each(|master| master.vote = None);
-        }
-    }
 }

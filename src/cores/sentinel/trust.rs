@@ -3,7 +3,6 @@
 //! as the cluster. What others publish, greet or claim changes nothing; where it matters to a person, it is reported.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::base::{EPOCH_STEP, Epoch, Instant, census};
 
@@ -12,43 +11,8 @@ use super::event::{Event, Severity};
 use super::ids::NOBODY;
 use super::master::Master;
 use super::ports::{OrderId, Output};
+use super::refused::Refused;
 use super::sabotage::Rule;
-
-/// The same kind of refusal is reported at most so often.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
-
-/// What was refused, by kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// An epoch out of reach.
-    Epoch,
-    /// A master that is no data node of the file.
-    Master,
-    /// A redis that is no node of the file.
-    Replica,
-    /// A greeting of somebody who is not listed.
-    Greeting,
-    /// A request for a vote by somebody who is no sentinel of this cluster.
-    Candidate,
-}
-
-impl Refused {
-    const COUNT: usize = 5;
-
-    fn event(self) -> &'static str {
-        match self {
-            Self::Epoch => "epoch-refused",
-            Self::Master => "master-refused",
-            Self::Replica => "replica-refused",
-            Self::Greeting => "greeting-refused",
-            Self::Candidate => "candidate-refused",
-        }
-    }
-}
-
-/// When each kind was last reported, and how many there were since.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reports([(Option<Instant>, u64); Refused::COUNT]);
 
 impl Agreement {
     /// Whether it has its masters and voters from a cluster file.
@@ -129,13 +93,7 @@ impl Agreement {
 
     /// Tells people what was refused, and how often since it was last told.
     pub(super) fn refuse(&mut self, kind: Refused, text: impl FnOnce() -> String, now: Instant) {
-        let (told_at, count) = &mut self.reports.0[kind as usize];
-        *count += 1;
-        if told_at.is_some_and(|at| now.since(at) < REPORT_EVERY) {
-            return;
-        }
-        let before = std::mem::take(count) - 1;
-        *told_at = Some(now);
+        let Some(before) = self.reports.take_down(kind, now) else { return };
         let more = if before > 0 { format!(" ({before} more since the last report)") } else { String::new() };
         self.publish(Event::new(kind.event(), Severity::Warn, format!("{}{more}", text())));
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::node::{self, REASON_MAX};
 use crate::base::{NameError, RunId};
 
-use super::body::{Frame as Said, Unreadable};
+use super::content::{self, Unreadable};
 
 pub(super) const VERSION: u8 = 2;
 
@@ -134,7 +134,7 @@ enum VipState {
 }
 
 /// Writes a frame, and behind it what its sender reads, unless that is this version.
-pub(super) fn encode<'a>(frame: &Said, to: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a [u8]> {
     let length = postcard::to_slice(&Frame::from(frame.clone()), to).ok()?.len();
     if frame.reads <= VERSION {
         return to.get(..length);
@@ -143,25 +143,25 @@ pub(super) fn encode<'a>(frame: &Said, to: &'a mut [u8]) -> Option<&'a [u8]> {
     to.get(..=length)
 }
 
-pub(super) fn decode(body: &[u8]) -> Result<Said, Unreadable> {
+pub(super) fn decode(body: &[u8]) -> Result<content::Frame, Unreadable> {
     let (frame, behind) = postcard::take_from_bytes::<Frame>(body).map_err(Unreadable::Layout)?;
     frame.of_sender(behind.first().map_or(VERSION, |reads| VERSION.max(*reads)))
 }
 
-impl From<Said> for Frame {
-    fn from(frame: Said) -> Self {
+impl From<content::Frame> for Frame {
+    fn from(frame: content::Frame) -> Self {
         // Every field by name: what a frame has and this version has not is left out on purpose.
-        let Said { cluster, boot, sequence, nonce, echo, stamp, heard, reads: _, state } = frame;
+        let content::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, reads: _, state } = frame;
         Self { cluster, boot, sequence, nonce, echo, stamp, heard, state: state.into() }
     }
 }
 
 impl Frame {
     /// What it means, said by a sender that reads up to that version.
-    pub(super) fn of_sender(self, reads: u8) -> Result<Said, Unreadable> {
+    pub(super) fn of_sender(self, reads: u8) -> Result<content::Frame, Unreadable> {
         let Self { cluster, boot, sequence, nonce, echo, stamp, heard, state } = self;
         let state = state.try_into().map_err(Unreadable::Name)?;
-        Ok(Said { cluster, boot, sequence, nonce, echo, stamp, heard, reads, state })
+        Ok(content::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, reads, state })
     }
 }
 

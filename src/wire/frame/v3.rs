@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::body::{Frame as Said, Unreadable};
+use super::content::{self, Unreadable};
 use super::v2;
 
 pub(super) const VERSION: u8 = 3;
@@ -14,12 +14,12 @@ struct Frame {
     frame: v2::Frame,
 }
 
-pub(super) fn encode<'a>(frame: &Said, to: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a [u8]> {
     let frame = Frame { reads: frame.reads, frame: frame.clone().into() };
     postcard::to_slice(&frame, to).ok().map(|bytes| &*bytes)
 }
 
-pub(super) fn decode(body: &[u8]) -> Result<Said, Unreadable> {
+pub(super) fn decode(body: &[u8]) -> Result<content::Frame, Unreadable> {
     let (Frame { reads, frame }, _) = postcard::take_from_bytes(body).map_err(Unreadable::Layout)?;
     frame.of_sender(VERSION.max(reads))
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{Epoch, NodeName, Place, RunId, Secret};
-use crate::cores::sentinel::change::Change;
 use crate::cores::sentinel::effect::Script;
 use crate::cores::sentinel::order::Order;
+use crate::cores::sentinel::pending::Change;
 use crate::cores::sentinel::view::{MasterView, View};
 use crate::cores::sentinel::{Answer, Settings, Simulated};
 use crate::wire::hello;

@@ -1,4 +1,4 @@
-//! What a frame says, whatever the version of its layout.
+//! What a frame says, in whatever version.
 
 use heapless::String;
 
@@ -28,13 +28,13 @@ pub struct Frame {
     pub state: NodeState,
 }
 
-/// Why the body of an authentic frame cannot be read.
+/// Why what an authentic frame says cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// It is not of the layout that its version has.
-    #[error(transparent)]
-    Layout(#[from] postcard::Error),
+    /// Not in the layout of its version: a bug or a foreign build.
+    #[error("{0}")]
+    Layout(postcard::Error),
     /// It is of a node whose name cannot be one.
-    #[error(transparent)]
-    Name(#[from] NameError),
+    #[error("{0}")]
+    Name(NameError),
 }
