@@ -409,7 +409,10 @@ impl World {
     fn meddle(&mut self, r: usize) {
         let redis = &self.redis[r];
         if redis.alive && !redis.hung && !redis.loading && !redis.is_closed() {
+            let before = redis.is_master();
             self.promote(r);
+            self.redis[r].by_hand |= !before;
+            self.masters_changed(r);
         }
     }
 }

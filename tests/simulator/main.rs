@@ -91,7 +91,7 @@ fn summary(stats: &Stats) -> String {
          {} full and {} partial synchronisations; well again within {:.1?}; {} worlds wait for an operator\n\
          {} worlds of drop-ins: {} orders without a majority, {} elections by what was known after a reset, {} epochs with two masters by them\n\
          {} acknowledged writes, {} lost by failovers, {} of them although a replica had them\n\
-         {} ms of two masters that take writes in {} worlds; {} ms of two that have acknowledged writes in {} worlds",
+         {} ms of two acknowledging masters in {} worlds; {} writes acknowledged by the older one",
         stats.worlds,
         stats.virtual_time.as_secs_f64() / 3_600.0,
         stats.events,
@@ -115,10 +115,9 @@ fn summary(stats: &Stats) -> String {
         stats.acked,
         stats.lost,
         stats.lost_copied,
-        stats.two_writable.as_millis(),
-        stats.two_writable_in,
         stats.two_masters.as_millis(),
         stats.two_masters_in,
+        stats.acked_by_older,
     )
 }
 

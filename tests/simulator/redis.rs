@@ -97,6 +97,10 @@ pub struct Redis {
     /// changes, as an order of CONFIG REWRITE with each change does.
     pub conf: Option<SocketAddr>,
     pub priority: u32,
+    /// When it became a master, if it is one.
+    pub master_since: Instant,
+    /// A person has made it one.
+    pub by_hand: bool,
     pub pause: Option<Pause>,
     /// Writes that a pause holds.
     pub held: Vec<Write>,
@@ -135,6 +139,8 @@ impl Redis {
             terminated: false,
             conf,
             priority: 100,
+            master_since: Instant::START,
+            by_hand: false,
             pause: None,
             held: Vec::new(),
             waiting: VecDeque::new(),
@@ -157,9 +163,9 @@ impl Redis {
         self.alive && self.listening
     }
 
-    /// Whether a client that reaches it is told that its write is done.
+    /// Whether a client that reaches it is told that its write is done, by the will of the cluster.
     pub fn takes_writes(&self) -> bool {
-        self.is_master() && !self.hung && !self.loading && self.pause.is_none()
+        self.is_master() && !self.by_hand && !self.hung && !self.loading && self.pause.is_none()
     }
 
     /// Whether it is a master.

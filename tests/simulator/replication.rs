@@ -41,6 +41,7 @@ impl World {
         redis.replid2 = Some((redis.replid, redis.offset() + 1));
         redis.replid = id;
         redis.master = None;
+        (redis.master_since, redis.by_hand) = (self.now, false);
         redis.conf = None;
         redis.link = Link::None;
         redis.generation += 1;

@@ -183,13 +183,12 @@ pub struct Stats {
     pub acked: u64,
     pub lost: u64,
     pub lost_copied: u64,
-    /// For how long two redis of a group would have answered writes as masters.
-    pub two_writable: Duration,
-    /// For how long clients were really answered by two.
+    /// For how long two redis of a group acknowledged writes, or would have.
     pub two_masters: Duration,
     /// Worlds in which that was so.
-    pub two_writable_in: u64,
     pub two_masters_in: u64,
+    /// Writes that the older one of two acknowledged.
+    pub acked_by_older: u64,
     pub drop_ins: u64,
     /// Orders carried out without a majority, as stock does.
     pub forced: u64,
@@ -207,7 +206,7 @@ pub struct Stats {
 impl Stats {
     pub fn add(&mut self, other: &Self) {
         let sums: [(&mut u64, u64); 23] = [
-            (&mut self.two_writable_in, other.two_writable_in),
+            (&mut self.acked_by_older, other.acked_by_older),
             (&mut self.two_masters_in, other.two_masters_in),
             (&mut self.frames, other.frames),
             (&mut self.worlds, other.worlds),
@@ -236,7 +235,6 @@ impl Stats {
         }
         self.virtual_time += other.virtual_time;
         self.two_masters += other.two_masters;
-        self.two_writable += other.two_writable;
         self.healed_max = self.healed_max.max(other.healed_max);
     }
 }
@@ -402,7 +400,6 @@ impl World {
         }
         (self.stats.forced, self.stats.thin) = (self.checks.forced, self.checks.thin);
         self.stats.split = self.checks.splits();
-        self.stats.two_writable_in = u64::from(!self.stats.two_writable.is_zero());
         self.stats.two_masters_in = u64::from(!self.stats.two_masters.is_zero());
         self.stats.virtual_time = self.now.since(Instant::from_millis(1_000));
     }

@@ -45,16 +45,6 @@ impl Writer {
     }
 }
 
-/// Who answered a group's writes last.
-#[derive(Clone, Copy, Debug)]
-struct Reign {
-    /// Redis, and the number of its time as a master.
-    of: (usize, u64),
-    since: Instant,
-    /// Until then it is counted that an earlier one answered beside it.
-    counted: Instant,
-}
-
 /// All writes of a world.
 #[derive(Debug, Default)]
 pub struct Writes {
@@ -62,12 +52,8 @@ pub struct Writes {
     /// Group of each that was acknowledged to its client, and whether a replica had it by then.
     pub acked: BTreeMap<u32, (usize, bool)>,
     copied: BTreeSet<u32>,
-    /// By group.
-    reigns: BTreeMap<usize, Reign>,
     /// Since when two redis of a group take writes.
     two_since: BTreeMap<usize, Instant>,
-    /// All who ever answered.
-    reigned: BTreeSet<(usize, u64)>,
 }
 
 impl Writes {
@@ -75,26 +61,11 @@ impl Writes {
     pub fn copied(&mut self, writes: &[u32]) {
         self.copied.extend(writes);
     }
-
-    /// A redis answers a write as the master; for how long another one has done so beside it, as far as that is news.
-    fn reigns(&mut self, group: usize, of: (usize, u64), now: Instant) -> Duration {
-        let new = self.reigned.insert(of);
-        let reign = self.reigns.entry(group).or_insert(Reign { of, since: now, counted: now });
-        if reign.of == of {
-            return Duration::ZERO;
-        }
-        if new {
-            *reign = Reign { of, since: now, counted: now };
-            return Duration::ZERO;
-        }
-        let beside = now.since(reign.since.max(reign.counted));
-        reign.counted = now;
-        beside
-    }
 }
 
 impl World {
-    /// A redis has begun or ceased to take writes, or may have: for how long there were two of a group is counted.
+    /// A redis has begun or ceased to take writes, or may have: for how long there were two of a group is counted. What a person
+    /// has made a master by hand is not.
     pub fn masters_changed(&mut self, r: usize) {
         let (group, now) = (self.redis[r].group, self.now);
         let takes = |r: &&usize| self.redis[**r].takes_writes();
@@ -103,7 +74,7 @@ impl World {
         if two {
             self.writes.two_since.insert(group, now);
         }
-        self.stats.two_writable += since.map_or(Duration::ZERO, |since| now.since(since));
+        self.stats.two_masters += since.map_or(Duration::ZERO, |since| now.since(since));
     }
 
     pub fn write_due(&mut self, w: usize) {
@@ -190,9 +161,10 @@ impl World {
         }
         self.append(r, &[id]);
         if self.net.passes(r, back) {
-            let of = (r, self.redis[r].generation);
-            let beside = self.writes.reigns(self.writers[writer].group, of, self.now);
-            self.stats.two_masters += beside;
+            let since = self.redis[r].master_since;
+            let newer = |other: &usize| self.redis[*other].takes_writes() && self.redis[*other].master_since > since;
+            let group = &self.groups[self.redis[r].group];
+            self.stats.acked_by_older += u64::from(group.iter().any(newer));
             let takes = self.net.takes_surely(r, back);
             self.later(
                 takes,
