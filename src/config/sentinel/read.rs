@@ -223,7 +223,8 @@ impl Reader<'_> {
                     return Err(Refused::new("No such master with specified name.", expected));
                 };
                 let current = &mut self.state.current_epoch;
-                if let Part::ConfigEpoch(epoch) = part {
+                // Whoever voted in an epoch, or knows a master of one, has seen it.
+                if let Part::ConfigEpoch(epoch) | Part::LeaderEpoch(epoch) = part {
                     *current = epoch.max(*current);
                 }
                 take(master, part)

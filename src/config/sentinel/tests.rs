@@ -123,6 +123,12 @@ fn lines_change_in_their_places_and_stale_ones_go() {
 }
 
 #[test]
+fn no_vote_is_of_an_epoch_that_was_never_seen() {
+    let (_, _, state) = ok("sentinel monitor a 10.0.0.1 6379 2\nsentinel leader-epoch a 9\nsentinel current-epoch 4");
+    assert_eq!((state.current_epoch, state.masters[0].leader_epoch), (9, 9));
+}
+
+#[test]
 fn the_process_is_read_from_every_directive() {
     let (_, process, state) = ok("PORT 5000\nbind 127.0.0.1 -::1\nprotected-mode yes\nbind-source-addr 10.0.0.1\n\
         daemonize yes\npidfile /run/x.pid\nlogfile \"\"\nsyslog-enabled yes\nsyslog-ident s\nsyslog-facility LOCAL3\n\
@@ -380,8 +386,9 @@ fn state() -> impl Strategy<Value = State> {
     let masters = prop::collection::btree_set(name(), 0..4)
         .prop_flat_map(|names| names.into_iter().map(|name| master(name).boxed()).collect::<Vec<_>>());
     (proptest::option::of(any::<[u8; 20]>()), settings(), masters).prop_map(|(id, settings, masters)| {
-        // An epoch of a master is one that was seen.
-        let current_epoch = masters.iter().map(|master| master.config_epoch).max().unwrap_or(3);
+        // An epoch of a master, or of a vote, is one that was seen.
+        let seen = |master: &MasterState| master.config_epoch.max(master.leader_epoch);
+        let current_epoch = masters.iter().map(seen).max().unwrap_or(3);
         State { id: id.map(RunId), current_epoch, settings, masters }
     })
 }
