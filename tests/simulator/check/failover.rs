@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vigie::base::Epoch;
 use vigie::base::node::Process;
+use vigie::base::{Epoch, RunId};
 use vigie::cores::sentinel::Event;
 use vigie::wire::info::{Info, LinkDown, Role};
 
@@ -184,7 +184,11 @@ impl World {
         // Of a master that lives and is empty the replicas are too, whatever others were heard to hold before.
         let ordered = self.checks.holds.contains_key(&(host, group));
         // Made a master in the place of the one that is gone by a leader that has told nobody.
-        let promoted = info.role == Some(Role::Master) && lineage.is_some() && info.master_replid2 == lineage;
+        // What the old master itself said counts, too, from before the decision for it could be stored.
+        let old = of_old.and_then(|of| memory.infos.get(&self.redis_of(of)?)).map(|(_, info)| info);
+        let its = old.filter(|info| info.role == Some(Role::Master)).and_then(|info| info.master_replid);
+        let heir = |of: Option<RunId>| of.is_some() && info.master_replid2 == of;
+        let promoted = info.role == Some(Role::Master) && (heir(lineage) || heir(its));
         let wrong = if memory.now.since(*at) > INFO_AGE_MAX {
             Some("it has not been heard for long".to_owned())
         } else if info.role != Some(Role::Replica) && !promoted {
