@@ -160,10 +160,7 @@ impl Agreement {
         let watched = self.watched_by(p);
         self.peers[p].address = address;
         self.dirty = true;
-        if let Some(link) = self.peers[p].link.id() {
-            self.hang_up(link);
-            self.peer_lost(p, now);
-        }
+        self.hang_up_peer(p, now);
         if let Some(id) = self.peers[p].id {
             let text = format!(" for {id}");
             watched.into_iter().for_each(|m| self.switched_address(m, address, &text));
@@ -223,10 +220,7 @@ impl Agreement {
         for p in 0..self.peers.len() {
             if named(&self.peers[p].host) && self.peers[p].address.ip() != to {
                 self.peers[p].address.set_ip(to);
-                if let Some(link) = self.peers[p].link.id() {
-                    self.hang_up(link);
-                    self.peer_lost(p, now);
-                }
+                self.hang_up_peer(p, now);
             }
         }
     }

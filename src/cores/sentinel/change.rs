@@ -99,11 +99,6 @@ impl Agreement {
         }
     }
 
-    /// Whether a change waits for the disk, or for its scripts to be looked at.
-    pub(super) fn is_changing(&self) -> bool {
-        self.pending.is_some()
-    }
-
     /// Whether a change waits for nothing but the disk.
     pub(super) fn change_is_ready(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.scripts.is_empty() && !pending.storing)
@@ -192,12 +187,7 @@ impl Agreement {
     }
 
     fn reconnect_peers(&mut self, now: Instant) {
-        for p in 0..self.peers.len() {
-            if let Some(link) = self.peers[p].link.id() {
-                self.hang_up(link);
-                self.peer_lost(p, now);
-            }
-        }
+        (0..self.peers.len()).for_each(|p| self.hang_up_peer(p, now));
     }
 
     /// Other periods and limits.

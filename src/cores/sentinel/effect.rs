@@ -1,6 +1,6 @@
 //! What the agreement has to say, in the order in which it says it. What clients hear of it, the server puts into words.
 
-use super::{ClientId, Event, FailoverReport, Output};
+use super::{ClientId, Event, FailoverReport, Output, Record};
 
 /// One thing to say or to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,17 @@ pub(super) enum Settled {
     NotExecutable(Script),
     /// The switchover has ended; if nothing came of it, the reason in words.
     Switchover(Result<FailoverReport, String>),
+}
+
+/// How the fence stands before what is promised.
+#[derive(Debug)]
+pub(super) enum Gate {
+    /// Nothing has to be stored.
+    Open,
+    /// This has to be on disk first.
+    Store(Record),
+    /// A store is under way: what it does not cover waits for the next one.
+    Shut,
 }
 
 impl From<Output> for Effect {

@@ -260,7 +260,7 @@ fn promotion_gate(master: &Master, now: Instant) -> Checked {
 fn reconfiguration_gate(master: &Master, now: Instant) -> Checked {
     let reconfiguring = elected(master).filter(|lead| lead.phase == Phase::Reconfiguring);
     let (verdict, pending, left_ms) = if let Some(lead) = reconfiguring {
-        let others = master.nodes.iter().filter(|node| node.address != master.monitored());
+        let others = master.others().map(|n| &master.nodes[n]);
         let waited_for = others.filter(|node| node.down_since.is_none() && node.command.up().is_some());
         let pending = waited_for.filter(|node| node.reconf != Reconf::Done).count();
         (Verdict::Waits, Some(pending), left(lead.until, now))

@@ -102,8 +102,10 @@ impl Sentinel {
                 self.go_on(now);
             }
             Input::Resolved(answer) => {
-                server.host_resolved(&answer.name);
+                let waited = server.take_resolved(&answer.name);
                 agreement.resolved(answer, now);
+                self.pass_on();
+                waited.into_iter().for_each(|(client, args)| self.command(client, &args, now));
             }
             Input::Script(report) => agreement.scripts.report(report, now),
             Input::Order(order, to) => agreement.order(order, to.as_ref(), now),
@@ -120,12 +122,6 @@ impl Sentinel {
             Input::Stop => agreement.stop(now),
         }
         self.pass_on();
-        // One after the other: the disk has to answer for each change before the next one is taken up.
-        while !self.agreement.is_changing()
-            && let Some((client, args)) = self.server.take_resolved()
-        {
-            self.command(client, &args, now);
-        }
     }
 
     /// Looks at what a client has sent, unless what was sent before has to be on disk first.

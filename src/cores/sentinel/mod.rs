@@ -72,7 +72,6 @@ pub mod why;
 
 pub use crate::base::Place;
 pub use config::{Config, DataNode, Logins, MasterConfig, Renewal};
-use durable::OnDisk;
 pub use durable::{Durable, DurableMaster};
 pub use event::{Event, Severity};
 pub use ids::{LinkId, MasterId};
@@ -96,7 +95,7 @@ use bytes::Bytes;
 use crate::base::node::{Decision, SentinelFacts};
 use crate::base::{Epoch, Instant, NodeName, Rng, RunId, Secret};
 
-use effect::Effects;
+use effect::{Effects, Gate};
 use ids::{InstanceId, NOBODY, PeerId};
 use instance::Instance;
 use master::Master;
@@ -288,12 +287,13 @@ impl Agreement {
 
     /// The place of the redis at `address`, which is taken in if it is not known.
     fn index_of(&mut self, m: usize, address: SocketAddr, now: Instant) -> usize {
+        if let Some(n) = self.masters[m].place_of(address) {
+            return n;
+        }
         let id = InstanceId(self.fresh_id());
-        let master = &mut self.masters[m];
-        master.place_of(address).unwrap_or_else(|| {
-            master.nodes.push(Instance::new(id, address, None, now));
-            master.nodes.len() - 1
-        })
+        let nodes = &mut self.masters[m].nodes;
+        nodes.push(Instance::new(id, address, None, now));
+        nodes.len() - 1
     }
 
     /// The place of the watched master.
@@ -326,10 +326,7 @@ impl Agreement {
             Input::LinkUp(link, _) | Input::LinkDown(link, _) | Input::Reply(link, ..) | Input::Message(link, _) => {
                 match self.links.get(link).map(|(owner, _)| *owner) {
                     Some(Owner::Command(id, _) | Owner::PubSub(id, _)) => {
-                        self.masters
-                            .iter_mut()
-                            .filter(|master| master.id == id)
-                            .for_each(|master| master.touched = true);
+                        self.place_of(id).into_iter().for_each(|m| self.touch(m));
                     }
                     Some(Owner::Peer(_)) => self.touch_all(),
                     None => {}
@@ -394,17 +391,16 @@ impl Agreement {
         master.due = crate::base::time::earliest(self.wake.take(), again);
     }
 
-    /// What has to be on disk before anything behind the fence happens; none: nothing has. `promises`: whether anything stands
-    /// behind it. Only while nothing is being stored: the store begins now.
-    fn fence(&mut self, promises: bool) -> Option<Record> {
-        let has_to = self.change_is_ready() || self.dirty && promises;
-        if !has_to {
-            debug_assert!(!self.dirty || !promises, "what is promised is not given to the store");
-            self.saying.clear();
-            return None;
+    /// How the fence stands. `promises`: whether anything stands behind it. Where something has to be stored, the store begins now.
+    fn fence(&mut self, promises: bool) -> Gate {
+        if self.storing {
+            return Gate::Shut;
         }
-        self.dirty = false;
-        self.storing = true;
+        if !(self.change_is_ready() || self.dirty && promises) {
+            self.saying.clear();
+            return Gate::Open;
+        }
+        (self.dirty, self.storing) = (false, true);
         self.unsaid.append(&mut self.saying);
         self.owing.append(&mut self.owed);
         self.begin_to_store_change();
@@ -412,7 +408,7 @@ impl Agreement {
             master.decision_disk.begin();
             master.vote_disk.begin();
         }
-        Some(self.record())
+        Gate::Store(self.record())
     }
 
     /// Calls commands as the redis at the other end calls them.
@@ -449,10 +445,9 @@ impl Agreement {
     /// The store that was under way has ended well.
     fn stored(&mut self, now: Instant) {
         self.storing = false;
+        // An election, or a greeting, may have waited for nothing else.
         self.touch_all();
         for master in &mut self.masters {
-            // An election may have waited for nothing else.
-            master.touched |= master.vote_disk == OnDisk::Soon;
             master.decision_disk.end(true);
             master.vote_disk.end(true);
         }

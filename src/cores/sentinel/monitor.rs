@@ -119,11 +119,6 @@ impl Agreement {
         }
     }
 
-    /// A link to another sentinel has ended.
-    pub(super) fn peer_lost(&mut self, p: usize, now: Instant) {
-        self.peers[p].lost(now);
-    }
-
     /// Opens a link that should be open.
     fn open(&mut self, link: &Link, owner: Owner, address: SocketAddr, limit: Duration, now: Instant) -> Option<Link> {
         let Link::Down { retry_at, backoff } = *link else { return None };
@@ -196,6 +191,14 @@ impl Agreement {
         links.for_each(|link| self.hang_up(link));
     }
 
+    /// Ends the link to another sentinel, if there is one: it is to be connected to again.
+    pub(super) fn hang_up_peer(&mut self, p: usize, now: Instant) {
+        if let Some(link) = self.peers[p].link.id() {
+            self.peers[p].lost(now);
+            self.hang_up(link);
+        }
+    }
+
     /// Keeps the link to one other sentinel and its pings going.
     pub(super) fn tend_peer(&mut self, p: usize, now: Instant) {
         let peer = &self.peers[p];
@@ -222,8 +225,7 @@ impl Agreement {
                 self.wake_at(due);
             }
             Some(sent) if now >= sent + down_after => {
-                peer.lost(now);
-                self.hang_up(link);
+                self.hang_up_peer(p, now);
                 self.wake_at(now);
             }
             Some(sent) => self.wake_at(sent + down_after),
@@ -439,10 +441,6 @@ impl Agreement {
     }
 
     pub(super) fn say_hello_if_due(&mut self, m: usize, now: Instant) {
-        if self.storing {
-            // What a greeting tells could be out of date by the time it may be said: the turn after the store greets.
-            return;
-        }
         let due = self.masters[m].hello_due;
         if now < due {
             return self.wake_at(due);
@@ -456,6 +454,7 @@ impl Agreement {
         let publish = self.timers.publish;
         let master = &mut self.masters[m];
         if self.storing {
+            // What it tells could be out of date by the time it may be said: the turn after the store greets.
             master.hello_due = now;
             return;
         }

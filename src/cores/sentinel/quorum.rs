@@ -18,6 +18,7 @@ use super::{Agreement, scripts};
 
 /// While a master is only just found down, peers are asked four times as often.
 const ASK_SOON: Duration = Duration::from_secs(1);
+
 impl Agreement {
     /// Sentinels known to watch a master beside this one.
     pub(super) fn watchers<'a>(&'a self, master: &'a Master) -> impl Iterator<Item = &'a Peer> {

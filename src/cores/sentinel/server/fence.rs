@@ -49,8 +49,8 @@ impl Fenced {
 /// What waits for the disk.
 #[derive(Debug, Default)]
 pub(super) struct Fence {
-    /// Behind the store that is under way; none: none is.
-    behind: Option<Vec<Fenced>>,
+    /// Behind the store that is under way.
+    behind: Vec<Fenced>,
     /// Behind the next one.
     next: Vec<Fenced>,
 }
@@ -65,11 +65,6 @@ impl Fence {
         self.next.append(fenced);
     }
 
-    /// Whether a store is under way.
-    pub(super) fn is_storing(&self) -> bool {
-        self.behind.is_some()
-    }
-
     /// Whether anything is promised that no store has begun for.
     pub(super) fn is_wanted(&self) -> bool {
         self.next.iter().any(|fenced| !matches!(fenced, Fenced::InOrder(..)))
@@ -77,29 +72,23 @@ impl Fence {
 
     /// Whether a client waits for an answer behind the fence.
     pub(super) fn keeps_waiting(&self, client: ClientId) -> bool {
-        self.behind.iter().flatten().chain(&self.next).any(|fenced| fenced.keeps_waiting(client))
+        self.behind.iter().chain(&self.next).any(|fenced| fenced.keeps_waiting(client))
     }
 
     /// A store begins, of everything that was promised so far.
     pub(super) fn close(&mut self) {
-        debug_assert!(self.behind.is_none(), "one store after the other");
-        self.behind = Some(std::mem::take(&mut self.next));
+        debug_assert!(self.behind.is_empty(), "one store after the other");
+        self.behind = std::mem::take(&mut self.next);
     }
 
-    /// Nothing has to be stored.
+    /// What need not wait for a store that has not begun.
     pub(super) fn pass(&mut self) -> impl Iterator<Item = Output> {
-        debug_assert!(self.behind.is_none(), "nothing overtakes what waits for a store");
         self.next.drain(..).map(Fenced::open)
     }
 
     /// The store that was under way has ended: what may be said now.
     pub(super) fn open(&mut self, stored: bool) -> impl Iterator<Item = Output> {
-        let behind = self.behind.take().unwrap_or_default();
+        let behind = std::mem::take(&mut self.behind);
         behind.into_iter().filter_map(move |fenced| if stored { Some(fenced.open()) } else { fenced.broken() })
-    }
-
-    /// All that is promised, as if nothing had to be stored first.
-    pub(super) fn break_open(&mut self) -> impl Iterator<Item = Output> {
-        self.next.drain(..).map(Fenced::open)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::Instant;
+use crate::cores::sentinel::effect::Gate;
 use crate::cores::sentinel::{Answer, ClientId, Logins, Output, Record};
 use crate::wire::resp::{Reply, Rich};
 
@@ -40,8 +41,6 @@ pub(in crate::cores::sentinel) struct Server {
     asked: BTreeMap<ClientId, Asked>,
     /// Commands that wait for what a host name stands for.
     unresolved: Vec<(String, ClientId, Vec<Bytes>)>,
-    /// Those of them that can be given again.
-    resolved: VecDeque<(ClientId, Vec<Bytes>)>,
     /// The client whose command of this turn is not answered.
     skipping: Option<ClientId>,
     /// Commands that wait for a change that is not on disk yet, and what comes behind them from the same clients.
@@ -96,7 +95,6 @@ impl Server {
             refusals: Refusals::default(),
             asked: BTreeMap::new(),
             unresolved: Vec::new(),
-            resolved: VecDeque::new(),
             skipping: None,
             deferred: VecDeque::new(),
             deferred_len: 0,
@@ -195,7 +193,6 @@ impl Server {
         self.unresolved.retain(|(_, waiting, _)| *waiting != client);
         self.deferred.retain(|(waiting, _)| *waiting != client);
         self.deferred_len = self.deferred.iter().map(|(_, deferred)| deferred.len()).sum();
-        self.resolved.retain(|(waiting, _)| *waiting != client);
         self.clients.remove(client)
     }
 
@@ -238,15 +235,10 @@ impl Server {
         has_room
     }
 
-    /// It is known what that host name stands for, or that nobody knows.
-    pub(in crate::cores::sentinel) fn host_resolved(&mut self, host: &str) {
+    /// Takes out the commands that wait for that host name.
+    pub(in crate::cores::sentinel) fn take_resolved(&mut self, host: &str) -> Vec<(ClientId, Vec<Bytes>)> {
         let waiting = self.unresolved.extract_if(.., |(wanted, _, _)| wanted.eq_ignore_ascii_case(host));
-        self.resolved.extend(waiting.map(|(_, client, args)| (client, args)));
-    }
-
-    /// Takes out a command that no longer waits for a host name.
-    pub(in crate::cores::sentinel) fn take_resolved(&mut self) -> Option<(ClientId, Vec<Bytes>)> {
-        self.resolved.pop_front()
+        waiting.map(|(_, client, args)| (client, args)).collect()
     }
 
     /// Whether what this client sends has to wait for what it, or somebody else, has sent before.
@@ -280,28 +272,26 @@ impl Server {
     }
 
     /// Puts the outputs of a turn in their order: what promises nothing, what has to be stored, and what stands behind that once
-    /// it is. `store` says what has to be, if anything stands behind it.
+    /// it is. `gate` says how the fence stands; it is told whether anything is promised behind it.
     pub(in crate::cores::sentinel) fn flush(
         &mut self,
         out: &mut Vec<Output>,
         store_first: bool,
-        store: impl FnOnce(bool) -> Option<Record>,
+        gate: impl FnOnce(bool) -> Gate,
     ) {
         self.hold_tongue();
         out.append(&mut self.free);
         self.fence.add(&mut self.fenced);
         if !store_first {
-            out.extend(self.fence.break_open());
+            out.extend(self.fence.pass());
         }
-        if self.fence.is_storing() {
-            return;
-        }
-        match store(self.fence.is_wanted()) {
-            Some(record) => {
+        match gate(self.fence.is_wanted()) {
+            Gate::Shut => {}
+            Gate::Store(record) => {
                 self.fence.close();
                 out.push(Output::Store(self.with_users(record)));
             }
-            None => out.extend(self.fence.pass()),
+            Gate::Open => out.extend(self.fence.pass()),
         }
     }
 
