@@ -27,6 +27,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use vigie::operate::lab::sandbox::{self, Sandbox, SandboxError};
 
 /// What a case says: nothing if it passed, otherwise what went wrong. A panic is a failure too.
@@ -73,75 +74,45 @@ const FAILED: u8 = 1;
 /// Parts what a case has noted from why it failed, in what comes from its process.
 const PARTS: char = '\x1e';
 
-/// What the case of this process has noted so far.
+/// What was noted so far: in the process of a case by that, in the first one by all.
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// A line for the end of the run, whatever becomes of the case: a row of a table, mostly. Equal ones are printed once.
 pub(crate) fn note(line: impl Into<String>) {
-    NOTES.lock().unwrap_or_else(PoisonError::into_inner).push(line.into());
+    let (line, mut notes) = (line.into(), NOTES.lock().unwrap_or_else(PoisonError::into_inner));
+    if !notes.contains(&line) {
+        notes.push(line);
+    }
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, rest @ ..] = arguments.as_slice()
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, rest @ ..] = words.as_slice()
         && mode == basics::VICTIM
     {
         return basics::victim(rest);
     }
-    let filters: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let mut notes: Vec<String> = Vec::new();
-    for (group, case) in CASES.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case))) {
-        let name = format!("{group}::{}", case.name);
-        let asked_for = filters.iter().any(|filter| name.contains(filter.as_str()));
-        if !asked_for && (!filters.is_empty() || [BENCH, LONG].contains(group)) {
-            continue;
-        }
-        print!("test {name} ... ");
-        let _ = std::io::stdout().flush();
-        let (verdict, noted) = run(case);
-        for line in noted {
-            if !notes.contains(&line) {
-                notes.push(line);
-            }
-        }
-        match verdict {
-            Verdict::Passed => {
-                passed += 1;
-                println!("ok");
-            }
-            Verdict::Skipped(why) => {
-                skipped += 1;
-                println!("skipped: {why}");
-            }
-            Verdict::Failed(why) => {
-                failed += 1;
-                println!("FAILED\n    {}", why.replace('\n', "\n    "));
-            }
-        }
-    }
-    notes.iter().for_each(|line| println!("{line}"));
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // One case at a time: each has the processors to itself.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let named = |name: &str| arguments.filter.as_ref().is_some_and(|filter| name.contains(filter.as_str()));
+    let cases = CASES.iter().flat_map(|(group, cases)| cases.iter().map(move |case| (group, case)));
+    let cases = cases.map(|(group, case)| (group, format!("{group}::{}", case.name), case));
+    let cases = cases.filter(|(group, name, _)| ![BENCH, LONG].contains(group) || named(name));
+    let trials = cases.map(|(_, name, case)| Trial::ignorable_test(name, || run(case))).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    NOTES.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|line| println!("{line}"));
+    conclusion.exit_code()
 }
 
-enum Verdict {
-    Passed,
-    Failed(String),
-    Skipped(String),
-}
-
-/// Runs a case; also returns what it has noted.
-fn run(case: &Case) -> (Verdict, Vec<String>) {
+/// Runs a case in a process of its own, and keeps what it has noted.
+fn run(case: &Case) -> Result<Completion, Failed> {
     if let Some(missing) = case.needs.iter().find(|program| !installed(program)) {
-        return (Verdict::Skipped(format!("{missing} is not installed")), vec![]);
+        return Ok(Completion::ignored_with(format!("{missing} is not installed")));
     }
-    // The case runs in a process of its own: its words come through a pipe.
-    let (mut said, mut saying) = match std::io::pipe() {
-        Ok(ends) => ends,
-        Err(error) => return (Verdict::Failed(error.to_string()), vec![]),
-    };
+    // Its words come through a pipe.
+    let (mut said, mut saying) = std::io::pipe()?;
     let entered = sandbox::enter(|sandbox| {
+        NOTES.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(sandbox))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
@@ -156,15 +127,14 @@ fn run(case: &Case) -> (Verdict, Vec<String>) {
     let mut words = String::new();
     let _ = said.read_to_string(&mut words);
     let (notes, why) = words.split_once(PARTS).unwrap_or(("", &words));
-    let notes = notes.lines().map(str::to_owned).collect();
-    let verdict = match entered {
-        Ok(0) => Verdict::Passed,
-        Ok(FAILED) => Verdict::Failed(why.to_owned()),
-        Ok(code) => Verdict::Failed(format!("ended with exit code {code} {why}")),
-        Err(error @ SandboxError::Forbidden { .. }) => Verdict::Skipped(error.to_string()),
-        Err(error) => Verdict::Failed(error.to_string()),
-    };
-    (verdict, notes)
+    notes.lines().for_each(note);
+    match entered {
+        Ok(0) => Ok(Completion::Completed),
+        Ok(FAILED) => Err(why.into()),
+        Ok(code) => Err(format!("ended with exit code {code} {why}").into()),
+        Err(error @ SandboxError::Forbidden { .. }) => Ok(Completion::ignored_with(error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The beginning and the end of a long text: a pipe that nobody reads yet holds 64 KiB, and whoever writes more never ends.

@@ -36,8 +36,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
+use libtest_mimic::{Arguments, Trial};
 use plan::Plan;
 use world::{Stats, World};
 
@@ -69,19 +69,18 @@ fn main() -> ExitCode {
     }
     let first = seed.unwrap_or(1);
     let count = if seed.is_some() { seeds.unwrap_or(1) } else { seeds.unwrap_or(SEEDS) };
-    let started = Instant::now();
-    let (stats, violations) = run(first, count);
-    let took = started.elapsed();
-    println!("{}", summary(&stats));
-    println!("in {took:.1?}");
-    for (seed, what) in &violations {
-        println!("seed {seed}: {what}");
-        println!("    VIGIE_SEED={seed} cargo test --test simulator -- replay");
-    }
-    let failed = u64::from(!violations.is_empty());
-    println!("test simulator::{count}_worlds_keep_the_rules ... {}", if failed == 0 { "ok" } else { "FAILED" });
-    println!("{} passed, {failed} failed, 0 skipped", 1 - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let worlds = Trial::test(format!("{count}_worlds_keep_the_rules"), move || {
+        let (stats, violations) = run(first, count);
+        println!("\n{}", summary(&stats));
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let told = violations.iter().map(|(seed, what)| {
+            format!("seed {seed}: {what}\n    VIGIE_SEED={seed} cargo test --test simulator -- replay")
+        });
+        Err(told.collect::<Vec<_>>().join("\n").into())
+    });
+    libtest_mimic::run(&Arguments::from_args(), vec![worlds]).exit_code()
 }
 
 fn summary(stats: &Stats) -> String {

@@ -17,9 +17,7 @@ pub fn table(names: &[String]) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let named = |rule: &Rule| names.is_empty() || names.contains(&format!("{rule:?}"));
     let missed = Rule::ALL.into_iter().filter(named).filter(|rule| !show(*rule)).count();
-    println!("test simulator::the_loss_of_every_rule_is_found ... {}", if missed == 0 { "ok" } else { "FAILED" });
-    let failed = u64::from(missed > 0);
-    println!("{} passed, {failed} failed, 0 skipped", 1 - failed);
+    println!("{missed} not found");
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
