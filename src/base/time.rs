@@ -58,6 +58,11 @@ impl fmt::Display for Instant {
     }
 }
 
+/// Whole milliseconds, as they are told to people and programs.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The earlier of two optional deadlines.
 pub fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {

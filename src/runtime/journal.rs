@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+
+use super::clock;
 
 /// So many records are kept.
 const KEPT: usize = 1_000;
@@ -66,10 +67,7 @@ impl Journal {
             Level::Warn => tracing::warn!(source, name, "{text}"),
             Level::Error => tracing::error!(source, name, "{text}"),
         }
-        // A wall clock before 1970 is shown as 1970.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let record = Record { at_ms, source: source.to_owned(), level, name: name.to_owned(), text };
+        let record = Record { at_ms: clock::wall_ms(), source: source.to_owned(), level, name: name.to_owned(), text };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_front();

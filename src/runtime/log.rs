@@ -12,12 +12,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use super::clock;
 use crate::config::sentinel::{LOG_LEVELS, Process};
 
 /// Where the system's log listens.
@@ -61,7 +61,7 @@ pub enum Mark {
 /// Where lines go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
-    /// Opened anew for every line, so that it can be moved away at any time; none: standard output.
+    /// Opened again for every line, so that it can be moved away at any time; none: standard output.
     file: Option<PathBuf>,
     syslog: Option<Syslog>,
 }
@@ -237,8 +237,7 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 impl Local {
     #[expect(unsafe_code, reason = "only the C library knows the time zone of the host")]
     fn now() -> Self {
-        // A wall clock before 1970 is shown as 1970.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = clock::wall();
         let seconds = since.as_secs().try_into().unwrap_or_default();
         // SAFETY: a `tm` is numbers and a pointer that nobody follows; zeros are values of both.
         let mut time: libc::tm = unsafe { std::mem::zeroed() };

@@ -22,6 +22,7 @@ pub mod private;
 pub mod proxy;
 pub mod random;
 pub mod redis;
+pub mod replace;
 pub mod rights;
 pub mod sentinel;
 mod service;

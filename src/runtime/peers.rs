@@ -2,12 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::{SockaddrStorage, recvfrom};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
@@ -196,25 +193,19 @@ impl Inputs<Input> for Ears {
         }
     }
 
-    /// Asks the kernel itself: the runtime may not have looked at the socket since this thread last slept.
     fn waiting(&mut self) -> Option<Input> {
         if let Ok(told) = self.told.try_recv() {
             return Some(told);
         }
-        let received = loop {
-            match recvfrom::<SockaddrStorage>(self.socket.as_raw_fd(), self.data.as_mut_slice()) {
-                Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::EINTR) => {}
-                received => break received,
+        loop {
+            match self.socket.try_recv_from(self.data.as_mut_slice()) {
+                Ok((length, from)) => return Some(Input::Datagram { from, bytes: self.data[..length].into() }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                // About an earlier datagram of ours, as above.
+                Err(_) => {}
             }
-        };
-        let (length, from) = received.ok()?;
-        Some(Input::Datagram { from: socket_address(&from?)?, bytes: self.data[..length].into() })
+        }
     }
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
 /// Tells of each change of the secret.

@@ -5,10 +5,9 @@
 //! "vigie\0" | kind, 2 bytes | version, 1 byte | length, u32 LE | CRC-32 (IEEE), u32 LE | body, postcard
 //! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::marker::PhantomData;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 
 use super::private;
+use super::replace::{ReplaceError, Rights, replace};
 
 const MAGIC: &[u8; 6] = b"vigie\0";
 const HEADER: usize = 17;
@@ -77,7 +77,7 @@ pub struct Store<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refused.
-    #[error("{path}: cannot {action} the state file: {source}")]
+    #[error("state file {path}: cannot {action}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
@@ -158,13 +158,13 @@ impl<T: Record> Store<T> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(self.io("read", source)),
+            Err(source) => return Err(self.io("read it", source)),
         };
         let fault = |fault| StoreError::Content { path: self.path.clone(), fault, without: T::WITHOUT };
         decode(&bytes).map(Some).map_err(fault)
     }
 
-    /// Replaces the state: temporary file beside it, fsync, rename, fsync of the directory. Returns when it is on disk.
+    /// Replaces the state as a whole or not at all. Returns when it is on disk.
     pub fn save(&self, state: &T) -> Result<(), StoreError> {
         let fault = |fault| StoreError::Encode { path: self.path.clone(), fault };
         let body = state.encode().map_err(|error| fault(error.to_string()))?;
@@ -176,7 +176,8 @@ impl<T: Record> Store<T> {
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&checksum(T::VERSION, &body).to_le_bytes());
         bytes.extend_from_slice(&body);
-        replace(&self.path, &bytes, 0o600).map_err(|source| self.io("write", source))
+        replace(&self.path, &bytes, Rights::Mode(0o600))
+            .map_err(|ReplaceError { action, source }| self.io(action, source))
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> StoreError {
@@ -214,34 +215,15 @@ fn decode<T: Record>(bytes: &[u8]) -> Result<T, String> {
     T::decode(version, body).map_err(|error| error.to_string())
 }
 
-/// Replaces the file at `path` durably and as a whole.
-pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW);
-    let mut file = options.open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // What is left behind would only confuse: the error itself is what matters.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    File::open(directory)?.sync_all()
-}
-
 /// The checksum of a body in that version. From the second on it is of the version, too: a flipped bit must not have it read as
 /// another one.
 fn checksum(version: u8, body: &[u8]) -> u32 {
-    if version == 1 { crc32(body) } else { crc32(&[&[version], body].concat()) }
-}
-
-/// CRC-32 as in IEEE 802.3, bit by bit: state files are small.
-fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+    let mut crc = crc32fast::Hasher::new();
+    if version > 1 {
+        crc.update(&[version]);
+    }
+    crc.update(body);
+    crc.finalize()
 }
 
 #[cfg(test)]
@@ -316,11 +298,6 @@ pub(crate) mod tests {
     fn file(version: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len()).unwrap().to_le_bytes();
         [&MAGIC[..], b"xx", &[version], &length, &checksum(version, body).to_le_bytes(), body].concat()
-    }
-
-    #[test]
-    fn crc_is_the_known_one() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
@@ -405,9 +382,12 @@ pub(crate) mod tests {
     #[test]
     fn a_failing_save_leaves_the_old_state() {
         let directory = tempfile::tempdir().unwrap();
-        let store = stored(&directory);
-        fs::create_dir(directory.path().join("state.new")).unwrap();
-        assert!(store.save(&Told { number: 8, text: None }).is_err());
+        // A name for which there is no longer one beside it.
+        let store = Store::<Told>::new(directory.path().join("s".repeat(255)));
+        fs::rename(stored(&directory).path(), store.path()).unwrap();
+        let said = store.save(&Told { number: 8, text: None }).unwrap_err().to_string();
+        assert!(said.contains("cannot create a temporary file beside it"), "{said}");
         assert_eq!(store.load().unwrap(), Some(told()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::operate::client;
+use crate::runtime::clock::wall_ms;
 
 /// Between two tries to ask a node that did not answer.
 const RETRY: Duration = Duration::from_millis(150);
@@ -98,12 +99,6 @@ impl Events {
             thread::sleep(RETRY);
         }
     }
-}
-
-/// Wall clock, milliseconds since 1970.
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

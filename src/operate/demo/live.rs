@@ -15,6 +15,7 @@ use super::DemoError;
 use super::draw::{ClientNumbers, Node, Screen, draw};
 use super::events::{Event, Events};
 use crate::base::Instant;
+use crate::base::time::millis;
 use crate::operate::lab::client::{Ack, Client, Plan, longest_gap, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::hosts::Network;
@@ -247,7 +248,7 @@ impl View<'_> {
         let seen = lock(&self.shared.seen);
         let times = || self.history.iter().map(|ack| ack.at);
         let silent = now.since(times().next_back().unwrap_or(now));
-        numbers.silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+        numbers.silent_ms = millis(silent);
         if let Some(fault) = seen.fault
             && let Some(outage) = longest_gap(times(), fault)
         {

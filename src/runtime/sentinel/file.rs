@@ -1,17 +1,15 @@
 //! Saves the state into `sentinel.conf`: as a whole or not at all.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use crate::config::sentinel::Document;
 use crate::cores::sentinel::State;
+use crate::runtime::replace::{ReplaceError, Rights, replace};
 
 /// Permissions of a file that was there at the start and is gone: it holds passwords.
 const MODE: u32 = 0o600;
-/// Names tried for the temporary file. More than one is taken only if somebody left them behind.
-const NAMES_MAX: u32 = 16;
 
 /// The file could not be replaced. It is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +23,8 @@ pub struct SaveError {
     pub source: io::Error,
 }
 
-/// Replaces the file of `document` by one that says `state`: a temporary file beside it, synchronised, renamed, and the
-/// directory synchronised. Blocks until it is on disk. Keeps mode and owner; a link stays a link, and its target is
-/// replaced. What somebody wrote into comments meanwhile is kept.
+/// Replaces the file of `document` by one that says `state`. Blocks until it is on disk. Keeps mode and owner; a link stays a
+/// link, and its target is replaced. What somebody wrote into comments meanwhile is kept.
 pub fn save(document: &Document, state: &State) -> Result<(), SaveError> {
     let path = document.path();
     let failed = |action| move |source| SaveError { path: path.to_owned(), action, source };
@@ -40,60 +37,19 @@ pub fn save(document: &Document, state: &State) -> Result<(), SaveError> {
             let now = fs::read(&target).map_err(failed("read the file"))?;
             (target, document.refreshed(&now).rewritten(state), Some(about))
         }
-        // Deleted: everything that is known of it is written anew.
+        // Deleted: everything that is known of it is written again.
         Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), document.rewritten(state), None),
         Err(error) => return Err(failed("find the file")(error)),
     };
-    let (temporary, file) = beside(&target).map_err(failed("create a temporary file beside it"))?;
-    let written = write(file, &text, about.as_ref()).map_err(failed("write the temporary file"));
-    let written = written.and_then(|()| {
-        fs::rename(&temporary, &target).map_err(|error| match error.kind() {
-            // Containers are often given a single file.
-            io::ErrorKind::ResourceBusy => failed("replace a file that is mounted alone; mount its directory")(error),
-            _ => failed("replace the file")(error),
-        })
-    });
-    if written.is_err() {
-        // What is left behind would only confuse: the error itself is what matters.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    File::open(directory(&target)).and_then(|dir| dir.sync_all()).map_err(failed("synchronise its directory"))
-}
-
-fn write(mut file: File, text: &[u8], old: Option<&fs::Metadata>) -> io::Result<()> {
-    if let Some(old) = old {
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-            // Only root may give a file away. The file is then its own, and stays readable for it.
-            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
-        }
-        file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
-    }
-    file.write_all(text)?;
-    file.sync_all()
-}
-
-/// A new file beside `target`, which nobody else can have prepared.
-fn beside(target: &Path) -> io::Result<(PathBuf, File)> {
-    let mut count = 0;
-    loop {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}-{count}.new", std::process::id()));
-        match OpenOptions::new().write(true).create_new(true).mode(MODE).open(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && count < NAMES_MAX => count += 1,
-            opened => return opened.map(|file| (PathBuf::from(name), file)),
-        }
-    }
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+    let rights = about.as_ref().map_or(Rights::Mode(MODE), Rights::Like);
+    replace(&target, &text, rights).map_err(|ReplaceError { action, source }| failed(action)(source))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
 
     use super::*;
     use crate::config::sentinel::Additions;

@@ -1,11 +1,10 @@
 //! Facts that only the process can tell, for commands of clients that ask for them.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -13,7 +12,8 @@ use tokio::task::spawn_blocking;
 
 use super::server::Totals;
 use crate::cores::sentinel::{Fact, Question, Usage};
-use crate::runtime::random;
+use crate::runtime::replace::{Rights, replace};
+use crate::runtime::{clock, random};
 
 /// Largest ACL file, bytes.
 const ACL_FILE_MAX: u64 = 4 * 1024 * 1024;
@@ -58,7 +58,7 @@ impl Teller {
         };
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Usage {
-            wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            wall: clock::wall(),
             cpu: of(UsageWho::RUSAGE_SELF),
             cpu_children: of(UsageWho::RUSAGE_CHILDREN),
             cpu_thread: of(UsageWho::RUSAGE_THREAD),
@@ -99,20 +99,6 @@ fn load(path: &Path) -> io::Result<String> {
 
 /// The old file stays whole until the new one is on disk. It holds hashes of passwords: others may not read it.
 fn save(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
-    let new = PathBuf::from(name);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    })();
-    if written.is_err() {
-        // What is left of it helps nobody; that it cannot be removed either changes nothing.
-        let _ = fs::remove_file(&new);
-        return written;
-    }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(directory)?.sync_all()
+    let replaced = replace(path, text.as_bytes(), Rights::Mode(0o600));
+    replaced.map_err(|error| io::Error::new(error.source.kind(), error.to_string()))
 }
