@@ -399,7 +399,7 @@ fn everything(port: u16) -> State {
 }
 
 fn comparable(mut state: State) -> State {
-    // The real ones write the rules of all users anew, in words of their version.
+    // The real ones write the rules of all users again, in words of their version.
     state.settings.users.retain(|user| !user.starts_with("default "));
     for user in &mut state.settings.users {
         user.truncate(user.find(' ').unwrap_or(user.len()));
@@ -462,7 +462,8 @@ fn files_go_back_and_forth_between_vigie_and_valkey() {
 fn start_on_a_slow_disk(place: &Bench, arguments: &[&str]) -> Running {
     let direct = place.command(arguments);
     let mut slow = Command::new("strace");
-    slow.args(["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    // With -D the process is the sentinel itself, and who kills it ends both.
+    slow.args(["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
     slow.args(["-e", "inject=fsync,fdatasync:delay_enter=400000"]).arg(direct.get_program()).args(direct.get_args());
     slow.current_dir(place.home.path()).stdin(Stdio::null());
     slow.stdout(fs::File::create(place.at("out.txt")).unwrap());
