@@ -204,35 +204,48 @@ fn list<T: Into<U>, U, const N: usize>(from: Vec<T, N>) -> Vec<U, N> {
     from.into_iter().map(Into::into).collect()
 }
 
-impl From<node::Roles> for Roles {
-    fn from(node::Roles { proxy, redis, sentinel }: node::Roles) -> Self {
-        Self { proxy, redis, sentinel }
-    }
-}
-
-impl From<Roles> for node::Roles {
-    fn from(Roles { proxy, redis, sentinel }: Roles) -> Self {
-        Self { proxy, redis, sentinel }
-    }
-}
-
-impl From<node::Health> for Health {
-    fn from(health: node::Health) -> Self {
-        match health {
-            node::Health::Good => Self::Good,
-            node::Health::Bad(reason) => Self::Bad(reason),
+/// What lies in this layout as it is meant: the same fields, or the same variants, both ways.
+macro_rules! alike {
+    (struct $layout:ident = $meant:ident { $($field:ident),* }) => {
+        impl From<node::$meant> for $layout {
+            fn from(node::$meant { $($field),* }: node::$meant) -> Self {
+                Self { $($field: $field.into()),* }
+            }
         }
-    }
+
+        impl From<$layout> for node::$meant {
+            fn from($layout { $($field),* }: $layout) -> Self {
+                Self { $($field: $field.into()),* }
+            }
+        }
+    };
+    (enum $layout:ident = $meant:ident { $($variant:ident $(($inner:ident))? $({ $($field:ident),* })?),* }) => {
+        impl From<node::$meant> for $layout {
+            fn from(meant: node::$meant) -> Self {
+                match meant {
+                    $(node::$meant::$variant $(($inner))? $({ $($field),* })? => Self::$variant $(($inner))? $({ $($field),* })?),*
+                }
+            }
+        }
+
+        impl From<$layout> for node::$meant {
+            fn from(layout: $layout) -> Self {
+                match layout {
+                    $($layout::$variant $(($inner))? $({ $($field),* })? => Self::$variant $(($inner))? $({ $($field),* })?),*
+                }
+            }
+        }
+    };
 }
 
-impl From<Health> for node::Health {
-    fn from(health: Health) -> Self {
-        match health {
-            Health::Good => Self::Good,
-            Health::Bad(reason) => Self::Bad(reason),
-        }
-    }
-}
+alike!(struct Roles = Roles { proxy, redis, sentinel });
+alike!(enum Health = Health { Good, Bad(reason) });
+alike!(struct History = History { epoch, in_sync, offset });
+alike!(enum Process = Process { Starting, Loading, Alive, Busy, Dead });
+alike!(enum Role = RedisRole { Unknown, Closed, Replica { of, link_up }, Master { replicas } });
+alike!(struct Decision = Decision { master, epoch });
+alike!(struct Vip = VipFacts { virtual_router_id, state, priority });
+alike!(enum VipState = VipState { Initialize, Backup, Master });
 
 impl From<node::RedisFacts> for Redis {
     fn from(
@@ -283,64 +296,6 @@ impl From<Redis> for node::RedisFacts {
     }
 }
 
-impl From<node::History> for History {
-    fn from(node::History { epoch, in_sync, offset }: node::History) -> Self {
-        Self { epoch, in_sync, offset }
-    }
-}
-
-impl From<History> for node::History {
-    fn from(History { epoch, in_sync, offset }: History) -> Self {
-        Self { epoch, in_sync, offset }
-    }
-}
-
-impl From<node::Process> for Process {
-    fn from(process: node::Process) -> Self {
-        match process {
-            node::Process::Starting => Self::Starting,
-            node::Process::Loading => Self::Loading,
-            node::Process::Alive => Self::Alive,
-            node::Process::Busy => Self::Busy,
-            node::Process::Dead => Self::Dead,
-        }
-    }
-}
-
-impl From<Process> for node::Process {
-    fn from(process: Process) -> Self {
-        match process {
-            Process::Starting => Self::Starting,
-            Process::Loading => Self::Loading,
-            Process::Alive => Self::Alive,
-            Process::Busy => Self::Busy,
-            Process::Dead => Self::Dead,
-        }
-    }
-}
-
-impl From<node::RedisRole> for Role {
-    fn from(role: node::RedisRole) -> Self {
-        match role {
-            node::RedisRole::Unknown => Self::Unknown,
-            node::RedisRole::Closed => Self::Closed,
-            node::RedisRole::Replica { of, link_up } => Self::Replica { of, link_up },
-            node::RedisRole::Master { replicas } => Self::Master { replicas },
-        }
-    }
-}
-
-impl From<Role> for node::RedisRole {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Unknown => Self::Unknown,
-            Role::Closed => Self::Closed,
-            Role::Replica { of, link_up } => Self::Replica { of, link_up },
-            Role::Master { replicas } => Self::Master { replicas },
-        }
-    }
-}
-
 impl From<node::SentinelFacts> for Sentinel {
     fn from(node::SentinelFacts { id, current_epoch, masters }: node::SentinelFacts) -> Self {
         Self { id: id.0, current_epoch, masters: list(masters) }
@@ -371,18 +326,6 @@ impl From<Master> for node::MasterFacts {
     }
 }
 
-impl From<node::Decision> for Decision {
-    fn from(node::Decision { master, epoch }: node::Decision) -> Self {
-        Self { master, epoch }
-    }
-}
-
-impl From<Decision> for node::Decision {
-    fn from(Decision { master, epoch }: Decision) -> Self {
-        Self { master, epoch }
-    }
-}
-
 impl From<node::ProxyFacts> for Proxy {
     fn from(node::ProxyFacts { listening, route, clients }: node::ProxyFacts) -> Self {
         Self { listening, route: route.map(Into::into), clients }
@@ -392,37 +335,5 @@ impl From<node::ProxyFacts> for Proxy {
 impl From<Proxy> for node::ProxyFacts {
     fn from(Proxy { listening, route, clients }: Proxy) -> Self {
         Self { listening, route: route.map(Into::into), clients }
-    }
-}
-
-impl From<node::VipFacts> for Vip {
-    fn from(node::VipFacts { virtual_router_id, state, priority }: node::VipFacts) -> Self {
-        Self { virtual_router_id, state: state.into(), priority }
-    }
-}
-
-impl From<Vip> for node::VipFacts {
-    fn from(Vip { virtual_router_id, state, priority }: Vip) -> Self {
-        Self { virtual_router_id, state: state.into(), priority }
-    }
-}
-
-impl From<node::VipState> for VipState {
-    fn from(state: node::VipState) -> Self {
-        match state {
-            node::VipState::Initialize => Self::Initialize,
-            node::VipState::Backup => Self::Backup,
-            node::VipState::Master => Self::Master,
-        }
-    }
-}
-
-impl From<VipState> for node::VipState {
-    fn from(state: VipState) -> Self {
-        match state {
-            VipState::Initialize => Self::Initialize,
-            VipState::Backup => Self::Backup,
-            VipState::Master => Self::Master,
-        }
     }
 }
