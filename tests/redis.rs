@@ -73,6 +73,7 @@ fn setup(dir: &Path) -> Setup {
         nodes: (10..200).map(|node| SocketAddr::new(address(node), PORT)).collect(),
         state_dir: dir.to_owned(),
         priority: 100,
+        life: 0,
     }
 }
 

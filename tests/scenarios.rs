@@ -1,5 +1,5 @@
 //! Scenario files: each tells a short story of one core in virtual time, and holds it. `tests/scenarios/README.md` says
-//! how they are written; `VIGIE_UPDATE=1 cargo test --test scenarios` writes the expectations anew.
+//! how they are written; `VIGIE_UPDATE=1 cargo test --test scenarios` writes the expectations again.
 
 #[path = "scenarios/cluster.rs"]
 mod cluster;

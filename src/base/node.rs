@@ -94,13 +94,24 @@ pub fn clipped<const N: usize>(text: &str) -> String<N> {
     cut
 }
 
+/// The name of the first start of a process by a supervisor that was given the number `life`, after `starts` by earlier ones.
+/// The number of starts alone would not do: who has lost its disk counts from one again, and a restored one goes back.
+pub fn incarnation(life: u32, starts: u32) -> u64 {
+    u64::from(life) << 32 | u64::from(starts)
+}
+
+/// How many starts there were up to that incarnation, as far as the disk of its host remembers: what people are told.
+pub fn starts(incarnation: u64) -> u32 {
+    // The lower half.
+    incarnation as u32
+}
+
 /// What the supervisor knows of its redis process. Its word is proof: it is the parent of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisFacts {
     /// Where clients and replicas reach it.
     pub address: SocketAddr,
-    /// Grows with every start of the process, also over restarts of the supervisor. What is said of one incarnation is
-    /// never true of another.
+    /// Names one start of the process: see [`incarnation`]. What is said of one incarnation is never true of another.
     pub incarnation: u64,
     /// State of the process.
     pub process: Process,

@@ -25,7 +25,7 @@ const KERNEL_ROWS: usize = 5;
 const SCREEN_ROWS: usize = ROWS - KERNEL_ROWS;
 /// Between two looks at the node.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Every so many looks everything is drawn anew: somebody may have plugged in another terminal.
+/// Every so many looks everything is drawn again: somebody may have plugged in another terminal.
 const REDRAW_LOOKS: u32 = 10;
 /// Nodes listed at most; the others are counted.
 const NODES_SHOWN: usize = 8;

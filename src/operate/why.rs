@@ -171,7 +171,7 @@ fn down(by: Option<DownBy>, down_ms: Option<u64>, silent_ms: Option<u64>, limit_
     let silence = || silent_ms.map(|silent| format!("silent for {} ({} allowed)", age(silent), age(limit_ms)));
     let since = down_ms.map_or_else(String::new, |down| format!("down for {}: ", age(down)));
     let mut words = match by {
-        Some(DownBy::Proof) => format!("{since}its supervisor says that it is dead or was started anew"),
+        Some(DownBy::Proof) => format!("{since}its supervisor says that it is dead or was restarted"),
         Some(DownBy::Silence) => since + &silence().unwrap_or_default(),
         Some(DownBy::Role) => format!("{since}it says that it is a replica"),
         None => silence().unwrap_or_else(|| "it answers".to_owned()),

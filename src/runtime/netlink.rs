@@ -69,7 +69,7 @@ pub enum Change {
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its number; another one when it was deleted and made anew.
+    /// Its number; another one when it was deleted and made again.
     pub index: u32,
     /// Whether it is switched on and has a carrier.
     pub running: bool,

@@ -124,7 +124,7 @@ impl Spec {
     }
 
     /// What the supervisor of this node's redis is told.
-    pub(super) fn redis(&self, credentials: watch::Receiver<Arc<Credentials>>) -> redis::Setup {
+    pub(super) fn redis(&self, life: u32, credentials: watch::Receiver<Arc<Credentials>>) -> redis::Setup {
         let own = self.node();
         redis::Setup {
             config: self.config.redis.clone(),
@@ -135,6 +135,7 @@ impl Spec {
             nodes: self.data_nodes(),
             state_dir: self.state_dir.clone(),
             priority: own.replica_priority,
+            life,
         }
     }
 

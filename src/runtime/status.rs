@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Instant;
-use crate::base::node::{Health, Process, RedisFacts, RedisRole, VipFacts, VipState};
+use crate::base::node::{Health, Process, RedisFacts, RedisRole, VipFacts, VipState, starts};
+use crate::base::time::millis;
 use crate::config::Config;
 use crate::cores::cluster::{NodeView, View};
 
@@ -86,7 +87,7 @@ pub struct RedisStatus {
     /// Replicas attached to a master.
     pub replicas: Option<u8>,
     /// Counts the starts of the process.
-    pub incarnation: u64,
+    pub incarnation: u32,
 }
 
 /// One sentinel.
@@ -155,10 +156,6 @@ impl Status {
             nodes: view.nodes.iter().map(|node| node_status(config, node, master_offset, now)).collect(),
         }
     }
-}
-
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn node_status(config: &Config, node: &NodeView, master_offset: Option<u64>, now: Instant) -> NodeStatus {
@@ -240,6 +237,6 @@ fn redis_status(redis: &RedisFacts, master_offset: Option<u64>) -> RedisStatus {
         // The two offsets are not of the same moment: a replica may seem to be ahead.
         lag_bytes: master_offset.filter(|_| role == "replica" && in_sync).map(|at| at.saturating_sub(redis.offset)),
         replicas,
-        incarnation: redis.incarnation,
+        incarnation: starts(redis.incarnation),
     }
 }

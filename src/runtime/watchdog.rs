@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::private;
 
-/// Without a pet for so long the machine starts anew, seconds. Longer than a worker takes to be killed and started.
+/// Without a pet for so long the machine is restarted, seconds. Longer than a worker takes to be killed and started.
 const TIMEOUT: libc::c_int = 20;
 /// How often the worker has to speak, at least; told to it in `WATCHDOG_USEC`.
 pub(super) const SPEAK_WITHIN: Duration = Duration::from_secs(4);

@@ -130,7 +130,11 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
         )));
     }
     if spec.roles.redis {
-        roles.push(tokio::task::spawn_local(run_redis(spec.clone(), ends.clone())));
+        roles.push(tokio::task::spawn_local(run_redis(
+            spec.clone(),
+            u32::from_le_bytes(random::bytes()?),
+            ends.clone(),
+        )));
     }
     let mut virtual_ip = None;
     if spec.roles.proxy {
@@ -253,10 +257,10 @@ async fn run_sentinel(spec: Spec, seed: u64, ends: Ends, orders: Orders) {
     .await;
 }
 
-async fn run_redis(spec: Spec, ends: Ends) {
+async fn run_redis(spec: Spec, life: u32, ends: Ends) {
     ends.keep("redis start", || {
         let Ends { view, post, journal, stop, credentials, presence: _ } = ends.clone();
-        redis::run(spec.redis(credentials), view, post, journal, stop)
+        redis::run(spec.redis(life, credentials), view, post, journal, stop)
     })
     .await;
 }

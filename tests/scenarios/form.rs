@@ -1,4 +1,4 @@
-//! The form of a scenario file: read, played, compared, written anew.
+//! The form of a scenario file: read, played, compared, written again.
 
 use std::any::Any;
 use std::fmt::Write as _;
@@ -37,7 +37,7 @@ pub(crate) struct Played {
     pub(crate) difference: Option<String>,
 }
 
-/// Plays all scenarios of `tests/scenarios/<core>`, or writes their expectations anew.
+/// Plays all scenarios of `tests/scenarios/<core>`, or writes their expectations again.
 pub(crate) fn run_all<W: World>(core: &str) {
     let update = std::env::var_os("VIGIE_UPDATE").is_some_and(|value| value == "1");
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios").join(core);
@@ -69,7 +69,7 @@ fn run_file<W: World>(file: &Path, name: &str, update: bool) -> Result<(), Strin
     let text = std::fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
     let played = play::<W>(name, &text)?;
     if update && played.text != text {
-        println!("scenario {name} is written anew");
+        println!("scenario {name} is written again");
         std::fs::write(file, played.text).map_err(|error| format!("{name}: {error}"))
     } else if update {
         Ok(())

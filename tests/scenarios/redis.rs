@@ -145,7 +145,7 @@ impl World for Host {
             history = Some(History { epoch, in_sync: true, offset: words.value("an offset")? });
         }
         let nodes = (4..=6).map(|last| ([192, 168, 0, last], 6379).into()).collect();
-        let config = Config { address: OWN.parse().expect("an address"), priority: 100, nodes };
+        let config = Config { address: OWN.parse().expect("an address"), priority: 100, nodes, life: 0 };
         let machine = Machine {
             disk: Ok(()),
             spawning: Ok(()),

@@ -89,7 +89,7 @@ pub struct Redis {
     /// What survives its death.
     pub disk: Vec<u32>,
     pub flush_due: bool,
-    /// It writes its file anew, after a full copy: until that ends the file is the one from before.
+    /// It writes its file again, after a full copy: until that ends the file is the one from before.
     pub rewriting: bool,
     /// It was told to end while it did not run.
     terminated: bool,

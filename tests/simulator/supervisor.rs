@@ -27,7 +27,8 @@ impl World {
     pub fn new_keeper(&mut self, host: usize) -> Keeper {
         let group = &self.groups[self.redis[host].group];
         let nodes = group.iter().map(|r| redis_at(*r)).collect();
-        let config = Config { nodes, address: redis_at(host), priority: self.redis[host].priority };
+        let life = u32::try_from(self.workers[host].boot).expect("not so many starts");
+        let config = Config { nodes, address: redis_at(host), priority: self.redis[host].priority, life };
         let machine = Supervisor::new(config, self.disks[host].record);
         Keeper { driver: Driver::new(machine), wire: None, owed: VecDeque::new(), records: VecDeque::new() }
     }

@@ -110,7 +110,7 @@ pub enum Event {
     PeerUp(NodeName),
     /// A node is not heard any more.
     PeerDown(NodeName),
-    /// A node's worker was started anew.
+    /// A node's worker was restarted.
     PeerRestarted(NodeName),
     /// A node says that something is wrong with it, or that it is well again.
     PeerHealth(NodeName, Health),
@@ -141,7 +141,7 @@ impl fmt::Display for Event {
         match self {
             Self::PeerUp(name) => write!(f, "{name} is heard"),
             Self::PeerDown(name) => write!(f, "{name} is not heard any more"),
-            Self::PeerRestarted(name) => write!(f, "the worker of {name} was started anew"),
+            Self::PeerRestarted(name) => write!(f, "the worker of {name} was restarted"),
             Self::PeerHealth(name, Health::Good) => write!(f, "{name} is well"),
             Self::PeerHealth(name, Health::Bad(why)) => write!(f, "{name}: {why}"),
             Self::Refused { from, reason } => write!(f, "frames from {from} are refused: {reason}"),

@@ -170,7 +170,7 @@ pub enum Output {
 pub enum Event {
     /// Writes go there from now on.
     Routed(Decision),
-    /// The sentinels decided anew for the master that the route already has.
+    /// The sentinels decided again for the master that the route already has.
     Renewed(Decision),
     /// The route is gone and its sessions are cut.
     Lost {
@@ -517,7 +517,7 @@ impl Route {
         let loss = match &mut self.state {
             State::Undecided | State::Stopped => return,
             State::Proving { since, probe, .. } => {
-                // A check under way may have been answered by a process that is no more: ask anew.
+                // A check under way may have been answered by a process that is no more: ask again.
                 if changed {
                     *since = now;
                     *probe = Probe::Due(now);

@@ -21,7 +21,7 @@ pub struct Info {
     pub offset: u64,
     /// Whether it holds any key.
     pub has_data: bool,
-    /// Whether it writes its append-only file anew, or is about to. After a full copy, what it holds is on disk only when
+    /// Whether it rewrites its append-only file, or is about to. After a full copy, what it holds is on disk only when
     /// that has ended; until then the file is the one from before.
     pub rewriting: bool,
 }

@@ -38,6 +38,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Replica priority, 0–1000000; 0: never a master.
     pub priority: u32,
+    /// A number that no other supervisor of this redis has, on whatever disk: see [`crate::base::node::incarnation`].
+    pub life: u32,
 }
 
 /// What must survive a restart, kept beside the data.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Output, Token};
-use crate::base::node::{Decision, History, Process, RedisFacts, RedisRole};
+use crate::base::node::{Decision, History, Process, RedisFacts, RedisRole, incarnation, starts};
 use crate::base::{Epoch, Instant, Machine, time::earliest};
 
 /// Between two probes.
@@ -54,7 +54,7 @@ pub struct Supervisor {
     floor: Epoch,
     /// Whether the data of this incarnation have been in sync with the decision's master, and still are.
     in_sync: bool,
-    /// It writes its append-only file anew. After a full copy, what is on disk until that ends is from before, and so must
+    /// It rewrites its append-only file. After a full copy, what is on disk until that ends is from before, and so must
     /// the record be.
     rewriting: bool,
     facts: RedisFacts,
@@ -195,7 +195,8 @@ impl Machine for Supervisor {
 
 impl Supervisor {
     /// A supervisor without a process yet; the first tick starts one. `durable` is what it last recorded.
-    pub fn new(config: Config, durable: Durable) -> Self {
+    pub fn new(config: Config, mut durable: Durable) -> Self {
+        durable.incarnation = incarnation(config.life, starts(durable.incarnation));
         let facts = RedisFacts {
             address: config.address,
             incarnation: durable.incarnation,

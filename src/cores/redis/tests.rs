@@ -28,8 +28,10 @@ impl Scene {
     }
 
     fn with(durable: Durable) -> Self {
-        let machine =
-            Supervisor::new(Config { address: OWN, priority: 100, nodes: (0..=255).map(node).collect() }, durable);
+        let machine = Supervisor::new(
+            Config { address: OWN, priority: 100, nodes: (0..=255).map(node).collect(), life: 0 },
+            durable,
+        );
         Self { machine, now: Instant::from_millis(1_000_000), out: Vec::new() }
     }
 

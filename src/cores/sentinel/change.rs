@@ -179,7 +179,7 @@ impl Agreement {
         self.masters[m].config = config;
         for n in 0..self.masters[m].nodes.len() {
             let node = &mut self.masters[m].nodes[n];
-            (node.ping_due, node.info_due) = (now, now);
+            (node.pulse.due, node.info_due) = (now, now);
             if new_access {
                 self.hang_up_node(m, n, now);
             }
@@ -195,7 +195,7 @@ impl Agreement {
         self.timers = timers;
         // What was planned by the old periods is due now.
         for node in self.masters.iter_mut().flat_map(|master| &mut master.nodes) {
-            (node.ping_due, node.info_due) = (Instant::START, Instant::START);
+            (node.pulse.due, node.info_due) = (Instant::START, Instant::START);
         }
         self.masters.iter_mut().for_each(|master| master.hello_due = Instant::START);
     }

@@ -96,7 +96,7 @@ impl Master {
         let given_up = match own {
             Rejection::Empty | Rejection::NoHistory | Rejection::EarlierMaster | Rejection::Changed => true,
             Rejection::Down | Rejection::NotConnected | Rejection::StaleInfo => {
-                now.since(self.nodes[at].last_ok) > wait
+                now.since(self.nodes[at].pulse.last_ok) > wait
             }
             Rejection::NoReplica
             | Rejection::PriorityZero

@@ -68,7 +68,7 @@ pub struct MasterConfig {
     pub client_reconfig_script: Option<String>,
     /// Commands that the redis call otherwise.
     pub renames: Vec<(String, String)>,
-    /// A master that was started anew counts as down after this time; zero: never.
+    /// A master that was restarted counts as down after this time; zero: never.
     pub reboot_down_after: Duration,
 }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::base::Instant;
+use crate::base::time::millis;
 
 use super::Agreement;
 use super::instance::{Instance, Reconf};
@@ -178,7 +179,7 @@ fn who(node: &Instance) -> Who {
 }
 
 fn sentinel_why(peer: &Peer, master: &Master, now: Instant) -> SentinelWhy {
-    let silent = now.since(peer.silent_since.unwrap_or(peer.last_ok));
+    let silent = now.since(peer.pulse.silent_since.unwrap_or(peer.pulse.last_ok));
     SentinelWhy {
         node: peer.label(),
         unreachable_ms: (!peer.looks_alive()).then(|| millis(silent)),
@@ -189,7 +190,7 @@ fn sentinel_why(peer: &Peer, master: &Master, now: Instant) -> SentinelWhy {
 fn down_gate(master: &Master, now: Instant) -> Checked {
     let (node, decided) = (master.watched(), master.decision.is_some());
     let limit = master.silence_allowed(node);
-    let silent = node.silent_since.map(|since| now.since(since));
+    let silent = node.pulse.silent_since.map(|since| now.since(since));
     let by = node.down_since.filter(|_| decided).map(|_| {
         if master.proved_down() {
             DownBy::Proof
@@ -268,10 +269,6 @@ fn reconfiguration_gate(master: &Master, now: Instant) -> Checked {
         (Verdict::Ahead, None, None)
     };
     Checked { verdict, gate: Gate::Reconfiguration { pending, left_ms } }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn left(until: Instant, now: Instant) -> Option<u64> {

@@ -10,6 +10,7 @@ use crate::wire::resp::Reply;
 
 use super::ids::{InstanceId, LinkId};
 use super::link::Link;
+use super::pulse::Pulse;
 
 /// INFO of replicas whose state is awaited.
 pub(super) const INFO_PERIOD_FAILOVER: Duration = Duration::from_millis(100);
@@ -38,15 +39,9 @@ pub(super) struct Instance {
     pub(super) node: Option<NodeName>,
     pub(super) command: Link,
     pub(super) pubsub: Link,
-    pub(super) ping_due: Instant,
-    /// When the ping was sent that is not answered yet.
-    pub(super) ping_sent: Option<Instant>,
+    pub(super) pulse: Pulse,
     /// Whether its last answer to a ping was a refusal: that it tells of itself proves no longer that it works.
     pub(super) refused: bool,
-    /// Since when nothing valid has come although something was asked, or could not be for want of a link.
-    pub(super) silent_since: Option<Instant>,
-    pub(super) last_ok: Instant,
-    pub(super) last_reply: Instant,
     /// Since when this sentinel finds it down.
     pub(super) down_since: Option<Instant>,
     pub(super) info: Option<Info>,
@@ -87,12 +82,8 @@ impl Instance {
             node,
             command: Link::default(),
             pubsub: Link::default(),
-            ping_due: now,
-            ping_sent: None,
+            pulse: Pulse::new(now),
             refused: false,
-            silent_since: Some(now),
-            last_ok: now,
-            last_reply: now,
             down_since: None,
             info: None,
             info_text: None,
@@ -129,35 +120,24 @@ impl Instance {
 
     /// Whether it answers, or has only just been asked.
     pub(super) fn answers(&self, now: Instant, down_after: Duration) -> bool {
-        self.silent_since.is_none_or(|since| now.since(since) < down_after)
-    }
-
-    pub(super) fn restart_silence(&mut self, now: Instant) {
-        if self.silent_since.is_some() {
-            self.silent_since = Some(now);
-        }
-        if self.ping_sent.is_some() {
-            self.ping_sent = Some(now);
-        }
+        self.pulse.silent_since.is_none_or(|since| now.since(since) < down_after)
     }
 
     /// It has answered something that proves it works.
     pub(super) fn alive(&mut self, now: Instant) {
-        self.last_ok = now;
-        self.last_reply = now;
+        self.pulse.last_ok = now;
+        self.pulse.last_reply = now;
         self.busy_since = None;
         self.script_kill_sent = false;
         // Replies come in order: a ping that is still open was sent after what is answered now, and its clock runs on.
-        self.silent_since = self.ping_sent;
+        self.pulse.silent_since = self.pulse.sent;
     }
 
     /// The command link has ended: what was asked on it is lost.
     pub(super) fn command_lost(&mut self, now: Instant) {
-        self.ping_sent = None;
+        self.pulse.lost(now);
         self.info_sent = None;
-        self.ping_due = now;
         self.info_due = now;
-        self.silent_since.get_or_insert(now);
     }
 
     /// Whether it says that it is a master.
@@ -184,18 +164,18 @@ impl Instance {
     pub(super) fn proof(&self, is_master: bool) -> Option<&'static str> {
         // A death stays true when the frames end: what may have been started since, unseen, is another incarnation.
         let dead = self.facts.as_ref().is_some_and(|facts| facts.process == Process::Dead);
-        if dead && self.silent_since.is_some() {
+        if dead && self.pulse.silent_since.is_some() {
             return Some("its process is dead");
         }
         let facts = self.fresh_facts()?;
-        let newer = self.served.is_some_and(|served| facts.incarnation > served);
+        let another = self.served.is_some_and(|served| facts.incarnation != served);
         let closed_by_info = self.info.as_ref().is_none_or(Info::is_closed);
         match facts.process {
             Process::Dead => Some("its process is dead"),
-            Process::Starting if is_master && newer => Some("its process was started anew"),
+            Process::Starting if is_master && another => Some("its process was restarted"),
             Process::Starting => None,
             Process::Loading | Process::Alive | Process::Busy => match facts.role {
-                RedisRole::Closed | RedisRole::Unknown if is_master && newer => Some("its process was started anew"),
+                RedisRole::Closed | RedisRole::Unknown if is_master && another => Some("its process was restarted"),
                 // Nothing was seen of it as a master, and it says itself, twice, that it is none.
                 RedisRole::Closed if is_master && self.served.is_none() && closed_by_info => {
                     Some("it came back closed")
@@ -205,17 +185,10 @@ impl Instance {
         }
     }
 
-    /// A ping has been sent; the next one is due after `period`.
-    pub(super) fn pinged(&mut self, now: Instant, period: Duration) {
-        self.ping_sent = Some(now);
-        self.silent_since.get_or_insert(now);
-        self.ping_due = now + period;
-    }
-
     /// It has answered a ping. `excused`: a refusal proves no less than a PONG that it works.
     pub(super) fn answered(&mut self, reply: &Reply, excused: bool, now: Instant) -> Answered {
-        let sent = self.ping_sent.take();
-        self.last_reply = now;
+        let sent = self.pulse.sent.take();
+        self.pulse.last_reply = now;
         self.refused = false;
         let error = match reply {
             Reply::Error(text) => text.split(' ').next().unwrap_or(""),
@@ -256,7 +229,7 @@ impl Instance {
     /// It answers, but nothing that proves that it works: the silence goes on.
     fn useless(&mut self, sent: Option<Instant>) {
         self.refused = true;
-        self.silent_since = self.silent_since.or(sent);
+        self.pulse.silent_since = self.pulse.silent_since.or(sent);
     }
 
     /// It has answered an INFO, be it by an error.
@@ -264,7 +237,7 @@ impl Instance {
         (self.info_sent, self.info_answered) = (None, Some(now));
         let Some(text) = text else { return };
         if self.refused {
-            self.last_reply = now;
+            self.pulse.last_reply = now;
         } else {
             self.alive(now);
         }
@@ -315,7 +288,7 @@ impl Instance {
             && redis.is_some_and(|new| fresh && !is_busy(new, self.served));
         if busy_ended {
             // What was silent while busy gets the whole time again.
-            self.restart_silence(now);
+            self.pulse.restart_silence(now);
         }
         if let Some(facts) = redis.filter(|facts| fresh && serves(facts)) {
             self.served = Some(facts.incarnation);

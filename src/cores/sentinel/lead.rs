@@ -12,7 +12,7 @@ pub(super) const SIMULATED: u8 = 99;
 /// Between two questions of a replica whose answer is awaited.
 pub(super) const REASK: Duration = Duration::from_millis(2);
 /// How long each step may take while writes are held, the catching up and the promotion; well within the hold, which each of
-/// them begins anew: who is promoted after its end lacks what was acknowledged since.
+/// them begins again: who is promoted after its end lacks what was acknowledged since.
 pub(super) const HELD_STEP_MAX: Duration = Duration::from_secs(2);
 
 /// Why there is a failover.

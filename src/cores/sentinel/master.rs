@@ -42,7 +42,7 @@ pub(super) struct Master {
     pub(super) hello_due: Instant,
     /// Lineage of the data of the master at that address, as it last said while it was master.
     lineage: Option<(SocketAddr, RunId)>,
-    /// What the master was started anew with, while no replica is known to share it.
+    /// What the master was restarted with, while no replica is known to share it.
     claimed: Option<(SocketAddr, RunId)>,
     /// Why nobody can be promoted, as last published.
     pub(super) no_candidate: Option<String>,
@@ -287,7 +287,7 @@ impl Master {
         let (now, config) = (moment.now, &self.config);
         let is_master = n == self.at() && self.decision.is_some();
         let node = &self.nodes[n];
-        let silent_at = node.silent_since.map(|since| since + self.silence_allowed(node));
+        let silent_at = node.pulse.silent_since.map(|since| since + self.silence_allowed(node));
         // A master that says for long that it is none is of no use as one, whatever the reason.
         let period = moment.timers.info_period(config.down_after);
         let strayed = is_master && node.is_replica();
@@ -343,7 +343,7 @@ impl Master {
         let follows = whole && master_link_up && follows == Some(address);
         let linked = if is_master { role == Some(Role::Master) } else { follows };
         // The master gets a new id with its first replica: whoever last spoke, of the master and those linked to it, knows. One
-        // that was started anew has a lineage that nobody shares until a replica has synchronised.
+        // that was restarted has a lineage that nobody shares until a replica has synchronised.
         let shared = !is_master || attached || self.lineage.is_none_or(|(known, _)| known != address);
         if shared
             && linked
@@ -380,7 +380,7 @@ impl Master {
                 decision.master = node.address;
             }
             links.extend(node.hang_up(now));
-            node.restart_silence(now);
+            node.pulse.restart_silence(now);
         }
         links
     }

@@ -54,6 +54,7 @@ mod pending;
 mod ports;
 mod promote;
 mod publish;
+mod pulse;
 mod query;
 mod quorum;
 mod record;
@@ -430,7 +431,7 @@ impl Agreement {
     /// The process was not running: what looked like silence of others was its own.
     fn was_paused(&mut self, now: Instant) {
         for master in &mut self.masters {
-            master.nodes.iter_mut().for_each(|node| node.restart_silence(now));
+            master.nodes.iter_mut().for_each(|node| node.pulse.restart_silence(now));
         }
         self.peers.iter_mut().for_each(|peer| peer.restart_silence(now));
         for m in 0..self.masters.len() {

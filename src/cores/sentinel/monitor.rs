@@ -86,7 +86,7 @@ impl Agreement {
                 self.greet_redis(m, link, "cmd");
                 let node = &mut self.masters[m].nodes[n];
                 node.command.connected(now);
-                (node.ping_due, node.info_due) = (now, now);
+                (node.pulse.due, node.info_due) = (now, now);
             }
             Some(Far::PubSub(m, n)) => {
                 self.greet_redis(m, link, "pubsub");
@@ -97,7 +97,7 @@ impl Agreement {
                 self.greet_peer(link);
                 let peer = &mut self.peers[p];
                 peer.link.connected(now);
-                peer.ping_due = now;
+                peer.pulse.due = now;
                 self.say_hello_to_peer(p);
             }
         }
@@ -153,13 +153,13 @@ impl Agreement {
         pubsub.into_iter().for_each(|link| node.pubsub = link);
         let Some(link) = node.command.up() else { return };
         let (asked, info_due) = (node.info_sent.is_some(), node.info_due);
-        match node.ping_sent {
-            None if now >= node.ping_due => {
-                node.pinged(now, period);
+        match node.pulse.sent {
+            None if now >= node.pulse.due => {
+                node.pulse.pinged(now, period);
                 self.query(link, Tag::Ping, &["PING"]);
             }
             None => {
-                let due = node.ping_due;
+                let due = node.pulse.due;
                 self.wake_at(due);
             }
             Some(sent) => {
@@ -212,16 +212,14 @@ impl Agreement {
         self.judge_peer(p, down_after, now);
         let peer = &mut self.peers[p];
         let Some(link) = peer.link.up().filter(|_| peer.stock) else { return };
-        match peer.ping_sent {
-            None if now >= peer.ping_due => {
+        match peer.pulse.sent {
+            None if now >= peer.pulse.due => {
                 let period = self.timers.ping.unwrap_or_else(|| (down_after / 2).min(Duration::from_secs(1)));
-                peer.ping_sent = Some(now);
-                peer.silent_since.get_or_insert(now);
-                peer.ping_due = now + period;
+                peer.pulse.pinged(now, period);
                 self.query(link, Tag::Ping, &["PING"]);
             }
             None => {
-                let due = peer.ping_due;
+                let due = peer.pulse.due;
                 self.wake_at(due);
             }
             Some(sent) if now >= sent + down_after => {
@@ -241,7 +239,7 @@ impl Agreement {
 
     fn judge_peer(&mut self, p: usize, down_after: Duration, now: Instant) {
         let peer = &mut self.peers[p];
-        let silent_at = peer.silent_since.map(|since| since + down_after);
+        let silent_at = peer.pulse.silent_since.map(|since| since + down_after);
         let down = silent_at.is_some_and(|at| now >= at);
         let (id, address, was_down) = (peer.id, peer.address, peer.down_since.is_some());
         if down != was_down {
@@ -292,19 +290,19 @@ impl Agreement {
 
     fn peer_reply(&mut self, p: usize, tag: Tag, reply: &Reply, now: Instant) {
         let peer = &mut self.peers[p];
-        peer.last_reply = now;
+        peer.pulse.last_reply = now;
         peer.first_reply.get_or_insert(now);
         match tag {
             Tag::Ping => {
-                peer.ping_sent = None;
+                peer.pulse.sent = None;
                 // A sentinel that refuses this one's password cannot be asked for votes: as good as down.
                 let valid = match reply {
                     Reply::Error(text) => text.starts_with("LOADING") || text.starts_with("MASTERDOWN"),
                     other => other.text() == Some("PONG"),
                 };
                 if valid {
-                    peer.last_ok = now;
-                    peer.silent_since = None;
+                    peer.pulse.last_ok = now;
+                    peer.pulse.silent_since = None;
                 }
             }
             Tag::Ask(m, about) => self.opinion(p, m, about, reply, now),

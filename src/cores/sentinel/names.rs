@@ -166,7 +166,7 @@ impl Names {
         for (name, entry) in &mut self.entries {
             if entry.due <= now {
                 requests.push(Request::Resolve(name.clone()));
-                // An answer sets the time anew; without one it is asked again.
+                // An answer sets the time again; without one it is asked again.
                 entry.due = now + ANSWER_MAX;
             }
             wake = earliest(wake, Some(entry.due));

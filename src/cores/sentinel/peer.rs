@@ -10,6 +10,7 @@ use crate::base::{Epoch, Instant, NodeName, RunId};
 use super::ids::{MasterId, PeerId};
 use super::link::Link;
 use super::master::Master;
+use super::pulse::Pulse;
 
 /// An answer counts for so long (as stock).
 const OPINION_AGE_MAX: Duration = Duration::from_secs(5);
@@ -41,11 +42,7 @@ pub(super) struct Peer {
     /// Its run id, once heard.
     pub(super) id: Option<RunId>,
     pub(super) link: Link,
-    pub(super) ping_due: Instant,
-    pub(super) ping_sent: Option<Instant>,
-    pub(super) silent_since: Option<Instant>,
-    pub(super) last_ok: Instant,
-    pub(super) last_reply: Instant,
+    pub(super) pulse: Pulse,
     /// The first reply over the link that is open.
     pub(super) first_reply: Option<Instant>,
     pub(super) last_hello: Instant,
@@ -75,11 +72,7 @@ impl Peer {
             host: None,
             id,
             link: Link::default(),
-            ping_due: now,
-            ping_sent: None,
-            silent_since: Some(now),
-            last_ok: now,
-            last_reply: now,
+            pulse: Pulse::new(now),
             first_reply: None,
             last_hello: now,
             down_since: None,
@@ -111,9 +104,10 @@ impl Peer {
             return;
         }
         if self.fresh {
-            (self.last_ok, self.last_reply, self.silent_since) = (now, now, None);
+            let pulse = &mut self.pulse;
+            (pulse.last_ok, pulse.last_reply, pulse.silent_since) = (now, now, None);
         } else {
-            self.silent_since.get_or_insert(now);
+            self.pulse.silent_since.get_or_insert(now);
         }
     }
 
@@ -123,12 +117,7 @@ impl Peer {
     }
 
     pub(super) fn restart_silence(&mut self, now: Instant) {
-        if self.silent_since.is_some() {
-            self.silent_since = Some(now);
-        }
-        if self.ping_sent.is_some() {
-            self.ping_sent = Some(now);
-        }
+        self.pulse.restart_silence(now);
         // What it has said over the peer link since then may still wait to be heard.
         self.first_reply = None;
     }
@@ -168,7 +157,7 @@ impl Peer {
     /// restarted, closed, it finds for 20 s that it answers. Its vote, without which there is no majority, is its word.
     pub(super) fn takes_our_word(&self) -> bool {
         // One of ours speaks as soon as it answers.
-        let silent = self.first_reply.is_some_and(|first| self.last_reply.since(first) >= STOCK_IS_SILENT);
+        let silent = self.first_reply.is_some_and(|first| self.pulse.last_reply.since(first) >= STOCK_IS_SILENT);
         self.stock && !self.spoke && silent && self.down_since.is_none()
     }
 
@@ -180,10 +169,8 @@ impl Peer {
     /// The link has ended: what was asked on it is lost.
     pub(super) fn lost(&mut self, now: Instant) {
         self.link.ended(now);
-        self.ping_sent = None;
+        self.pulse.lost(now);
         self.first_reply = None;
-        self.ping_due = now;
-        self.silent_since.get_or_insert(now);
         self.opinions.values_mut().for_each(|opinion| opinion.asked = None);
     }
 }

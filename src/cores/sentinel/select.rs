@@ -79,7 +79,7 @@ pub enum Rejection {
     /// `slave_priority` 0.
     #[error("its priority is 0")]
     PriorityZero,
-    /// It was started anew and follows nobody.
+    /// It was restarted and follows nobody.
     #[error("closed since its start")]
     Closed,
     /// It reads its data from disk.

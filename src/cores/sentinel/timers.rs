@@ -57,7 +57,7 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// How often a redis is asked for INFO. It costs a server some 100 µs; what it tells is asked for anew before it decides.
+    /// How often a redis is asked for INFO. It costs a server some 100 µs; what it tells is asked for again before it decides.
     pub(super) fn info_period(&self, down_after: Duration) -> Duration {
         self.info.unwrap_or_else(|| (down_after * 2).clamp(Duration::from_secs(1), Duration::from_secs(10)))
     }

@@ -74,7 +74,7 @@ impl Agreement {
             self.give_up(m, now, "the operator ordered a bootstrap");
             let master = &self.masters[m];
             let decisions = self.peers.iter().filter_map(|peer| peer.says_of(master)?.decision);
-            let decision = decisions.filter(|decision| decision.epoch <= limit).max_by_key(|decision| decision.epoch);
+            let decision = decisions.filter(|decision| decision.epoch <= highest).max_by_key(|decision| decision.epoch);
             let decision = decision.filter(|decision| self.may_be_master(master, decision.master));
             let master = &mut self.masters[m];
             // A vote in that very epoch is known.

@@ -178,7 +178,7 @@ pub enum Gate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DownBy {
-    /// Its supervisor says that it is dead, or was started anew.
+    /// Its supervisor says that it is dead, or was restarted.
     Proof,
     /// Nothing valid has come for too long.
     Silence,

@@ -452,7 +452,7 @@ pub fn binary() -> Result<PathBuf, LabError> {
         return Ok(PathBuf::from(path));
     }
     let path = std::env::current_exe().map_err(system("find this program"))?;
-    // Built anew meanwhile: the running one is still there under this name.
+    // Built again meanwhile: the running one is still there under this name.
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 

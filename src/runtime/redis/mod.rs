@@ -30,7 +30,7 @@ use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
 use super::store::{Store, StoreError};
 use super::view::heard;
-use crate::base::node::{Decision, RedisRole};
+use crate::base::node::{Decision, RedisRole, starts};
 use crate::base::{Credentials, Machine, NodeName, Secret};
 use crate::config;
 use crate::cores::cluster::{Part, View};
@@ -66,6 +66,8 @@ pub struct Setup {
     pub state_dir: PathBuf,
     /// Replica priority, 0–1000000; 0: never a master.
     pub priority: u32,
+    /// A number that no other start of this node has.
+    pub life: u32,
 }
 
 /// Why a supervisor could not begin its work. Whatever happens later is a fault that it posts, and tries again.
@@ -122,11 +124,13 @@ pub async fn run(
         }
     }
     let durable = loaded?.unwrap_or_default();
-    tracing::debug!(node = %setup.node, incarnation = durable.incarnation, "supervises {own}");
+    tracing::debug!(node = %setup.node, starts = starts(durable.incarnation), "supervises {own}");
 
     let address = SocketAddr::new(setup.address, setup.config.port);
-    let mut machine =
-        Supervisor::new(Config { address, priority: setup.priority, nodes: setup.nodes.clone() }, durable);
+    let mut machine = Supervisor::new(
+        Config { address, priority: setup.priority, nodes: setup.nodes.clone(), life: setup.life },
+        durable,
+    );
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let (spawned, started) = mpsc::unbounded_channel();
     let (numbered, secrets) = watch::channel((0, setup.credentials.borrow().clone()));
@@ -406,7 +410,7 @@ impl Executor {
     fn publish(&self, event: &Event) {
         let (level, name, text) = match event {
             Event::Started { pid, incarnation } => {
-                (Level::Info, "started", format!("redis runs as process {pid}, start number {incarnation}"))
+                (Level::Info, "started", format!("redis runs as process {pid}, start number {}", starts(*incarnation)))
             }
             Event::NotStarted(reason) => (Level::Error, "not-started", reason.clone()),
             Event::Died(exit) => (Level::Warn, "died", format!("redis {exit}")),

@@ -52,7 +52,7 @@ impl<I: From<Answer> + Send + 'static> Resolver<I> {
         let Request::Resolve(name) = request;
         // Tasks that have ended by themselves are forgotten here, so that the set does not grow.
         while self.tasks.try_join_next().is_some() {}
-        // Twice: a name may be forgotten and asked anew while its first question is still open.
+        // Twice: a name may be forgotten and asked for again while its first question is still open.
         let full = self.tasks.len() >= 2 * NAMES_MAX;
         let (find, places, answers) = (self.find.clone(), self.places.clone(), self.answers.clone());
         let limit = self.limit;

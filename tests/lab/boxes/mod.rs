@@ -236,7 +236,7 @@ impl Guest {
                 return Ok(());
             }
             // The shell asks the terminal where its cursor stands, and takes what is typed until then for the answer: the line
-            // is begun anew (^U) until it has been read whole.
+            // is begun again (^U) until it has been read whole.
             self.types(&format!("\x15{command}\r"))?;
             std::thread::sleep(Duration::from_secs(1));
             Err("it does not leave".to_owned())

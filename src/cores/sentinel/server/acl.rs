@@ -579,7 +579,7 @@ impl Selector {
                 (None, _) => return Err(Fault::Unknown),
             },
         };
-        // What this rule decides anew is forgotten.
+        // What this rule decides again is forgotten.
         self.rules.retain(|rule| !on.covers(&rule.on));
         push(&mut self.rules, Rule { allow, on })
     }

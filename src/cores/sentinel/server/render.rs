@@ -8,6 +8,7 @@ use crate::base::Instant;
 use crate::cores::sentinel::Answer;
 use crate::cores::sentinel::instance::{Instance, Reconf};
 use crate::cores::sentinel::peer::Peer;
+use crate::cores::sentinel::pulse::Pulse;
 use crate::cores::sentinel::view::{MasterView, NodeView, View};
 use crate::wire::info::Role;
 use crate::wire::resp::Reply;
@@ -30,6 +31,12 @@ impl Map {
         self.0.push((field, Reply::Bulk(value.into().into())));
     }
 
+    fn pulse(&mut self, pulse: &Pulse, now: Instant) {
+        self.put("last-ping-sent", age(now, pulse.sent));
+        self.put("last-ok-ping-reply", ms(now.since(pulse.last_ok)));
+        self.put("last-ping-reply", ms(now.since(pulse.last_reply)));
+    }
+
     fn node_head(&mut self, node: NodeView<'_>, flags: &str, now: Instant) {
         let (master, at_master, redis) = (node.of(), node.is_master(), node.redis());
         let name = if at_master { master.name().to_owned() } else { redis.address.to_string() };
@@ -39,15 +46,13 @@ impl Map {
         let run_id = redis.info.as_ref().and_then(|info| info.run_id);
         self.put("runid", run_id.map_or(String::new(), |id| id.to_string()));
         self.put("flags", flags);
-        let pending = usize::from(redis.ping_sent.is_some()) + usize::from(redis.info_sent.is_some());
+        let pending = usize::from(redis.pulse.sent.is_some()) + usize::from(redis.info_sent.is_some());
         self.put("link-pending-commands", pending.to_string());
         self.put("link-refcount", "1");
         if let Some(state) = master.failover_state().filter(|_| at_master) {
             self.put("failover-state", state);
         }
-        self.put("last-ping-sent", age(now, redis.ping_sent));
-        self.put("last-ok-ping-reply", ms(now.since(redis.last_ok)));
-        self.put("last-ping-reply", ms(now.since(redis.last_reply)));
+        self.pulse(&redis.pulse, now);
         if let Some(since) = redis.down_since {
             self.put("s-down-time", ms(now.since(since)));
         }
@@ -173,11 +178,9 @@ fn sentinel(master: MasterView<'_>, peer: &Peer, now: Instant) -> Reply {
     map.put("port", peer.address.port().to_string());
     map.put("runid", id);
     map.put("flags", flags.join(","));
-    map.put("link-pending-commands", usize::from(peer.ping_sent.is_some()).to_string());
+    map.put("link-pending-commands", usize::from(peer.pulse.sent.is_some()).to_string());
     map.put("link-refcount", peer.opinions.len().to_string());
-    map.put("last-ping-sent", age(now, peer.ping_sent));
-    map.put("last-ok-ping-reply", ms(now.since(peer.last_ok)));
-    map.put("last-ping-reply", ms(now.since(peer.last_reply)));
+    map.pulse(&peer.pulse, now);
     if let Some(since) = peer.down_since {
         map.put("s-down-time", ms(now.since(since)));
     }

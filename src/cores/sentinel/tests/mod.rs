@@ -8,7 +8,7 @@ mod why;
 mod world;
 
 use crate::base::Machine;
-use crate::base::node::History;
+use crate::base::node::{History, incarnation};
 use crate::wire::resp::Reply;
 
 use super::*;
@@ -289,7 +289,20 @@ fn a_recorded_master_whose_disk_is_behind_goes_on_if_nobody_has_better_data() {
 
 #[test]
 fn a_master_that_restarts_faster_than_anybody_looks_is_replaced() {
-    let mut world = World::settled();
+    restarts_empty_before_anybody_looks(World::settled());
+}
+
+#[test]
+fn a_master_whose_disk_was_replaced_is_another_process() {
+    let mut world = World::new();
+    world.redis[0].incarnation = incarnation(9, 4);
+    world.settle();
+    // Its starts are counted from one again, by a supervisor with a smaller number.
+    world.redis[0].incarnation = incarnation(3, 0);
+    restarts_empty_before_anybody_looks(world);
+}
+
+fn restarts_empty_before_anybody_looks(mut world: World) {
     world.restart_redis(0);
     world.redis[0].keys = false;
     world.redis[0].offset = 0;

@@ -220,15 +220,19 @@ impl World {
     /// The same, settled with node 0 as the master and some data.
     pub(super) fn settled() -> Self {
         let mut world = Self::new();
-        world.run(ms(3_000));
-        world.redis[0].keys = true;
-        world.redis[0].offset = 1_000;
-        world.run(ms(3_000));
-        assert_eq!(world.master(), Some(0), "{:#?}", world.events);
-        assert!(world.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up));
-        world.events.clear();
-        world.redis.iter_mut().for_each(|redis| redis.log.clear());
+        world.settle();
         world
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.run(ms(3_000));
+        self.redis[0].keys = true;
+        self.redis[0].offset = 1_000;
+        self.run(ms(3_000));
+        assert_eq!(self.master(), Some(0), "{:#?}", self.events);
+        assert!(self.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up));
+        self.events.clear();
+        self.redis.iter_mut().for_each(|redis| redis.log.clear());
     }
 
     pub(super) fn config(&self, n: usize) -> Config {
