@@ -10,13 +10,14 @@ SUMS := cd dist && sha256sum vigie-x86_64 vigie-aarch64 $$(ls | grep '\.img\.xz$
 ARCH ?= x86_64
 OUTPUT ?= target/buildroot-$(ARCH)
 
-.PHONY: help demo test bench dist box image image-quick install-tools
+.PHONY: help demo test test-long bench dist box image image-quick install-tools
 # Two builds of one profile leave their binary at the same place.
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo   five hosts on this machine, a real Redis behind a virtual IP, a failover you can watch'
 	@echo 'make test   every check: format, lints, documentation, units, real peers in namespaces, both static binaries'
+	@echo 'make test-long   what takes long for its own sake: 10,000 simulated worlds, fuzzers, tables of drop-ins; an hour'
 	@echo 'make bench  failover times, the cost of an idle cluster, throughput beside redis itself (takes minutes)'
 	@echo 'make dist   dist/vigie-x86_64 and dist/vigie-aarch64, static and stripped, and their checksums in dist/SHA256SUMS'
 	@echo 'make image-quick [ARCH=aarch64]   a box on a kernel of Debian, in target/image: for trying, in a virtual machine'
@@ -32,6 +33,9 @@ demo:
 
 test: install-tools
 	@tests/run
+
+test-long: install-tools
+	@tests/long
 
 bench: install-tools
 	cargo build --release --locked
