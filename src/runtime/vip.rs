@@ -34,6 +34,7 @@ use crate::wire::vrrp::ChecksumForm;
 use segment::{Segment, primary};
 use spec::Told;
 pub use spec::{VipError, VipSpec};
+pub use words::words;
 
 /// A stop is never waited for longer.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);

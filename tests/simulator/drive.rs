@@ -15,6 +15,7 @@ pub enum Kind {
     Link,
     Supervisor,
     Route,
+    Router,
 }
 
 /// Which queue an input waits in: whatever waits in the first goes before all that waits in the second.

@@ -7,7 +7,7 @@ use vigie::cores::redis::Exit;
 use vigie::cores::sentinel::{Input, OrderId, Record};
 
 use crate::net::Owner;
-use crate::plan::Fault;
+use crate::plan::{Fault, STORM_DELAY, STORM_JITTER};
 use crate::world::{Happening, Heal, World, group_name, ms, redis_at, sentinel_at};
 
 impl World {
@@ -69,11 +69,7 @@ impl World {
             Fault::AllSentinelsCrash => (0..self.plan.sentinels).for_each(|s| self.crash_worker(s)),
             Fault::SentinelPause => {
                 let (host, time) = (self.any_worker(), self.pause_time());
-                if self.workers[host].lives && !self.workers[host].frozen {
-                    self.workers[host].frozen = true;
-                    self.note(|| format!("n{host} does not run"));
-                    self.later(time, Happening::Heal(Heal::Thaw(host, self.workers[host].boot)));
-                }
+                self.freeze(host, time);
             }
             Fault::SentinelStop => {
                 let host = self.any_worker();
@@ -110,11 +106,12 @@ impl World {
             }
             Fault::HalfOpen => self.break_wires(false),
             Fault::Storm => {
-                self.net.delay = self.fault_dice.time(ms(1), ms(100));
-                self.net.jitter = self.fault_dice.time(ms(1), ms(500));
+                self.net.delay = self.fault_dice.time(ms(1), STORM_DELAY);
+                self.net.jitter = self.fault_dice.time(ms(1), STORM_JITTER);
                 self.net.loss = self.fault_dice.pick(&[0, 10, 100, 300]);
                 let time = self.pause_time();
                 self.later(time, Happening::Heal(Heal::Storm));
+                self.watch_addresses();
             }
             Fault::RedisCrash => {
                 let r = self.any_redis();
@@ -159,6 +156,24 @@ impl World {
             Fault::Stranger => self.stranger(),
             Fault::Restored => self.restore_another_disk(),
             Fault::Remove | Fault::Change | Fault::Forget | Fault::HostMoves => self.operator_fault(fault),
+            Fault::ProxyCrash => {
+                let host = self.any_proxy();
+                self.crash_worker(host);
+            }
+            Fault::ProxyPause => {
+                let (host, time) = (self.any_proxy(), self.pause_time());
+                self.freeze(host, time);
+            }
+            Fault::Unplugged => {
+                let (host, time) = (self.any_proxy(), self.pause_time());
+                self.unplug(host, true);
+                self.later(time, Happening::Heal(Heal::Plug(host)));
+            }
+            Fault::AddressRefused => {
+                let (host, time) = (self.any_proxy(), self.pause_time());
+                self.ports[host].refuses = true;
+                self.later(time, Happening::Heal(Heal::Addresses(host)));
+            }
             Fault::Meddling => {
                 let group = self.any_group();
                 let r = self.fault_dice.pick(&self.groups[group]);
@@ -233,6 +248,28 @@ impl World {
         self.later(time, Happening::Heal(Heal::Resume(r, self.redis[r].incarnation)));
     }
 
+    /// Of a proxy that holds an address more often.
+    fn any_proxy(&mut self) -> usize {
+        let hosts = self.data_hosts..self.workers.len();
+        let holders: Vec<usize> = hosts.clone().filter(|host| self.holds(*host)).collect();
+        if !holders.is_empty() && self.fault_dice.chance(600) {
+            self.fault_dice.pick(&holders)
+        } else {
+            hosts.start + self.fault_dice.below(hosts.len())
+        }
+    }
+
+    /// The cable of a host is pulled out, or put in again; its process is told.
+    fn unplug(&mut self, host: usize, out: bool) {
+        if std::mem::replace(&mut self.ports[host].unplugged, out) != out {
+            self.note(|| format!("the cable of host {host} is {}", if out { "out" } else { "in" }));
+            self.net.unplug(host, out);
+            self.plugged(host);
+            self.watch_links();
+            self.watch_addresses();
+        }
+    }
+
     /// The process of any host that has one; of a sentinel's more often.
     fn any_worker(&mut self) -> usize {
         if self.plan.linked && self.fault_dice.chance(200) {
@@ -272,6 +309,7 @@ impl World {
         if host < self.redis.len() {
             self.kill_redis(host, false, Exit::Unknown);
         }
+        self.set_address(host, false);
     }
 
     fn power_on(&mut self, host: usize) {
@@ -324,6 +362,7 @@ impl World {
             self.net.set_cut(*from, *to, true);
         }
         self.watch_links();
+        self.watch_addresses();
         self.later(time, Happening::Heal(Heal::Ways(ways)));
     }
 
@@ -365,13 +404,13 @@ impl World {
                     self.net.set_cut(*from, *to, false);
                 }
                 self.note(|| format!("healed {ways:?}"));
-                self.flow_again();
-                (0..self.redis.len()).for_each(|r| self.stream_again(r));
+                self.ways_free();
             }
             Heal::Storm => {
                 self.net.delay = self.plan.delay;
                 self.net.jitter = self.plan.jitter;
                 self.net.loss = if self.quiet_at.is_some() { 0 } else { self.plan.loss };
+                self.watch_addresses();
             }
             Heal::Resume(r, incarnation) => {
                 if self.redis[r].incarnation == incarnation {
@@ -379,7 +418,24 @@ impl World {
                 }
             }
             Heal::Quick(r) => self.redis[r].slow = None,
+            Heal::Plug(host) => {
+                self.unplug(host, false);
+                self.ways_free();
+            }
+            Heal::Addresses(host) => self.ports[host].refuses = false,
         }
+    }
+
+    /// Somewhere a way is free again.
+    fn ways_free(&mut self) {
+        self.flow_again();
+        (0..self.redis.len()).for_each(|r| self.stream_again(r));
+        self.watch_addresses();
+    }
+
+    /// Whether delays are longer than this world's usual ones.
+    pub fn storms(&self) -> bool {
+        (self.net.delay, self.net.jitter) != (self.plan.delay, self.plan.jitter)
     }
 
     /// Everything that is wrong ends.
@@ -393,6 +449,10 @@ impl World {
         }
         for host in 0..self.workers.len() {
             self.heal(Heal::Disk(host));
+            if self.ports[host].unplugged {
+                self.heal(Heal::Plug(host));
+            }
+            self.heal(Heal::Addresses(host));
             self.heal(Heal::Thaw(host, self.workers[host].boot));
             self.later(ms(10), Happening::StartWorker(host));
         }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use vigie::base::node::{Decision, Roles};
 use vigie::base::{Epoch, Instant, Secret};
@@ -111,6 +112,12 @@ impl World {
             }
         }
         self.route_news(host, &view);
+        self.router_news(host, &view);
+    }
+
+    /// How old what the link has shown last is.
+    pub fn view_age(&self, host: usize) -> Option<Duration> {
+        self.workers[host].link.as_ref().map(|link| self.local(host).since(link.view.at))
     }
 
     /// A connection stands, and the node at its far end is to show that it is there before it is told a password.

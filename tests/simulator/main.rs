@@ -25,9 +25,11 @@ mod redis;
 mod replication;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod segment;
 mod sentinel;
 mod supervisor;
 mod trace;
+mod vip;
 mod worker;
 mod world;
 mod writes;
@@ -90,7 +92,8 @@ fn summary(stats: &Stats) -> String {
          {} full and {} partial synchronisations; well again within {:.1?}; {} worlds wait for an operator\n\
          {} worlds of drop-ins: {} orders without a majority, {} elections by what was known after a reset, {} epochs with two masters by them\n\
          {} acknowledged writes, {} lost by failovers, {} of them although a replica had them\n\
-         {} ms of two acknowledging masters in {} worlds; {} writes acknowledged by the older one",
+         {} ms of two acknowledging masters in {} worlds; {} writes acknowledged by the older one\n\
+         {} virtual addresses, taken {} times, held by two for {:.1?} in {} worlds; {} connections by address, {} tries found nobody",
         stats.worlds,
         stats.virtual_time.as_secs_f64() / 3_600.0,
         stats.events,
@@ -117,6 +120,12 @@ fn summary(stats: &Stats) -> String {
         stats.two_masters.as_millis(),
         stats.two_masters_in,
         stats.acked_by_older,
+        stats.addresses,
+        stats.takeovers,
+        stats.two_holders,
+        stats.two_holders_in,
+        stats.by_address,
+        stats.astray,
     )
 }
 

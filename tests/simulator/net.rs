@@ -21,6 +21,8 @@ pub struct Net {
     dice: Dice,
     /// From, to.
     cut: BTreeSet<(usize, usize)>,
+    /// Hosts whose cable is out.
+    unplugged: BTreeSet<usize>,
     pub delay: Duration,
     pub jitter: Duration,
     /// Losses, of 1,000.
@@ -29,12 +31,20 @@ pub struct Net {
 
 impl Net {
     pub fn new(seed: u64, delay: Duration, jitter: Duration, loss: usize) -> Self {
-        Self { dice: Dice::new(seed, 1), cut: BTreeSet::new(), delay, jitter, loss }
+        Self { dice: Dice::new(seed, 1), cut: BTreeSet::new(), unplugged: BTreeSet::new(), delay, jitter, loss }
     }
 
     /// Whether what `from` sends reaches `to`.
     pub fn passes(&self, from: usize, to: usize) -> bool {
-        from == to || !self.cut.contains(&(from, to))
+        from == to || !self.cut.contains(&(from, to)) && ![from, to].iter().any(|host| self.unplugged.contains(host))
+    }
+
+    pub fn unplug(&mut self, host: usize, out: bool) {
+        if out {
+            self.unplugged.insert(host);
+        } else {
+            self.unplugged.remove(&host);
+        }
     }
 
     pub fn set_cut(&mut self, from: usize, to: usize, cut: bool) {

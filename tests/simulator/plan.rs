@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vigie::wire::vrrp::Interval;
+
 use crate::dice::Dice;
 use crate::world::{LIVENESS, ms};
 
@@ -60,6 +62,14 @@ pub enum Fault {
     Stranger,
     /// One sentinel, once, comes back with the disk of another life: its epoch is far above that of all others.
     Restored,
+    /// The process of a proxy dies and is started again.
+    ProxyCrash,
+    /// The process of a proxy does not run for a while.
+    ProxyPause,
+    /// The cable of a proxy is out for a while.
+    Unplugged,
+    /// The kernel of a proxy refuses virtual addresses for a while.
+    AddressRefused,
 }
 
 /// All of them, with the mean time between two at the full rate.
@@ -94,6 +104,18 @@ pub const DROP_IN_FAULTS: [(Fault, Duration); 4] = [
     (Fault::HostMoves, ms(12_000)),
 ];
 
+/// What happens to proxies beside these.
+pub const PROXY_FAULTS: [(Fault, Duration); 4] = [
+    (Fault::ProxyCrash, ms(4_000)),
+    (Fault::ProxyPause, ms(4_000)),
+    (Fault::Unplugged, ms(5_000)),
+    (Fault::AddressRefused, ms(8_000)),
+];
+
+/// The longest delay of a storm, and what may come on top of it.
+pub const STORM_DELAY: Duration = ms(100);
+pub const STORM_JITTER: Duration = ms(500);
+
 /// One world.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -103,6 +125,14 @@ pub struct Plan {
     pub sentinels: usize,
     /// Proxies, on hosts of their own.
     pub proxies: usize,
+    /// The priority of each in the election of its virtual address.
+    pub priorities: Vec<u8>,
+    /// Between two adverts of a virtual router.
+    pub interval: Interval,
+    /// Whether a proxy of higher priority takes the address from one that works.
+    pub preempt: bool,
+    /// Whether the clients of the proxies know their virtual address, or all of them by name.
+    pub by_address: bool,
     /// Redis of each group; one host each.
     pub groups: Vec<usize>,
     /// Quorum of each group.
@@ -191,11 +221,26 @@ impl Plan {
         if linked && !calm && all_but_one_suffice && strangers.chance(100) {
             faults.push((Fault::Restored, ms(2_000)));
         }
-        let proxies = if linked { Dice::new(seed, 6).pick(&[0, 1, 2, 2]) } else { 0 };
+        let proxies = if linked { Dice::new(seed, 6).pick(&[0, 0, 1, 2, 2, 3]) } else { 0 };
+        let mut routers = Dice::new(seed, 7);
+        // The article's, or all alike: then the higher address goes before.
+        let priorities = routers.pick(&[[101, 100, 100], [100, 101, 99], [100, 100, 100], [254, 1, 2]]);
+        let intervals = [Interval::Centiseconds(10), Interval::Centiseconds(1), Interval::Seconds(1)];
+        let interval = intervals[routers.pick(&[0, 0, 0, 0, 1, 2])];
+        let (preempt, by_address) = (routers.chance(400), routers.chance(750));
+        for (fault, every) in PROXY_FAULTS {
+            if proxies > 0 && !calm && routers.chance(350) {
+                faults.push((fault, every * rate));
+            }
+        }
         Self {
             seed,
             sentinels,
             proxies,
+            priorities: priorities[..proxies].to_vec(),
+            interval,
+            preempt,
+            by_address,
             groups,
             quorums,
             linked,

@@ -153,6 +153,10 @@ impl World {
         if self.workers[via.host].frozen {
             return self.later(ms(5), Happening::Asked(via, writer, id));
         }
+        // Who has not the address does not take what is sent there.
+        if self.writers[writer].by_address && !self.holds(via.host) {
+            return;
+        }
         let Some(gate) = self.gate(via.host).filter(|gate| !gate.over.contains(&via.session)) else { return };
         let target = gate.target.is_some();
         let new =
@@ -317,7 +321,7 @@ impl Lives<Route> for World {
                 let target = target.and_then(|decision| self.redis_of(decision.master));
                 self.switch(host, target);
             }
-            Output::Usable(_) => {}
+            Output::Usable(usable) => self.router_usable(host, usable),
             Output::Post(facts) => self.post(host, Part::Proxy(facts)),
             Output::Fault(reason) => self.post(host, Part::Fault { source: "proxy", reason }),
             Output::Publish(event) => self.note(|| format!("p{host} {event}")),

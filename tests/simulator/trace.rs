@@ -129,3 +129,20 @@ pub fn output(output: &Output) -> Option<String> {
         Output::Stopped => Some("stopped".to_owned()),
     }
 }
+
+/// A line for what a virtual router is told, unless it is of every moment.
+pub fn router_input(input: &vigie::cores::vrrp::Input) -> Option<String> {
+    use vigie::cores::vrrp::Input;
+    match input {
+        Input::Tick | Input::Vip(Ok(())) => None,
+        Input::Advert(received) if received.advert.priority() > 0 => None,
+        Input::Advert(received) => Some(format!("farewell of {}", received.from)),
+        Input::Malformed(_)
+        | Input::Proxies(_)
+        | Input::Claim { .. }
+        | Input::Link(_)
+        | Input::Usable(_)
+        | Input::Vip(Err(_))
+        | Input::Stop => Some(format!("{input:?}")),
+    }
+}

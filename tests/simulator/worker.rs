@@ -6,12 +6,14 @@ use std::time::Duration;
 use vigie::cores::proxy::{Route, route};
 use vigie::cores::redis;
 use vigie::cores::sentinel::{Input, OrderId, Sentinel};
+use vigie::cores::vrrp::{self, HOLD_LIFETIME, Router};
 
 use crate::drive::Driver;
 use crate::link::Link;
 use crate::proxy::Gate;
 use crate::supervisor::Keeper;
-use crate::world::{Happening, World, ms, redis_at};
+use crate::vip::Seat;
+use crate::world::{Happening, Heal, World, ms, redis_at};
 
 /// A master that stops hands over first, and stops all the same when nobody has taken over by then.
 const HANDOVER_TIME: Duration = ms(5_000);
@@ -28,6 +30,7 @@ pub struct Worker {
     pub link: Option<Link>,
     pub keeper: Option<Keeper>,
     pub gate: Option<Gate>,
+    pub seat: Option<Seat>,
     /// It leaves: its roles are told to stop once this order is done.
     pub hands_over: Option<OrderId>,
     /// Roles that have to end before it does.
@@ -71,9 +74,11 @@ impl World {
         }
         if self.is_proxy(host) {
             self.workers[host].gate = Some(self.new_gate(host));
+            self.workers[host].seat = Some(self.new_seat(host));
         }
         if self.plan.linked {
             self.view_changed(host);
+            self.take_seat(host);
             self.route(host, route::Input::Listener(Ok(())));
             self.drive::<vigie::cores::cluster::Cluster>(host);
             self.drive::<redis::Supervisor>(host);
@@ -93,6 +98,9 @@ impl World {
         if let Some(keeper) = old.keeper {
             self.keeper_dies(host, keeper);
         }
+        if let Some(seat) = old.seat.filter(|_| told) {
+            self.abandon(host, &seat.router().resignation());
+        }
         if host < self.plan.sentinels {
             self.sentinel_dies(host, told);
         }
@@ -100,6 +108,22 @@ impl World {
         if self.plan.linked && host < self.redis.len() {
             // The kernel kills it with the thread that started it.
             self.kill_redis(host, told, redis::Exit::Signal(9));
+        }
+        self.watch_addresses();
+    }
+
+    /// The process of a host does not run, for so long.
+    pub fn freeze(&mut self, host: usize, time: Duration) {
+        if !self.workers[host].lives || self.workers[host].frozen {
+            return;
+        }
+        self.workers[host].frozen = true;
+        self.note(|| format!("n{host} does not run"));
+        self.later(time, Happening::Heal(Heal::Thaw(host, self.workers[host].boot)));
+        if self.is_proxy(host) {
+            self.watch_addresses();
+            // Then at the latest its kernel has dropped the address.
+            self.later(HOLD_LIFETIME + ms(10), Happening::Judge);
         }
     }
 
@@ -116,6 +140,10 @@ impl World {
             self.workers[host].hands_over = Some(order);
             self.later(HANDOVER_TIME, Happening::StopRoles(host, self.workers[host].boot));
             self.give(host, Input::Order(order, None));
+        } else if let Some(seat) = self.workers[host].seat.as_mut() {
+            seat.leaves = true;
+            self.feed::<Router>(host, crate::drive::Lane::First, vrrp::Input::Stop);
+            self.later(ms(1), Happening::StopRoles(host, self.workers[host].boot));
         } else {
             self.stop_roles(host);
         }
@@ -132,6 +160,11 @@ impl World {
         let worker = &mut self.workers[host];
         if !worker.lives || worker.stopping.is_some() {
             return;
+        }
+        if worker.seat.is_some() && (worker.frozen || worker.seat.as_ref().is_some_and(Seat::is_busy)) {
+            // The address goes first, while a peer can take it at once.
+            let boot = worker.boot;
+            return self.later(ms(1), Happening::StopRoles(host, boot));
         }
         let (supervises, votes) = (worker.keeper.is_some(), host < self.plan.sentinels);
         worker.stopping = Some(usize::from(supervises) + usize::from(votes));
@@ -167,10 +200,13 @@ impl World {
     pub fn thaw(&mut self, host: usize) {
         if std::mem::replace(&mut self.workers[host].frozen, false) {
             self.note(|| format!("n{host} runs again"));
+            self.router_thaws(host);
             self.drive::<vigie::cores::cluster::Cluster>(host);
             self.drive::<redis::Supervisor>(host);
             self.drive::<Sentinel>(host);
             self.drive::<Route>(host);
+            self.drive::<Router>(host);
+            self.watch_addresses();
         }
     }
 

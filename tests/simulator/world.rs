@@ -10,8 +10,9 @@ use vigie::cores::cluster::Cluster;
 use vigie::cores::proxy::Route;
 use vigie::cores::redis::Supervisor;
 use vigie::cores::sentinel::{Input, Sentinel};
+use vigie::cores::vrrp::Router;
 
-use crate::check::Checks;
+use crate::check::{Checks, Watch};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::drive::Kind;
@@ -19,6 +20,7 @@ use crate::net::{Net, Packet, Way, Wire};
 use crate::plan::{Fault, Plan};
 use crate::redis::{Redis, Work};
 use crate::replication::Copy;
+use crate::segment::{Frame, Port};
 use crate::sentinel::Actor;
 use crate::trace::Trace;
 use crate::worker::{Disk, Worker};
@@ -34,6 +36,8 @@ pub const CALM: Duration = ms(4_000);
 pub const LIVENESS: Duration = ms(60_000);
 /// It counts as well when it stays so for this long.
 const STABLE: Duration = ms(1_500);
+/// Where there are virtual addresses, longer than a kernel holds one that is not renewed.
+const STABLE_ADDRESS: Duration = ms(4_000);
 /// More happenings at one moment mean that time stands still.
 const MOMENT_MAX: u32 = 50_000;
 
@@ -126,6 +130,14 @@ pub enum Happening {
     SessionTick(Via),
     /// The check of that serial of a proxy in a process of that boot has taken too long.
     CheckLate(usize, u64, u64),
+    /// To, from, and what everybody on the segment gets.
+    Frame(usize, usize, Frame),
+    /// The kernel of a host has done what a process of that boot asked it for.
+    Kernel(usize, u64),
+    /// A process of that boot looks at its interface.
+    Plugged(usize, u64),
+    /// Does anybody hold a virtual address who must not?
+    Judge,
     /// A fault begins.
     Fault(Fault),
     /// What a fault did ends.
@@ -152,6 +164,8 @@ pub enum Heal {
     Storm,
     Resume(usize, u64),
     Quick(usize),
+    Plug(usize),
+    Addresses(usize),
 }
 
 /// One machine.
@@ -189,6 +203,18 @@ pub struct Stats {
     pub two_masters_in: u64,
     /// Writes that the older one of two acknowledged.
     pub acked_by_older: u64,
+    /// Virtual addresses that there are.
+    pub addresses: u64,
+    /// How often one was taken.
+    pub takeovers: u64,
+    /// For how long two proxies had the same one.
+    pub two_holders: Duration,
+    /// Worlds in which that was so.
+    pub two_holders_in: u64,
+    /// Connections of clients to a virtual address.
+    pub by_address: u64,
+    /// How often a client that wanted one found nobody there.
+    pub astray: u64,
     pub drop_ins: u64,
     /// Orders carried out without a majority, as stock does.
     pub forced: u64,
@@ -205,7 +231,12 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 23] = [
+        let sums: [(&mut u64, u64); 28] = [
+            (&mut self.addresses, other.addresses),
+            (&mut self.takeovers, other.takeovers),
+            (&mut self.two_holders_in, other.two_holders_in),
+            (&mut self.by_address, other.by_address),
+            (&mut self.astray, other.astray),
             (&mut self.acked_by_older, other.acked_by_older),
             (&mut self.two_masters_in, other.two_masters_in),
             (&mut self.frames, other.frames),
@@ -235,6 +266,7 @@ impl Stats {
         }
         self.virtual_time += other.virtual_time;
         self.two_masters += other.two_masters;
+        self.two_holders += other.two_holders;
         self.healed_max = self.healed_max.max(other.healed_max);
     }
 }
@@ -257,9 +289,12 @@ pub struct World {
     /// The process of each host that has one.
     pub workers: Vec<Worker>,
     pub disks: Vec<Disk>,
+    /// The interface of each of these.
+    pub ports: Vec<Port>,
     pub writers: Vec<Writer>,
     pub writes: Writes,
     pub checks: Checks,
+    pub watch: Watch,
     pub trace: Trace,
     pub stats: Stats,
     /// When the faults ended.
@@ -290,8 +325,12 @@ impl World {
         let through = (0..groups.len()).map(|g| (g, leads_to(g)));
         let through = through.filter(|(_, proxies): &(usize, Vec<usize>)| !proxies.is_empty());
         let clients = (0..groups.len()).map(|g| (g, vec![])).chain(through);
-        let writers = clients.enumerate().map(|(at, (group, proxies))| Writer::new(group, nodes + at, proxies));
+        let writers = clients.enumerate().map(|(at, (group, proxies))| {
+            let by_address = plan.by_address && !proxies.is_empty();
+            Writer::new(group, nodes + at, proxies, by_address)
+        });
         let writers: Vec<Writer> = writers.collect();
+        let addresses = plan.proxies.min(groups.len()) as u64;
         let hosts = (0..nodes + writers.len()).map(|_| {
             let drift = if plan.drift == 0 { 0 } else { dice.below(2 * plan.drift.unsigned_abs() as usize + 1) as i64 };
             Machine { clock: Clock::new(dice.upto(ms(1_000_000)), drift - plan.drift), powered: true, moves: 0 }
@@ -309,14 +348,16 @@ impl World {
             sentinels: (0..plan.sentinels).map(|_| Actor::default()).collect(),
             workers: (0..nodes).map(|_| Worker::default()).collect(),
             disks: vec![Disk::default(); nodes],
+            ports: vec![Port::default(); nodes],
             redis,
             writers,
             data_hosts,
             writes: Writes::default(),
             checks: Checks::new(data_hosts, plan.sentinels, groups.len()),
+            watch: Watch::default(),
             groups,
             trace: Trace::default(),
-            stats: Stats { worlds: 1, drop_ins: u64::from(plan.drop_in), ..Stats::default() },
+            stats: Stats { worlds: 1, drop_ins: u64::from(plan.drop_in), addresses, ..Stats::default() },
             quiet_at: None,
             tidy_at: Instant::START,
             well_since: None,
@@ -400,6 +441,7 @@ impl World {
         }
         (self.stats.forced, self.stats.thin) = (self.checks.forced, self.checks.thin);
         self.stats.split = self.checks.splits();
+        self.stats.two_holders_in = u64::from(!self.stats.two_holders.is_zero());
         self.stats.two_masters_in = u64::from(!self.stats.two_masters.is_zero());
         self.stats.virtual_time = self.now.since(Instant::from_millis(1_000));
     }
@@ -411,11 +453,21 @@ impl World {
                 Kind::Link => self.woken::<Cluster>(host),
                 Kind::Supervisor => self.woken::<Supervisor>(host),
                 Kind::Route => self.woken::<Route>(host),
+                Kind::Router => self.woken::<Router>(host),
             },
             Happening::StopRoles(host, boot) if self.workers[host].boot == boot => self.stop_roles(host),
             Happening::Recorded(host, boot) if self.workers[host].boot == boot => self.recorded(host),
             Happening::Spawned(host, boot) if self.workers[host].boot == boot => self.spawned(host),
-            Happening::Wake(..) | Happening::StopRoles(..) | Happening::Recorded(..) | Happening::Spawned(..) => {}
+            Happening::Kernel(host, boot) if self.workers[host].boot == boot => self.kernel(host),
+            Happening::Plugged(host, boot) if self.workers[host].boot == boot => self.plugged(host),
+            Happening::Wake(..)
+            | Happening::StopRoles(..)
+            | Happening::Recorded(..)
+            | Happening::Spawned(..)
+            | Happening::Kernel(..)
+            | Happening::Plugged(..) => {}
+            Happening::Frame(to, from, frame) => self.frame(to, from, &frame),
+            Happening::Judge => self.judge_addresses(),
             Happening::Stored(host, serial) => self.stored(host, serial),
             Happening::Left(host, boot) => self.left(host, boot),
             Happening::Syn(id, limit) => self.syn(id, limit),
@@ -479,7 +531,7 @@ impl World {
         match self.unwell() {
             None => {
                 let since = *self.well_since.get_or_insert(self.now);
-                if self.now.since(since) >= STABLE {
+                if self.now.since(since) >= if self.plan.proxies > 0 { STABLE_ADDRESS } else { STABLE } {
                     self.stats.healed_max = since.since(quiet_at);
                     self.end_account();
                     return true;
@@ -492,7 +544,8 @@ impl World {
                     self.tidy_all();
                 }
                 if self.now.since(quiet_at) > self.plan.liveness() {
-                    if self.operator_must_decide() {
+                    let addresses = (0..self.groups.len()).find_map(|group| self.address_unwell(group));
+                    if addresses.is_none() && self.operator_must_decide() {
                         self.stats.undecided = 1;
                     } else {
                         self.checks

@@ -32,7 +32,11 @@ pub struct Writer {
     pub host: usize,
     /// Proxies that it may go through; none: it asks a sentinel, and goes to the redis itself.
     pub proxies: Vec<usize>,
-    /// The proxy that it goes through.
+    /// Whether it knows their virtual address only.
+    pub by_address: bool,
+    /// Where the virtual address is, by what it was told last.
+    learnt: Option<usize>,
+    /// The proxy that it goes through, of those it knows.
     at: usize,
     via: Option<Via>,
     target: Option<usize>,
@@ -40,8 +44,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(group: usize, host: usize, proxies: Vec<usize>) -> Self {
-        Self { group, host, proxies, at: 0, via: None, target: None, heard_at: Instant::START }
+    pub fn new(group: usize, host: usize, proxies: Vec<usize>, by_address: bool) -> Self {
+        let (learnt, via, target) = (None, None, None);
+        Self { group, host, proxies, by_address, learnt, at: 0, via, target, heard_at: Instant::START }
+    }
+
+    /// Somebody announces the virtual address of a group. A host that has never asked for it takes no note.
+    pub fn learns(&mut self, group: usize, host: usize) {
+        if self.by_address && self.group == group && self.learnt.is_some() {
+            self.learnt = Some(host);
+        }
     }
 }
 
@@ -114,14 +126,27 @@ impl World {
         }
     }
 
-    /// A client that goes through a proxy, and tries the next one when that is silent.
+    /// A client that goes through a proxy. When that is silent it tries the next one, or asks the segment again where the virtual
+    /// address is.
     fn write_through(&mut self, w: usize, id: u32, silent: bool) {
         let session = self.count();
         let writer = &mut self.writers[w];
         if silent && writer.via.take().is_some() {
             writer.at = (writer.at + 1) % writer.proxies.len();
+            writer.learnt = None;
         }
-        let (client, host) = (writer.host, writer.proxies[writer.at]);
+        let Some(host) = self.leads_to(w) else { return };
+        let writer = &mut self.writers[w];
+        let client = writer.host;
+        if let Some(via) = writer.via.filter(|via| via.host != host) {
+            // Who has the address now knows nothing of the connection.
+            if self.holds(host) && self.net.passes(client, host) && self.net.passes(host, client) {
+                let takes = self.net.takes_surely(client, host) + self.net.takes_surely(host, client);
+                self.later(takes, Happening::Closed(w, via.session));
+            }
+            return;
+        }
+        self.stats.by_address += u64::from(writer.by_address && writer.via.is_none());
         let via = match writer.via {
             Some(via) => via,
             None => {
@@ -134,6 +159,19 @@ impl World {
             let takes = self.net.takes_surely(client, host);
             self.later(takes, Happening::Asked(via, w, id));
         }
+    }
+
+    /// The proxy that a client's packets go to.
+    fn leads_to(&mut self, w: usize) -> Option<usize> {
+        let writer = &self.writers[w];
+        if !writer.by_address {
+            return Some(writer.proxies[writer.at]);
+        }
+        if writer.learnt.is_none() {
+            self.writers[w].learnt = self.find_address(w);
+            self.stats.astray += u64::from(self.writers[w].learnt.is_none());
+        }
+        self.writers[w].learnt
     }
 
     /// A proxy has closed a session.

@@ -22,7 +22,7 @@ const LOST: Duration = Duration::from_secs(3);
 pub(super) async fn follow(spec: VipSpec, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
     let mut told = Vec::new();
     loop {
-        let said = words(&view.borrow_and_update(), &spec);
+        let said = words(&view.borrow_and_update(), &spec.proxies, spec.virtual_router_id);
         if !tell(&mut told, said, &inputs).await {
             return;
         }
@@ -50,12 +50,12 @@ async fn tell(told: &mut Vec<(IpAddr, Word)>, said: Vec<(IpAddr, Word)>, inputs:
     inputs.send(Input::Proxies(said)).await.is_ok()
 }
 
-/// What the other proxies say of a virtual router, by their addresses in the file.
-fn words(view: &View, spec: &VipSpec) -> Vec<(IpAddr, Word)> {
-    let proxies = view.nodes.iter().filter(|node| spec.proxies.contains(&node.address));
+/// What a view says of the other `proxies` and a virtual router, by their addresses in the file.
+pub fn words(view: &View, proxies: &[IpAddr], virtual_router_id: u8) -> Vec<(IpAddr, Word)> {
+    let proxies = view.nodes.iter().filter(|node| proxies.contains(&node.address));
     let most = view.nodes.iter().filter(|node| node.fresh).count() * 2 > view.nodes.len();
     let lost = |node: &NodeView| most && node.heard_at.is_some_and(|at| view.at.since(at) >= LOST);
-    proxies.map(|node| (node.address, word(node, lost(node), spec.virtual_router_id))).collect()
+    proxies.map(|node| (node.address, word(node, lost(node), virtual_router_id))).collect()
 }
 
 fn word(node: &NodeView, lost: bool, virtual_router_id: u8) -> Word {
@@ -121,15 +121,19 @@ mod tests {
         words.map(|(last, word)| (IpAddr::from([10, 0, 0, last]), word)).to_vec()
     }
 
+    fn words_of(view: &View) -> Vec<(IpAddr, Word)> {
+        words(view, &spec().proxies, spec().virtual_router_id)
+    }
+
     #[test]
     fn only_the_fresh_word_of_another_proxy_on_this_router_counts() {
-        assert_eq!(words(&view(), &spec()), expected());
+        assert_eq!(words_of(&view()), expected());
     }
 
     #[test]
     fn a_proxy_that_is_lost_does_not_hold_the_addresses() {
         let mut view = view();
-        let of_the_lost = |view: &View| words(view, &spec())[2].1;
+        let of_the_lost = |view: &View| words_of(view)[2].1;
         assert!(view.nodes.iter().any(|node| node.address == IpAddr::from([10, 0, 0, 5]) && !node.fresh));
         // Never heard: the link may be blocked, and it the master.
         view.at = Instant::START + Duration::from_secs(60);

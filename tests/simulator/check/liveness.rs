@@ -9,7 +9,11 @@ use crate::world::{World, redis_at};
 impl World {
     /// What is not yet as it should be; none: everything is.
     pub fn unwell(&self) -> Option<String> {
-        (0..self.groups.len()).find_map(|group| self.group_unwell(group))
+        let groups = 0..self.groups.len();
+        groups.clone().find_map(|group| self.group_unwell(group)).or_else(|| {
+            let mut groups = groups;
+            groups.find_map(|group| self.address_unwell(group))
+        })
     }
 
     fn group_unwell(&self, group: usize) -> Option<String> {

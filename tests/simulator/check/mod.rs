@@ -2,6 +2,7 @@
 //!
 //! They see what leaves a sentinel, what it was told, and what is on its disk; never its inside.
 
+mod address;
 mod failover;
 mod liveness;
 mod memory;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 
 use vigie::base::{Epoch, Instant, RunId};
 
+pub use address::Watch;
 use memory::Memory;
 
 /// The ledger of a world.
