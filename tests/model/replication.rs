@@ -50,9 +50,11 @@ impl Server {
         news
     }
 
-    /// Whether it takes a stream from the master at that address, or a copy.
-    pub fn is_attached_to(&self, master: SocketAddr) -> bool {
-        self.alive && self.master == Some(master) && matches!(self.link, Link::Up | Link::Copying(_))
+    /// Whether it takes a stream from `master`, which is there, or a copy. A process knows nothing of the replicas of the one
+    /// before, who may not have noticed yet.
+    pub fn is_attached_to(&self, master: &Self, there: SocketAddr) -> bool {
+        let linked = matches!(self.link, Link::Up | Link::Copying(_)) && self.fed_by == master.incarnation;
+        self.alive && self.master == Some(there) && linked
     }
 
     /// As its master lists it. `address`: its own.
@@ -90,7 +92,7 @@ impl Server {
             self.replid2 = Some((self.replid, self.offset() + 1));
             self.replid = source.replid;
         }
-        self.link = Link::Up;
+        (self.link, self.fed_by) = (Link::Up, source.incarnation);
         self.backlog = true;
         source.data[source.data.len() - missing..].to_vec()
     }
@@ -101,6 +103,7 @@ impl Server {
             Link::Down(since) => Link::Copying(since),
             Link::None | Link::Copying(_) | Link::Up => Link::Copying(None),
         };
+        self.fed_by = source.incarnation;
         Copy { data: source.data.clone(), base: source.base, replid: source.replid }
     }
 

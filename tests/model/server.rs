@@ -57,6 +57,8 @@ pub struct Server {
     pub link: Link,
     /// Counts the links to masters.
     pub generation: u64,
+    /// Which process of its master the last link led to.
+    pub fed_by: u64,
     /// The writes it holds.
     pub data: Vec<u32>,
     /// Its offset less the number of writes.
@@ -112,6 +114,7 @@ impl Server {
             master: conf,
             link: Link::Down(None),
             generation: 0,
+            fed_by: 0,
             data: Vec::new(),
             base: 0,
             replid: id,

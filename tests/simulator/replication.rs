@@ -19,7 +19,7 @@ impl World {
     pub fn attached(&self, r: usize) -> Vec<usize> {
         let address = redis_at(r);
         let group = &self.groups[self.redis[r].group];
-        let takes = |replica: &usize| *replica != r && self.redis[*replica].is_attached_to(address);
+        let takes = |replica: &usize| *replica != r && self.redis[*replica].is_attached_to(&self.redis[r], address);
         group.iter().copied().filter(takes).collect()
     }
 

@@ -45,7 +45,7 @@ impl Redis {
         server.start(run(&name, 1), lineage(1), of);
         server.write(1);
         server.set_offset(1_000);
-        server.backlog = true;
+        (server.backlog, server.fed_by) = (true, server.incarnation);
         if of.is_some_and(|of| of != CLOSED) {
             server.link = Link::Up;
         }
@@ -176,7 +176,7 @@ pub(super) fn supervisor(
 /// What comes back when a command reaches redis `n`.
 pub(super) fn hears(all: &mut [Redis], n: usize, now: Instant, (link, tag): (LinkId, Tag), words: Said) -> Vec<Input> {
     let own = all[n].address;
-    let attached = all.iter().filter(|one| one.server.is_attached_to(own));
+    let attached = all.iter().filter(|one| one.server.is_attached_to(&all[n].server, own));
     let replicas: Vec<_> = attached.map(|one| one.server.attached(one.address)).collect();
     let redis = &mut all[n];
     let next = lineage(redis.server.replid.0[1] + 1);
