@@ -21,8 +21,8 @@ const BUSY: &str = "BUSY Redis is busy running a script. You can only call SCRIP
 /// What a server knows of a connection to it.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
-    /// Commands behind MULTI.
-    multi: Option<Vec<Words>>,
+    /// Commands behind MULTI; none of them if one was rejected.
+    multi: Option<Result<Vec<Words>, Rejected>>,
     /// Whether it hears the hello channel.
     pub subscribed: bool,
     /// Whether it has said the password.
@@ -30,6 +30,10 @@ pub struct Session {
     /// Commands that wait behind one that a pause holds.
     pub blocked: VecDeque<Words>,
 }
+
+/// A command behind MULTI was.
+#[derive(Clone, Copy, Debug)]
+struct Rejected;
 
 /// What a server is told when it is to carry out a command.
 pub struct Moment<'a> {
@@ -78,6 +82,11 @@ fn points_elsewhere(words: &Words) -> bool {
     matches!(word(words, 0).as_str(), "REPLICAOF" | "SLAVEOF")
 }
 
+/// Whether redis answers so before it looks at what a command is about.
+fn rejects(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(text) if !text.starts_with("ERR ") || text.starts_with("ERR unknown command"))
+}
+
 fn ok() -> Reply {
     Reply::Simple("OK".to_owned())
 }
@@ -95,24 +104,41 @@ impl Server {
             return Heard::default();
         }
         let mut effects = Vec::new();
-        let reply = if word(&words, 0) == "EXEC" {
-            match session.multi.take() {
-                None => error("ERR EXEC without MULTI"),
-                Some(queued) if self.loading && queued.iter().any(points_elsewhere) => {
-                    error("EXECABORT Transaction discarded because of previous errors.")
-                }
-                Some(queued) => {
-                    let replies = queued.iter().map(|words| self.execute(session, words, &mut moment, &mut effects));
-                    Reply::Array(replies.collect())
-                }
+        let reply = match session.multi.take() {
+            Some(queued) if word(&words, 0) == "EXEC" => self.transaction(session, queued, &mut moment, &mut effects),
+            Some(queued) => {
+                // What it may not do, or cannot do now, it says at once.
+                let rejection = self.refusal(session, &words).filter(rejects);
+                session.multi = Some(match (queued, &rejection) {
+                    (Ok(mut queued), None) => {
+                        queued.push(words);
+                        Ok(queued)
+                    }
+                    (Err(Rejected), _) | (_, Some(_)) => Err(Rejected),
+                });
+                rejection.unwrap_or_else(|| Reply::Simple("QUEUED".to_owned()))
             }
-        } else if let Some(queued) = session.multi.as_mut() {
-            queued.push(words);
-            Reply::Simple("QUEUED".to_owned())
-        } else {
-            self.execute(session, &words, &mut moment, &mut effects)
+            None => self.execute(session, &words, &mut moment, &mut effects),
         };
         Heard { reply: Some(reply), effects }
+    }
+
+    fn transaction(
+        &mut self,
+        session: &mut Session,
+        queued: Result<Vec<Words>, Rejected>,
+        moment: &mut Moment<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        match queued {
+            Err(Rejected) => error("EXECABORT Transaction discarded because of previous errors."),
+            Ok(queued) if self.loading && queued.iter().any(points_elsewhere) => {
+                Reply::Error(format!("EXECABORT Transaction discarded because of: {LOADING}"))
+            }
+            Ok(queued) => {
+                Reply::Array(queued.iter().map(|words| self.execute(session, words, moment, effects)).collect())
+            }
+        }
     }
 
     /// Why it does not carry out a command, if it does not.
@@ -157,9 +183,10 @@ impl Server {
                 Reply::Array(vec![Reply::Bulk(Bytes::from_static(role.as_bytes()))])
             }
             ("MULTI", _) => {
-                session.multi = Some(Vec::new());
+                session.multi = Some(Ok(Vec::new()));
                 ok()
             }
+            ("EXEC", _) => error("ERR EXEC without MULTI"),
             ("SUBSCRIBE", _) => {
                 session.subscribed = true;
                 Reply::Array(vec![])
