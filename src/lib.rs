@@ -63,6 +63,10 @@
 //!
 //! A host that goes dark says nothing: then [`cores::sentinel`] waits for `down_after` of silence, and goes on as above.
 
+// What tests inside and outside of the crate share names it from outside.
+#[cfg(test)]
+extern crate self as vigie;
+
 pub mod args;
 pub mod base;
 pub mod config;

@@ -5,6 +5,7 @@
 mod cluster;
 #[path = "scenarios/form.rs"]
 mod form;
+mod model;
 #[path = "scenarios/proxy.rs"]
 mod proxy;
 #[path = "scenarios/redis.rs"]

@@ -1,15 +1,21 @@
 //! The supervisor of one redis-server: `cores::redis`.
 
+use bytes::Bytes;
 use vigie::base::RunId;
 use vigie::base::node::{Decision, History, RedisFacts, RedisRole};
-use vigie::cores::redis::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Output, Supervisor, Token};
+use vigie::cores::redis::{Answer, Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
+use vigie::wire::info::CLOSED;
+use vigie::wire::resp::Reply;
 
 use crate::form::World;
-use crate::stage::{Stage, Surroundings};
+use crate::model::{Link, Moment, Server, Session};
+use crate::stage::{BEGIN, Line, Stage, Surroundings};
 use crate::words::{Words, unexpected};
 
 /// The address of the supervised redis.
 const OWN: &str = "192.168.0.4:6379";
+/// How any command begins.
+const EVERYTHING: &str = "";
 
 /// A supervisor, its host and its redis-server.
 pub(crate) struct Host(Stage<Machine>);
@@ -18,11 +24,10 @@ pub(crate) struct Host(Stage<Machine>);
 struct Machine {
     disk: Result<(), String>,
     spawning: Result<(), String>,
-    server: Behaviour,
-    /// What the server says to an order.
-    orders: Result<(), String>,
-    role: RedisRole,
-    offset: u64,
+    server: Server,
+    /// Its supervisor's connection to it.
+    session: Session,
+    line: Line,
     spawned: u32,
     /// What a silent server still owes.
     owed: Vec<(Token, Ask)>,
@@ -31,52 +36,37 @@ struct Machine {
     show_probes: bool,
 }
 
-enum Behaviour {
-    Answers,
-    Loading,
-    Busy,
-    /// Connected, and says nothing.
-    Silent,
-    /// Cannot be connected to.
-    Down,
-    /// Does not know its supervisor.
-    ShutsOut(String),
-}
-
 impl Machine {
     /// What redis answers now; none: it stays silent.
     fn reply(&mut self, token: Token, ask: Ask) -> Option<Input> {
-        let loading = matches!(self.server, Behaviour::Loading);
-        let answer = match (&self.server, ask) {
-            (Behaviour::Silent, _) => {
+        let answer = match self.line {
+            Line::Silent => {
                 self.owed.push((token, ask));
                 return None;
             }
-            (Behaviour::Down, _) => Answer::Unreachable("connection refused".to_owned()),
-            (Behaviour::Busy, _) => Answer::Busy,
-            (Behaviour::ShutsOut(why), _) => Answer::ShutOut(why.clone()),
-            (Behaviour::Answers | Behaviour::Loading, Ask::Probe { identity }) => Answer::Info(Box::new(Info {
-                loading,
-                identity: identity.then_some((RunId([1; 20]), self.spawned)),
-                role: self.role,
-                replication_id: Some(RunId([2; 20])),
-                offset: self.offset,
-                has_data: true,
-                rewriting: false,
-            })),
-            (Behaviour::Answers | Behaviour::Loading, Ask::LogWrites | Ask::Secrets | Ask::Follow { .. }) => {
-                match &self.orders {
-                    Err(why) => Answer::Refused(why.clone()),
-                    Ok(()) => {
-                        if let Ask::Follow { master, .. } = ask {
-                            self.role = RedisRole::Replica { of: master, link_up: false };
-                        }
-                        Answer::Done
-                    }
-                }
+            Line::Down => Answer::Unreachable("connection refused".to_owned()),
+            Line::Up => {
+                let secrets = || vec![["CONFIG", "SET", "requirepass", "secret"].map(str::to_owned).to_vec()];
+                let replies: Vec<_> = ask.commands(secrets).into_iter().filter_map(|words| self.hears(words)).collect();
+                ask.answer(&replies)
             }
         };
         Some(Input::Answer { token, answer })
+    }
+
+    fn hears(&mut self, words: Vec<String>) -> Option<Reply> {
+        let moment = Moment { now: BEGIN, replicas: &[], id: &mut || RunId([3; 20]) };
+        self.server.command(&mut self.session, words.into_iter().map(Bytes::from).collect(), moment).reply
+    }
+
+    fn behaves(&mut self, line: Line, loading: bool, busy: bool) {
+        self.line = line;
+        (self.server.loading, self.server.busy) = (loading, busy);
+        self.server.refuses.retain(|(command, _)| command != EVERYTHING);
+    }
+
+    fn obeys(&mut self) {
+        self.server.refuses.retain(|(command, _)| command == EVERYTHING);
     }
 }
 
@@ -113,7 +103,10 @@ impl Surroundings for Machine {
             Output::Spawn => Some(match &self.spawning {
                 Ok(()) => {
                     self.spawned += 1;
-                    self.role = RedisRole::Closed;
+                    let loading = self.server.loading;
+                    self.server.start(RunId([1; 20]), RunId([2; 20]), Some(CLOSED));
+                    (self.server.pid, self.server.loading) = (self.spawned, loading);
+                    self.session = Session::default();
                     self.owed.clear();
                     Input::Spawned { pid: self.spawned, log_later: false, secrets: self.secrets }
                 }
@@ -146,13 +139,15 @@ impl World for Host {
         }
         let nodes = (4..=6).map(|last| ([192, 168, 0, last], 6379).into()).collect();
         let config = Config { address: OWN.parse().expect("an address"), priority: 100, nodes, life: 0 };
+        let mut server = Server::new(Some(CLOSED), RunId([2; 20]));
+        server.write(1);
+        server.save();
         let machine = Machine {
             disk: Ok(()),
             spawning: Ok(()),
-            server: Behaviour::Answers,
-            orders: Ok(()),
-            role: RedisRole::Closed,
-            offset: 0,
+            server,
+            session: Session::default(),
+            line: Line::Up,
             spawned: 100,
             owed: Vec::new(),
             secrets: 0,
@@ -166,7 +161,7 @@ impl World for Host {
                 words.keyword("epoch")?;
                 let decision = Decision { master: OWN.parse().expect("an address"), epoch: words.value("an epoch")? };
                 stage.give(Input::Cluster { decision: Some(decision), leading: None });
-                stage.around.role = RedisRole::Master { replicas: 0 };
+                (stage.around.server.master, stage.around.server.link) = (None, Link::None);
                 stage.wait();
             }
             stage.begin();
@@ -231,33 +226,40 @@ impl Host {
     fn server(&mut self, words: &mut Words) -> Result<Vec<String>, String> {
         let machine = &mut self.0.around;
         match words.next("what the server does")?.as_str() {
-            "answers" => machine.server = Behaviour::Answers,
-            "loading" => machine.server = Behaviour::Loading,
-            "busy" => machine.server = Behaviour::Busy,
-            "silent" => machine.server = Behaviour::Silent,
-            "down" => machine.server = Behaviour::Down,
+            "answers" => machine.behaves(Line::Up, false, false),
+            "loading" => machine.behaves(Line::Up, true, false),
+            "busy" => machine.behaves(Line::Up, false, true),
+            "silent" => machine.behaves(Line::Silent, false, false),
+            "down" => machine.behaves(Line::Down, false, false),
             "shuts" => {
                 words.keyword("out")?;
-                machine.server = Behaviour::ShutsOut(words.next("an error in quotes")?);
+                machine.behaves(Line::Up, false, false);
+                machine.server.refuses.insert(0, (EVERYTHING.to_owned(), words.next("an error in quotes")?));
             }
-            "offset" => machine.offset = words.value("an offset")?,
-            "obeys" => machine.orders = Ok(()),
-            "refuses" => machine.orders = Err(words.next("an error in quotes")?),
+            "offset" => machine.server.set_offset(words.value("an offset")?),
+            "obeys" => machine.obeys(),
+            "refuses" => {
+                machine.obeys();
+                let why = words.next("an error in quotes")?;
+                let refused = ["REPLICAOF", "CONFIG"].map(|order| (order.to_owned(), why.clone()));
+                machine.server.refuses.extend(refused);
+            }
             "is" => {
-                machine.role = match words.next("a role")?.as_str() {
-                    "master" => RedisRole::Master { replicas: 0 },
-                    "closed" => RedisRole::Closed,
+                let role = match words.next("a role")?.as_str() {
+                    "master" => (None, Link::None),
+                    "closed" => (Some(CLOSED), Link::Down(None)),
                     "replica" => {
                         words.keyword("of")?;
                         let of = words.redis()?;
-                        let link_up = words.optional("in");
-                        if link_up {
+                        let in_sync = words.optional("in");
+                        if in_sync {
                             words.keyword("sync")?;
                         }
-                        RedisRole::Replica { of, link_up }
+                        (Some(of), if in_sync { Link::Up } else { Link::Down(None) })
                     }
                     other => return Err(unexpected(other, "master, closed or replica")),
-                }
+                };
+                (machine.server.master, machine.server.link) = role;
             }
             other => {
                 return Err(unexpected(

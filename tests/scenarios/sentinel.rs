@@ -18,7 +18,8 @@ use vigie::base::{Epoch, Instant, Machine, RunId};
 use vigie::cores::sentinel::{Answer, ClientId, Input, LinkId, NodeFacts, OrderId, Output, Sentinel, Sockets, Tag};
 
 use crate::form::World;
-use crate::stage::{BEGIN, line};
+use crate::model::Words as Said;
+use crate::stage::{BEGIN, Line, line};
 use crate::words::{Words, unexpected};
 use others::Other;
 use redis::Redis;
@@ -33,27 +34,6 @@ const SETTLED: Duration = Duration::from_secs(3);
 const TURNS_MAX: usize = 1_000;
 /// Asks for the state; no other order or client has this number.
 const OBSERVER: u64 = 0;
-
-/// Whether something answers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
-    Up,
-    /// Connected, and says nothing; who speaks again answers first what it owes.
-    Silent,
-    /// Its connections are closed, and it cannot be connected to.
-    Down,
-}
-
-impl Line {
-    fn of(word: &str) -> Option<Self> {
-        match word {
-            "up" => Some(Self::Up),
-            "silent" => Some(Self::Silent),
-            "down" => Some(Self::Down),
-            _ => None,
-        }
-    }
-}
 
 /// Who is at the other end of a link.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +54,7 @@ pub(crate) struct Site {
     others: Vec<Other>,
     links: BTreeMap<LinkId, Far>,
     /// What silent ones have been asked.
-    owed: Vec<(LinkId, Tag, Vec<String>)>,
+    owed: Vec<(LinkId, Tag, Said)>,
     disk: Result<(), String>,
     shown: Shown,
     /// Orders and clients so far.
@@ -149,7 +129,7 @@ impl World for Site {
             "redis" => self.redis(words),
             "info" => {
                 let (n, place) = (self.place(words)?, self.places());
-                redis::info(&mut self.redis[n], words, place)?;
+                redis::info(&mut self.redis[n], self.now, words, place)?;
                 Ok(Vec::new())
             }
             "supervisor" => {
@@ -281,8 +261,8 @@ impl Site {
                     std::mem::take(&mut self.owed).into_iter().partition(|(link, ..)| links.contains(link));
                 self.owed = still;
                 for (link, tag, words) in due {
-                    let reply = self.reply(link, tag, &words);
-                    lines.extend(reply.into_iter().flat_map(|reply| self.give(reply)));
+                    let replies = self.hear(link, tag, words);
+                    lines.extend(replies.into_iter().flat_map(|reply| self.give(reply)));
                 }
             }
             Line::Down => {
@@ -296,7 +276,9 @@ impl Site {
     }
 
     fn forget(&mut self, link: LinkId) {
-        self.links.remove(&link);
+        if let Some(Far::Redis(n)) = self.links.remove(&link) {
+            self.redis[n].forget(link);
+        }
         self.owed.retain(|(owing, ..)| *owing != link);
     }
 
@@ -353,49 +335,48 @@ impl Site {
         matches!(output, Output::Respond(ClientId(OBSERVER), _) | Output::Why(OrderId(OBSERVER), _))
     }
 
-    fn carry_out(&mut self, output: Output) -> Option<Input> {
+    fn carry_out(&mut self, output: Output) -> Vec<Input> {
         match output {
             Output::Connect { link, address, .. } => {
                 let redis = self.redis.iter().position(|redis| redis.address == address);
                 let other = self.others.iter().position(|other| other.address == address);
                 let found = redis.map(|n| (Far::Redis(n), self.redis[n].line));
                 let found = found.or_else(|| other.map(|p| (Far::Other(p), self.others[p].line)));
-                match found.filter(|(_, line)| *line != Line::Down) {
+                vec![match found.filter(|(_, line)| *line != Line::Down) {
                     Some((far, _)) => {
                         self.links.insert(link, far);
-                        Some(Input::LinkUp(link, BEGIN_IP))
+                        Input::LinkUp(link, BEGIN_IP)
                     }
-                    None => Some(Input::LinkDown(link, "connection refused".to_owned())),
-                }
+                    None => Input::LinkDown(link, "connection refused".to_owned()),
+                }]
             }
             Output::Hangup(link) => {
                 self.forget(link);
-                None
+                Vec::new()
             }
-            Output::Query { link, tag, args } => {
-                let words: Vec<_> = args.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-                self.reply(link, tag, &words)
-            }
-            _ => None,
+            Output::Query { link, tag, args } => self.hear(link, tag, args),
+            _ => Vec::new(),
         }
     }
 
-    /// What comes back on a link; nothing from who is silent.
-    fn reply(&mut self, link: LinkId, tag: Tag, words: &[String]) -> Option<Input> {
-        let far = *self.links.get(&link)?;
+    /// What comes back when a command is sent on a link; nothing from who is silent.
+    fn hear(&mut self, link: LinkId, tag: Tag, words: Said) -> Vec<Input> {
+        let Some(far) = self.links.get(&link).copied() else { return Vec::new() };
         let line = match far {
             Far::Redis(n) => self.redis[n].line,
             Far::Other(p) => self.others[p].line,
         };
         if line == Line::Silent {
-            self.owed.push((link, tag, words.to_vec()));
-            return None;
+            self.owed.push((link, tag, words));
+            return Vec::new();
         }
-        let reply = match far {
-            Far::Redis(n) => redis::answer(&mut self.redis, n, link, words),
-            Far::Other(p) => self.others[p].answer(words),
-        };
-        Some(Input::Reply(link, tag, reply))
+        match far {
+            Far::Redis(n) => redis::hears(&mut self.redis, n, self.now, (link, tag), words),
+            Far::Other(p) => {
+                let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+                vec![Input::Reply(link, tag, self.others[p].answer(&words))]
+            }
+        }
     }
 
     /// Lets time pass, with a tick at each deadline on the way.
@@ -404,6 +385,10 @@ impl Site {
         let mut lines = Vec::new();
         while let Some(due) = self.core.deadline().filter(|due| *due <= end) {
             self.now = self.now.max(due);
+            for n in 0..self.redis.len() {
+                let freed = redis::pause_over(&mut self.redis, n, self.now);
+                lines.extend(freed.into_iter().flat_map(|reply| self.give(reply)));
+            }
             lines.extend(self.give(Input::Tick));
             assert!(self.core.deadline().is_none_or(|next| next > self.now), "the tick did not move the deadline");
         }

@@ -9,6 +9,28 @@ use vigie::base::{Instant, Machine};
 /// a core starts.
 pub(crate) const BEGIN: Instant = Instant::from_millis(1_000_000);
 
+/// Whether something answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    Up,
+    /// Connected, and says nothing; who speaks again answers first what it owes.
+    Silent,
+    /// Its connections are closed, and it cannot be connected to.
+    Down,
+}
+
+impl Line {
+    /// By its name.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        match word {
+            "up" => Some(Self::Up),
+            "silent" => Some(Self::Silent),
+            "down" => Some(Self::Down),
+            _ => None,
+        }
+    }
+}
+
 /// What a core stands among.
 pub(crate) trait Surroundings {
     /// The core.

@@ -18,6 +18,8 @@ mod drive;
 mod dropin;
 mod faults;
 mod link;
+#[path = "../model/mod.rs"]
+mod model;
 mod net;
 mod plan;
 mod proxy;

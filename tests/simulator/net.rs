@@ -10,11 +10,9 @@ use vigie::cores::sentinel::{ClientId, Input, LinkId, Tag};
 use vigie::wire::resp::Reply;
 
 use crate::dice::Dice;
+use crate::model::{Session, Words};
 use crate::redis::Work;
 use crate::world::{Happening, SENTINEL_PORT, World, host_of, ms};
-
-/// The words of a command.
-pub type Words = Vec<Bytes>;
 
 /// The ways from host to host.
 pub struct Net {
@@ -141,12 +139,8 @@ pub struct Wire {
     pub far: bool,
     /// What the replies to come answer.
     pub tags: VecDeque<Tag>,
-    /// Commands behind MULTI.
-    pub multi: Option<Vec<Words>>,
-    /// Whether it hears the hello channel of a redis.
-    pub subscribed: bool,
-    /// Commands that wait behind one that a pause holds.
-    pub blocked: VecDeque<Words>,
+    /// What a redis at its far end knows of it.
+    pub session: Session,
     /// Replies that leave together.
     pub gathered: Option<Vec<Reply>>,
     last: [Instant; 2],
@@ -213,9 +207,7 @@ impl World {
             limit,
             far: false,
             tags: VecDeque::new(),
-            multi: None,
-            subscribed: false,
-            blocked: VecDeque::new(),
+            session: Session::default(),
             gathered: None,
             last: [self.now; 2],
             stalled: [VecDeque::new(), VecDeque::new()],

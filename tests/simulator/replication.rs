@@ -3,18 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use vigie::base::RunId;
-
-use crate::redis::{Link, Work};
+use crate::model::{self, Link};
+use crate::redis::{Redis, Work};
 use crate::world::{Happening, World, ms, redis_at};
 
-/// What a full copy brings.
+/// A full copy on its way.
 #[derive(Clone, Debug)]
 pub struct Copy {
-    pub data: Vec<u32>,
-    pub base: i64,
-    pub replid: RunId,
-    pub from: usize,
+    data: model::Copy,
+    from: usize,
 }
 
 impl World {
@@ -22,45 +19,40 @@ impl World {
     pub fn attached(&self, r: usize) -> Vec<usize> {
         let address = redis_at(r);
         let group = &self.groups[self.redis[r].group];
-        let takes = |replica: &usize| {
-            let replica = &self.redis[*replica];
-            replica.alive && replica.master == Some(address) && matches!(replica.link, Link::Up | Link::Copying(_))
-        };
-        group.iter().copied().filter(|replica| *replica != r && takes(replica)).collect()
+        let takes = |replica: &usize| *replica != r && self.redis[*replica].is_attached_to(&self.redis[r], address);
+        group.iter().copied().filter(takes).collect()
     }
 
-    /// REPLICAOF NO ONE.
+    /// A person makes it a master.
     pub fn promote(&mut self, r: usize) {
-        if self.redis[r].master.is_none() {
-            return;
+        if self.redis[r].master.is_some() {
+            let id = self.dice.id();
+            self.redis[r].promote(self.now, id);
+            self.promoted(r);
         }
+    }
+
+    /// It has become a master.
+    pub fn promoted(&mut self, r: usize) {
         self.note(|| format!("r{r} becomes a master"));
         self.check_promoted(r);
-        let id = self.dice.id();
         let redis = &mut self.redis[r];
-        redis.replid2 = Some((redis.replid, redis.offset() + 1));
-        redis.replid = id;
-        redis.master = None;
-        (redis.master_since, redis.by_hand) = (self.now, false);
-        redis.conf = None;
-        redis.link = Link::None;
-        redis.generation += 1;
+        redis.by_hand = false;
         redis.stalled.clear();
         self.drop_replicas(r);
         self.masters_changed(r);
     }
 
-    /// REPLICAOF host port.
+    /// A person makes it a replica.
     pub fn follow(&mut self, r: usize, master: SocketAddr) {
-        let redis = &mut self.redis[r];
-        if redis.master == Some(master) {
-            return;
+        if self.redis[r].follow(master) {
+            self.follows(r, master);
         }
-        redis.master = Some(master);
-        redis.conf = Some(master);
-        redis.link = Link::Down(None);
-        redis.generation += 1;
-        redis.stalled.clear();
+    }
+
+    /// It was pointed at another master.
+    pub fn follows(&mut self, r: usize, master: SocketAddr) {
+        self.redis[r].stalled.clear();
         self.note(|| format!("r{r} follows {master}"));
         self.drop_replicas(r);
         self.masters_changed(r);
@@ -94,43 +86,28 @@ impl World {
             return;
         }
         let source = &self.redis[m];
-        let serves = source.alive && !source.loading && matches!(source.link, Link::None | Link::Up);
-        if redis.hung || redis.loading || source.hung || !serves || !self.net.passes(r, m) || !self.net.passes(m, r) {
+        let serves = source.serves_replicas() && !source.hung;
+        if redis.hung || redis.loading || !serves || !self.net.passes(r, m) || !self.net.passes(m, r) {
             // Its cron, once a second.
             return self.later(ms(1_000), Happening::TryMaster(r, generation));
         }
         if !self.redis[m].backlog {
             let id = self.dice.id();
-            let source = &mut self.redis[m];
-            source.backlog = true;
-            if source.master.is_none() {
-                (source.replid, source.replid2) = (id, None);
-            }
+            self.redis[m].begin_backlog(id);
         }
-        if self.goes_on(r, m) { self.go_on(r, m) } else { self.copy(r, m) }
+        if self.redis[r].can_go_on(&self.redis[m], self.plan.backlog) { self.go_on(r, m) } else { self.copy(r, m) }
     }
 
-    /// Whether what the replica has is the beginning of what the master has, and the master remembers the rest.
-    fn goes_on(&self, r: usize, m: usize) -> bool {
-        let (replica, source) = (&self.redis[r], &self.redis[m]);
-        let (has, offset) = (replica.offset(), source.offset());
-        let shared = replica.replid == source.replid && has <= offset
-            || source.replid2.is_some_and(|(id, end)| id == replica.replid && has < end);
-        shared && usize::try_from(offset - has).is_ok_and(|missing| missing <= self.plan.backlog)
+    /// A replica and its master.
+    fn pair(&mut self, r: usize, m: usize) -> (&mut Redis, &Redis) {
+        let [replica, master] = self.redis.get_disjoint_mut([r, m]).expect("nobody follows itself");
+        (replica, master)
     }
 
     fn go_on(&mut self, r: usize, m: usize) {
-        let (replid, offset) = (self.redis[m].replid, self.redis[m].offset());
-        let replica = &mut self.redis[r];
-        let missing = usize::try_from(offset - replica.offset()).unwrap_or(0);
-        if replica.replid != replid {
-            replica.replid2 = Some((replica.replid, replica.offset() + 1));
-            replica.replid = replid;
-        }
-        replica.link = Link::Up;
-        replica.backlog = true;
+        let (replica, source) = self.pair(r, m);
+        let tail = replica.go_on(source);
         let generation = replica.generation;
-        let tail = self.redis[m].data[self.redis[m].data.len() - missing..].to_vec();
         self.stats.partial_syncs += 1;
         if !tail.is_empty() {
             self.stream(m, r, Work::Stream(generation, tail));
@@ -138,12 +115,8 @@ impl World {
     }
 
     fn copy(&mut self, r: usize, m: usize) {
-        let source = &self.redis[m];
-        let copy = Copy { data: source.data.clone(), base: source.base, replid: source.replid, from: m };
-        self.redis[r].link = match self.redis[r].link {
-            Link::Down(since) => Link::Copying(since),
-            Link::None | Link::Copying(_) | Link::Up => Link::Copying(None),
-        };
+        let (replica, source) = self.pair(r, m);
+        let copy = Copy { data: replica.begin_copy(source), from: m };
         self.stats.full_syncs += 1;
         let takes = self.dice.time(ms(5), self.plan.copy);
         let at = (self.now + takes).max(self.redis[r].stream_last);
@@ -167,11 +140,7 @@ impl World {
         }
         self.note(|| format!("r{r} has a copy of r{}", copy.from));
         self.drop_replicas(r);
-        let redis = &mut self.redis[r];
-        (redis.data, redis.base, redis.replid, redis.replid2) = (copy.data, copy.base, copy.replid, None);
-        redis.link = Link::Up;
-        redis.backlog = true;
-        redis.rewriting = true;
+        self.redis[r].take_copy(copy.data);
         self.flush_soon(r);
         self.stream_again(r);
     }
@@ -236,12 +205,7 @@ impl World {
         if redis.generation != generation || redis.master.is_none() {
             return;
         }
-        redis.generation += 1;
-        redis.link = Link::Down(match redis.link {
-            Link::Up => Some(self.now),
-            Link::Copying(since) | Link::Down(since) => since,
-            Link::None => None,
-        });
+        redis.link_ended(self.now);
         redis.stalled.clear();
         self.try_soon(r, ms(1_000));
     }
@@ -279,8 +243,7 @@ impl World {
         let redis = &mut self.redis[r];
         if redis.incarnation == incarnation && redis.alive {
             redis.flush_due = false;
-            redis.rewriting = false;
-            redis.disk.clone_from(&redis.data);
+            redis.save();
         }
     }
 }

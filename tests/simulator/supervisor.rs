@@ -10,7 +10,8 @@ use vigie::runtime::drive::Flow;
 use vigie::wire::resp::Reply;
 
 use crate::drive::{Driver, Kind, Lane, Lives};
-use crate::net::{Owner, Packet, Way, Words};
+use crate::model::Words;
+use crate::net::{Owner, Packet, Way};
 use crate::world::{Happening, World, ms, redis_at};
 
 /// What the runtime has for one supervisor.

@@ -337,7 +337,8 @@ impl World {
         });
         let hosts = hosts.collect();
         let redis = groups.iter().enumerate().flat_map(|(g, group)| group.iter().map(move |r| (g, group[0], *r)));
-        let redis = redis.map(|(g, master, r)| Redis::new(g, (r != master).then(|| redis_at(master)), dice.id()));
+        let redis =
+            redis.map(|(g, master, r)| Redis::new(g, (r != master).then(|| redis_at(master)), dice.id(), plan.named));
         let redis: Vec<Redis> = redis.collect();
         let mut world = Self {
             now: Instant::from_millis(1_000),

@@ -1,18 +1,16 @@
-//! The redis that a sentinel under test watches: each says of itself what the script has said, and does what it is told
-//! unless the script has said otherwise.
+//! The redis that a sentinel under test watches: each says and does what the [model](crate::model) does, unless the script has
+//! said otherwise.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use vigie::base::RunId;
 use vigie::base::node::{History, Process, RedisFacts, RedisRole};
-use vigie::cores::sentinel::{LinkId, NodeFacts};
+use vigie::base::{Instant, RunId};
+use vigie::cores::sentinel::{Input, LinkId, NodeFacts, Tag};
 use vigie::wire::info::CLOSED;
-use vigie::wire::resp::Reply;
 
 use super::Line;
+use crate::model::{Effect, Link, Moment, Server, Session, Words as Said};
 use crate::words::{Words, unexpected};
 
 /// One redis-server.
@@ -20,148 +18,100 @@ pub(super) struct Redis {
     pub(super) name: String,
     pub(super) address: SocketAddr,
     pub(super) line: Line,
-    said: Said,
-    /// Commands that are answered by an error, by how they begin.
-    refuses: Vec<(String, String)>,
-    /// Commands that are answered and have no effect, by how they begin.
-    ignores: Vec<String>,
-    /// Whether it is not in sync at once with whom it is pointed at.
-    late: bool,
-    /// What was queued since MULTI.
-    queued: BTreeMap<LinkId, Vec<Vec<String>>>,
+    server: Server,
+    sessions: BTreeMap<LinkId, Session>,
+    /// What a pause holds: what its replies will answer.
+    held: Vec<(LinkId, Tag)>,
 }
 
-/// What it says of itself.
-struct Said {
-    /// None: a master.
-    of: Option<SocketAddr>,
-    link: Link,
-    offset: Option<u64>,
-    priority: u32,
-    lineage: u8,
-    /// Its lineage before it was made a master.
-    earlier: u8,
-    run: u8,
-    loading: bool,
-    syncing: bool,
-    keys: bool,
+/// The run of that number of a redis.
+fn run(name: &str, number: u8) -> RunId {
+    let mut id = [name.bytes().next().unwrap_or_default(); 20];
+    id[1] = number;
+    RunId(id)
 }
 
-/// Its link to its master.
-enum Link {
-    Up,
-    DownFor(Duration),
-    Never,
+/// The lineage of that number, which any redis may have.
+fn lineage(number: u8) -> RunId {
+    let mut id = [0xee; 20];
+    id[1] = number;
+    RunId(id)
 }
 
 impl Redis {
     /// A redis that holds data, closed or following `of`; none: a master.
     pub(super) fn new(name: String, address: SocketAddr, of: Option<SocketAddr>) -> Self {
-        let link = if of == Some(CLOSED) { Link::Never } else { Link::Up };
-        Self {
-            name,
-            address,
-            line: Line::Up,
-            said: Said {
-                of,
-                link,
-                offset: Some(1000),
-                priority: 100,
-                lineage: 1,
-                earlier: 0,
-                run: 1,
-                loading: false,
-                syncing: false,
-                keys: true,
-            },
-            refuses: Vec::new(),
-            ignores: Vec::new(),
-            late: false,
-            queued: BTreeMap::new(),
+        let mut server = Server::new(of, lineage(1));
+        server.start(run(&name, 1), lineage(1), of);
+        server.write(1);
+        server.set_offset(1_000);
+        (server.backlog, server.fed_by) = (true, server.incarnation);
+        if of.is_some_and(|of| of != CLOSED) {
+            server.link = Link::Up;
         }
+        Self { name, address, line: Line::Up, server, sessions: BTreeMap::new(), held: Vec::new() }
     }
 
     /// `obeys`, `late`, `refuses "COMMAND" "error"`, `ignores "COMMAND"`
     pub(super) fn manners(&mut self, word: &str, words: &mut Words) -> Result<(), String> {
+        let server = &mut self.server;
         match word {
-            "obeys" => (self.refuses, self.ignores, self.late) = (Vec::new(), Vec::new(), false),
-            "late" => self.late = true,
-            "refuses" => self.refuses.push((words.next("a command")?, words.next("an error in quotes")?)),
-            "ignores" => self.ignores.push(words.next("a command")?),
+            "obeys" => (server.refuses, server.ignores, server.shut_out) = (Vec::new(), Vec::new(), false),
+            "late" => server.shut_out = true,
+            "refuses" => server.refuses.push((words.next("a command")?, words.next("an error in quotes")?)),
+            "ignores" => server.ignores.push(words.next("a command")?),
             other => return Err(unexpected(other, "up, silent, down, obeys, late, refuses or ignores")),
         }
         Ok(())
     }
 
-    fn text(&self, attached: &[SocketAddr]) -> String {
-        let id = |kind: u8, number: u8| {
-            let mut id = [kind; 20];
-            (id[0], id[1]) = (self.address.port().to_be_bytes()[0], number);
-            RunId(id)
-        };
-        let Said { of, link, offset, priority, lineage, earlier, run, loading, syncing, keys } = &self.said;
-        let own = self.name.bytes().next().unwrap_or_default();
-        let mut text = format!("run_id:{}\r\nloading:{}\r\n", id(own, *run), u8::from(*loading));
-        let _ = write!(text, "master_replid:{}\r\n", id(0xee, *lineage));
-        if *earlier > 0 {
-            let _ = write!(text, "master_replid2:{}\r\n", id(0xee, *earlier));
-        }
-        if let Some(offset) = offset {
-            let key = if of.is_some() { "slave" } else { "master" };
-            let _ = write!(text, "{key}_repl_offset:{offset}\r\n");
-        }
-        if let Some(of) = of {
-            let _ = write!(text, "role:slave\r\nmaster_host:{}\r\nmaster_port:{}\r\n", of.ip(), of.port());
-            let _ = write!(text, "slave_priority:{priority}\r\nmaster_sync_in_progress:{}\r\n", u8::from(*syncing));
-            text += &match link {
-                Link::Up => "master_link_status:up\r\n".to_owned(),
-                Link::DownFor(time) => {
-                    format!("master_link_status:down\r\nmaster_link_down_since_seconds:{}\r\n", time.as_secs())
-                }
-                Link::Never => "master_link_status:down\r\nmaster_link_down_since_seconds:-1\r\n".to_owned(),
-            };
-        } else {
-            text += "role:master\r\n";
-            for (place, address) in attached.iter().enumerate() {
-                let (ip, port) = (address.ip(), address.port());
-                let _ = write!(text, "slave{place}:ip={ip},port={port},state=online,offset=1,lag=0\r\n");
-            }
-        }
-        text + "# Keyspace\r\n" + if *keys { "db0:keys=1,expires=0,avg_ttl=0\r\n" } else { "" }
+    /// A connection has ended.
+    pub(super) fn forget(&mut self, link: LinkId) {
+        self.sessions.remove(&link);
+        self.held.retain(|(held, _)| *held != link);
     }
 }
 
 /// `info A …`: changes what it says of itself. `place`: the address of a redis by its name.
 pub(super) fn info(
     redis: &mut Redis,
+    now: Instant,
     words: &mut Words,
     place: impl Fn(&mut Words) -> Result<SocketAddr, String>,
 ) -> Result<(), String> {
-    let said = &mut redis.said;
+    let (name, server) = (&redis.name, &mut redis.server);
     while !words.is_empty() {
         match words.next("a word of INFO")?.as_str() {
-            "master" => said.of = None,
+            "master" => (server.master, server.link) = (None, Link::None),
             "replica" => {
                 words.keyword("of")?;
-                said.of = Some(place(words)?);
+                server.master = Some(place(words)?);
+                if server.link == Link::None {
+                    server.link = Link::Up;
+                }
             }
-            "closed" => (said.of, said.link) = (Some(CLOSED), Link::Never),
-            "up" => said.link = Link::Up,
-            "down" => said.link = Link::DownFor(words.duration()?),
+            "closed" => (server.master, server.link) = (Some(CLOSED), Link::Down(None)),
+            "up" => server.link = Link::Up,
+            "down" => server.link = Link::Down(Some(now - words.duration()?)),
             "never" => {
                 words.keyword("linked")?;
-                said.link = Link::Never;
+                server.link = Link::Down(None);
             }
-            "offset" => said.offset = if words.optional("none") { None } else { Some(words.value("an offset")?) },
-            "priority" => said.priority = words.value("a priority")?,
-            "lineage" => said.lineage = words.value("a number")?,
-            "run" => said.run = words.value("a number")?,
-            "loading" => said.loading = true,
-            "loaded" => said.loading = false,
-            "syncing" => said.syncing = true,
-            "whole" => said.syncing = false,
-            "empty" => said.keys = false,
-            "keys" => said.keys = true,
+            "offset" => {
+                server.without_offset = words.optional("none");
+                if !server.without_offset {
+                    server.set_offset(words.value("an offset")?);
+                }
+            }
+            "priority" => server.priority = words.value("a priority")?,
+            "lineage" => server.replid = lineage(words.value("a number")?),
+            "run" => server.run_id = run(name, words.value("a number")?),
+            "loading" => server.loading = true,
+            "loaded" => server.loading = false,
+            "syncing" => server.link = Link::Copying(None),
+            "whole" => server.link = Link::Up,
+            "empty" => server.holds(0),
+            "keys" => server.holds(1),
             other => {
                 let known = "master, replica, closed, up, down, never, offset, priority, lineage, run, loading, loaded, \
                              syncing, whole, empty or keys";
@@ -216,73 +166,58 @@ pub(super) fn supervisor(
         run_id: None,
         replication_id: None,
         offset: 0,
-        priority: redis.said.priority,
-        has_data: redis.said.keys,
+        priority: redis.server.priority,
+        has_data: !redis.server.data.is_empty(),
         history,
     };
     Ok(NodeFacts { node, redis: Some(facts), sentinel: None, fresh: true })
 }
 
-/// What redis `n` answers on that link.
-pub(super) fn answer(all: &mut [Redis], n: usize, link: LinkId, words: &[String]) -> Reply {
-    let ok = || Reply::Simple("OK".to_owned());
-    let line = words.join(" ").to_ascii_uppercase();
-    let begins = |with: &str| line.starts_with(&with.to_ascii_uppercase());
-    if let Some(queued) = all[n].queued.get_mut(&link).filter(|_| line != "EXEC") {
-        queued.push(words.to_vec());
-        return Reply::Simple("QUEUED".to_owned());
+/// What comes back when a command reaches redis `n`.
+pub(super) fn hears(all: &mut [Redis], n: usize, now: Instant, (link, tag): (LinkId, Tag), words: Said) -> Vec<Input> {
+    let own = all[n].address;
+    let attached = all.iter().filter(|one| one.server.is_attached_to(&all[n].server, own));
+    let replicas: Vec<_> = attached.map(|one| one.server.attached(one.address)).collect();
+    let redis = &mut all[n];
+    let next = lineage(redis.server.replid.0[1] + 1);
+    let moment = Moment { now, replicas: &replicas, id: &mut || next };
+    let heard = redis.server.command(redis.sessions.entry(link).or_default(), words, moment);
+    let mut inputs = Vec::new();
+    for effect in heard.effects {
+        match effect {
+            Effect::Follows(master) => follows(all, n, master),
+            Effect::Released => inputs.extend(released(all, n, now)),
+            // Nobody but the sentinel under test is connected, and its connections end when the script says so.
+            Effect::Promoted | Effect::Published(_) | Effect::Paused | Effect::Killed { .. } => {}
+        }
     }
-    if let Some((_, error)) = all[n].refuses.iter().find(|(command, _)| begins(command)) {
-        return Reply::Error(error.clone());
+    match heard.reply {
+        Some(reply) => inputs.push(Input::Reply(link, tag, reply)),
+        None => all[n].held.push((link, tag)),
     }
-    if all[n].ignores.iter().any(|command| begins(command)) {
-        return ok();
-    }
-    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["PING"] => Reply::Simple("PONG".to_owned()),
-        ["INFO", ..] => {
-            let own = all[n].address;
-            let follows = |one: &&Redis| one.said.of == Some(own) && matches!(one.said.link, Link::Up);
-            let attached: Vec<_> = all.iter().filter(follows).map(|one| one.address).collect();
-            Reply::Bulk(all[n].text(&attached).into())
-        }
-        ["ROLE"] => {
-            let role = if all[n].said.of.is_none() { "master" } else { "slave" };
-            Reply::Array(vec![Reply::Bulk(role.into())])
-        }
-        ["MULTI"] => {
-            all[n].queued.insert(link, Vec::new());
-            ok()
-        }
-        ["EXEC"] => {
-            let queued = all[n].queued.remove(&link).unwrap_or_default();
-            Reply::Array(queued.iter().map(|words| answer(all, n, link, words)).collect())
-        }
-        ["REPLICAOF" | "SLAVEOF", "NO", "ONE"] => {
-            let said = &mut all[n].said;
-            if said.of.take().is_some() {
-                (said.earlier, said.lineage) = (said.lineage, said.lineage + 1);
-            }
-            ok()
-        }
-        ["REPLICAOF" | "SLAVEOF", host, port] => {
-            if let Ok(to) = format!("{host}:{port}").parse() {
-                follow(all, n, to);
-            }
-            ok()
-        }
-        _ => ok(),
-    }
+    inputs
 }
 
-fn follow(all: &mut [Redis], n: usize, to: SocketAddr) {
-    if all[n].said.of == Some(to) {
-        return;
+/// What comes back from redis `n` as its pause has ended by itself, if it has.
+pub(super) fn pause_over(all: &mut [Redis], n: usize, now: Instant) -> Vec<Input> {
+    let redis = &mut all[n];
+    let over = redis.line == Line::Up && redis.server.pause.take_if(|until| *until <= now).is_some();
+    if over { released(all, n, now) } else { Vec::new() }
+}
+
+fn released(all: &mut [Redis], n: usize, now: Instant) -> Vec<Input> {
+    let mut inputs = Vec::new();
+    for (link, tag) in std::mem::take(&mut all[n].held) {
+        let blocked = all[n].sessions.get_mut(&link).and_then(|session| session.blocked.pop_front());
+        inputs.extend(blocked.into_iter().flat_map(|words| hears(all, n, now, (link, tag), words)));
     }
-    all[n].said.of = Some(to);
-    all[n].said.link = Link::Never;
-    let source = all.iter().find(|one| one.address == to && matches!(one.line, Line::Up));
-    if let Some(lineage) = source.filter(|_| !all[n].late).map(|source| source.said.lineage) {
-        (all[n].said.link, all[n].said.lineage) = (Link::Up, lineage);
-    }
+    inputs
+}
+
+/// It is in sync with its new master at once, if that can be reached.
+fn follows(all: &mut [Redis], n: usize, master: SocketAddr) {
+    let source = all.iter().position(|one| one.address == master && matches!(one.line, Line::Up));
+    let Some(source) = source.filter(|source| *source != n && !all[n].server.shut_out) else { return };
+    let [redis, source] = all.get_disjoint_mut([n, source]).expect("two of them");
+    redis.server.feed_from(&mut source.server, &mut || lineage(0));
 }

@@ -262,7 +262,7 @@ impl World {
     /// A redis becomes a master: if the old one stands still for it, it must have everything.
     pub fn check_promoted(&mut self, target: usize) {
         let Some((host, old)) = self.checks.handovers.remove(&target) else { return };
-        let still = self.redis[old].pause.is_some_and(|pause| pause.by == host) && self.redis[old].is_master();
+        let still = self.redis[old].paused_by() == Some(host) && self.redis[old].is_master();
         if still && !self.redis[target].data.starts_with(&self.redis[old].data) {
             let (has, had) = (self.redis[target].data.len(), self.redis[old].data.len());
             self.checks.violated(format!("an ordered switchover loses writes: r{target} has {has} of {had} of r{old}"));

@@ -3,7 +3,7 @@
 use vigie::base::node::Decision;
 
 use crate::dropin::{about, first_address};
-use crate::redis::Link;
+use crate::model::Link;
 use crate::world::{World, redis_at};
 
 impl World {
@@ -48,7 +48,7 @@ impl World {
                 if !redis.is_master() || redis.loading {
                     return Some(format!("r{r} is no master: {:?}", redis.master));
                 }
-            } else if redis.master != Some(master) || redis.link != Link::Up {
+            } else if !redis.is_in_sync_with(master) {
                 return Some(format!("r{r} does not follow {master}: {:?} {:?}", redis.master, redis.link));
             }
         }

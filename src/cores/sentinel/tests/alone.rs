@@ -42,7 +42,7 @@ fn a_silent_master_is_replaced_after_down_after_and_not_before() {
     let other = 3 - master;
     assert_eq!(world.redis[other].master, Some(redis_at(master)));
     // It comes back as the master that it was.
-    (world.redis[0].alive, world.redis[0].master) = (true, None);
+    world.restart_redis_as(0, None);
     world.run_until(ms(5_000), "the old master follows", |world| world.redis[0].master == Some(redis_at(master)));
 }
 
@@ -205,7 +205,7 @@ fn an_order_counts_where_most_sentinels_are_lost() {
     assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster"]), ok());
     world.run_until(ms(3_000), "the order is carried out", |world| world.master().is_some_and(|master| master != 0));
     world.run(ms(100));
-    assert_eq!(world.redis[0].paused_until, None, "the hold is released");
+    assert_eq!(world.redis[0].pause, None, "the hold is released");
 }
 
 #[test]
@@ -246,13 +246,14 @@ fn a_coordinated_order_asks_the_others_and_goes_ahead_with_them_only() {
     world.run_until(ms(3_000), "the order is carried out", |world| world.master().is_some_and(|master| master != 0));
     world.run(ms(100));
     assert_eq!(world.redis[0].log[0], "PAUSE");
-    assert_eq!(world.redis[0].paused_until, None, "the hold is released");
+    assert_eq!(world.redis[0].pause, None, "the hold is released");
 }
 
 #[test]
 fn only_a_plain_order_goes_ahead_where_the_master_cannot_hold_its_writes() {
     let mut world = World::alone();
-    world.redis[0].denies_pause = true;
+    let denied = "NOPERM this user has no permissions to run the 'client|pause' command";
+    world.redis[0].refuses.push(("CLIENT PAUSE".into(), denied.into()));
     world.run(ms(5_000));
     assert_eq!(answer(&mut world, 0, &["SENTINEL", "FAILOVER", "mymaster", "COORDINATED"]), ok());
     world.run_until(ms(3_000), "given up", |world| world.said("-failover-abort-master-timeout") == 1);
@@ -351,8 +352,10 @@ fn a_master_that_was_started_anew_and_reads_its_data_for_long_is_replaced() {
         let set = ["SENTINEL", "SET", "mymaster", "master-reboot-down-after-period", "2000"];
         assert_eq!(answer(&mut world, n, &set), ok());
     }
-    let redis = &mut world.redis[0];
-    (redis.incarnation, redis.loading, redis.lineage) = (2, true, id(9, 0, 99));
+    world.kill_redis(0);
+    world.redis[0].save();
+    world.redis[0].start(id(7, 0, 2), id(9, 0, 99), None);
+    assert!(world.redis[0].loading);
     for replica in &mut world.redis[1..] {
         replica.stuck = true;
     }
@@ -406,11 +409,11 @@ fn writes_are_released_even_if_the_decision_could_not_be_stored_at_first() {
     world.run_until(ms(3_000), "a promotion", |world| world.redis[1..].iter().any(|redis| redis.master.is_none()));
     world.broken[0] = true;
     world.run(ms(300));
-    assert!(world.redis[0].paused_until.is_some() && world.redis[0].master.is_none(), "nothing is told");
+    assert!(world.redis[0].pause.is_some() && world.redis[0].master.is_none(), "nothing is told");
     world.broken[0] = false;
     world.run_until(ms(2_000), "the old master follows", |world| world.redis[0].master.is_some());
     world.run(ms(100));
-    assert_eq!(world.redis[0].paused_until, None, "{:?}", world.redis[0].log);
+    assert_eq!(world.redis[0].pause, None, "{:?}", world.redis[0].log);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 mod alone;
 mod commands;
+#[path = "../../../../tests/model/mod.rs"]
 mod model;
+mod redis;
 mod session;
 mod why;
 mod world;
@@ -12,6 +14,7 @@ use crate::base::node::{History, incarnation};
 use crate::wire::resp::Reply;
 
 use super::*;
+use model::Link;
 use world::{DOWN_AFTER, World, ms, name, redis_at};
 
 #[test]
@@ -20,7 +23,7 @@ fn a_new_cluster_elects_its_first_master_and_opens_the_replicas() {
     let took = world.run_until(ms(1_000), "a first master", |world| world.master() == Some(0));
     assert!(took < ms(200), "{took:?}");
     assert_eq!((world.epoch(0), world.said("+elected-leader")), (1, 1));
-    let open = |world: &World| world.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up);
+    let open = |world: &World| world.redis[1..].iter().all(|redis| redis.is_in_sync_with(redis_at(0)));
     world.run_until(ms(2_000), "replicas follow", open);
 }
 
@@ -47,12 +50,12 @@ fn a_dead_process_is_replaced_at_once_and_loses_nothing_acknowledged() {
     let took = world.run_until(ms(1_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
     assert!(took < ms(60), "{took:?}");
     let master = world.master().unwrap();
-    assert_eq!(world.redis[master].offset, 1_000, "it has taken what the dead master had sent");
+    assert_eq!(world.redis[master].offset(), 1_000, "it has taken what the dead master had sent");
     assert_eq!(world.said("+try-failover"), 1, "{:#?}", world.told_events());
     // Every sentinel tells its clients at once.
     assert_eq!(world.said("+switch-master"), 3);
     world.restart_redis(0);
-    let follows = |world: &World| world.redis[0].master == Some(redis_at(master)) && world.redis[0].link_up;
+    let follows = |world: &World| world.redis[0].is_in_sync_with(redis_at(master));
     world.run_until(ms(2_000), "the old master follows", follows);
 }
 
@@ -80,8 +83,8 @@ fn a_lost_host_is_replaced_after_down_after_and_not_before() {
 fn without_a_peer_link_nothing_is_connected_to_and_nothing_decided() {
     let mut world = World::new();
     world.supervised = false;
-    world.redis[0].master = None;
-    (1..3).for_each(|n| world.redis[n].master = Some(redis_at(0)));
+    world.redis[0].promote(world.now, world::id(9, 0, 1));
+    (1..3).for_each(|n| assert!(world.redis[n].follow(redis_at(0))));
     (0..3).for_each(|n| world.crash_sentinel(n));
     (0..3).for_each(|n| world.start(n));
     world.run(ms(3_000));
@@ -92,13 +95,13 @@ fn without_a_peer_link_nothing_is_connected_to_and_nothing_decided() {
 #[test]
 fn a_busy_redis_is_left_alone_for_its_grace() {
     let mut world = World::settled();
-    world.redis[0].busy = true;
+    world.redis[0].hung = true;
     world.run(ms(4_000));
     assert_eq!(world.said("+sdown"), 0, "{:#?}", world.told_events());
-    world.redis[0].busy = false;
+    world.redis[0].hung = false;
     world.run(ms(3_000));
     assert_eq!((world.said("+sdown"), world.master()), (0, Some(0)));
-    world.redis[0].busy = true;
+    world.redis[0].hung = true;
     world.run_until(ms(6_000), "busy for too long", |world| world.master().is_some_and(|n| n != 0));
 }
 
@@ -148,7 +151,7 @@ fn a_switchover_holds_writes_until_the_target_has_everything() {
     assert_eq!(log[..2], ["PAUSE", "PAUSE"], "held again before the promotion: {log:?}");
     world.run(ms(1_000));
     assert_eq!(world.master(), Some(2));
-    assert_eq!(world.redis[0].paused_until, None);
+    assert_eq!(world.redis[0].pause, None);
     assert_eq!(world.redis[0].master, Some(redis_at(2)));
     assert_eq!(world.redis[1].master, Some(redis_at(2)));
     assert_eq!(world.said("+try-failover"), 1, "nobody else begins one: {:#?}", world.told_events());
@@ -158,7 +161,7 @@ fn a_switchover_holds_writes_until_the_target_has_everything() {
 fn a_switchover_to_a_lagging_replica_is_undone() {
     let mut world = World::settled();
     world.redis[2].stuck = true;
-    world.redis[0].offset += 500;
+    world.redis[0].write(500);
     world.run(ms(50));
     world.feed(0, Input::Order(OrderId(1), Some(name(2))));
     let took = world.run_until(ms(5_000), "undone", |world| !world.done.is_empty());
@@ -166,7 +169,7 @@ fn a_switchover_to_a_lagging_replica_is_undone() {
     assert!(why.contains("did not catch up") && why.contains("1000 of 1500"), "{why}");
     assert!(took < ms(2_100), "{took:?}");
     world.run(ms(500));
-    assert_eq!((world.master(), world.redis[0].paused_until), (Some(0), None));
+    assert_eq!((world.master(), world.redis[0].pause), (Some(0), None));
     assert_eq!(world.redis[0].log.last().map(String::as_str), Some("UNPAUSE"));
     assert!(world.redis[2].log.iter().all(|said| said != "REPLICAOF NO ONE"));
     assert_eq!(world.said("+sdown"), 0);
@@ -176,7 +179,7 @@ fn a_switchover_to_a_lagging_replica_is_undone() {
 fn a_master_that_dies_while_it_holds_writes_is_failed_over() {
     let mut world = World::settled();
     world.redis[2].stuck = true;
-    world.redis[0].offset += 500;
+    world.redis[0].write(500);
     world.run(ms(50));
     world.feed(0, Input::Order(OrderId(1), Some(name(2))));
     world.run(ms(100));
@@ -192,7 +195,7 @@ fn an_order_does_not_wait_for_what_is_left_of_the_failover_before() {
     world.redis[1].shut_out = true;
     world.feed(0, Input::Order(OrderId(1), Some(name(2))));
     world.run_until(ms(1_000), "done", |world| world.done.len() == 1);
-    world.run_until(ms(1_000), "the old master is in sync", |world| world.redis[0].link_up);
+    world.run_until(ms(1_000), "the old master is in sync", |world| world.redis[0].link == Link::Up);
     world.run(ms(1_200));
     let client = &["SENTINEL", "FAILOVER", "mymaster"];
     let refused = Answer::Reply(Reply::Error("INPROG Failover already in progress".into()));
@@ -202,7 +205,7 @@ fn an_order_does_not_wait_for_what_is_left_of_the_failover_before() {
     assert_eq!(world.done[1].as_ref().map(|report| report.to), Ok(redis_at(0)));
     world.redis[1].shut_out = false;
     world.run_until(ms(5_000), "all follow", |world| {
-        world.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up)
+        world.redis[1..].iter().all(|redis| redis.is_in_sync_with(redis_at(0)))
     });
 }
 
@@ -215,7 +218,7 @@ fn a_vote_asked_for_after_its_decision_was_heard_holds_nothing_up() {
     world.start(2);
     world.run_until(ms(500), "it knows", |world| world.epoch(2) == world.epoch(1));
     world.restart_redis(0);
-    world.run_until(ms(3_000), "the old one follows", |world| world.redis[0].link_up);
+    world.run_until(ms(3_000), "the old one follows", |world| world.redis[0].link == Link::Up);
     world.run(ms(1_500));
     let (epoch, before) = (world.epoch(2), world.vote_of(2));
     world.stands(1, epoch, 2);
@@ -252,13 +255,13 @@ fn a_restarted_cluster_goes_on_with_its_recorded_master() {
     world.run(ms(500));
     (0..3).for_each(|n| world.start(n));
     // Longer than an unreachable master would be waited for, and others have good histories.
-    world.redis[0].history = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
-    world.redis[1].history = Some(History { epoch: 1, in_sync: true, offset: 900 });
+    world.histories[0] = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
+    world.histories[1] = Some(History { epoch: 1, in_sync: true, offset: 900 });
     world.run(ms(12_000));
     assert_eq!(world.master(), None, "not before its data is loaded");
     world.redis[0].loading = false;
     world.run_until(ms(3_000), "the recorded master", |world| world.master() == Some(0));
-    let synced = |world: &World| world.redis[1..].iter().all(|redis| redis.link_up && redis.keys);
+    let synced = |world: &World| world.redis[1..].iter().all(|redis| redis.link == Link::Up && !redis.data.is_empty());
     world.run_until(ms(3_000), "replicas follow", synced);
     assert!(world.epoch(0) > 1);
 }
@@ -275,7 +278,7 @@ fn stopped_before_the_master_had_its_data_on_disk() -> World {
 #[test]
 fn a_recorded_master_whose_disk_is_behind_yields_to_a_better_history() {
     let mut world = stopped_before_the_master_had_its_data_on_disk();
-    world.redis[2].history = Some(History { epoch: 1, in_sync: true, offset: 900 });
+    world.histories[2] = Some(History { epoch: 1, in_sync: true, offset: 900 });
     world.run_until(ms(3_000), "the better history", |world| world.master() == Some(2));
 }
 
@@ -304,11 +307,10 @@ fn a_master_whose_disk_was_replaced_is_another_process() {
 
 fn restarts_empty_before_anybody_looks(mut world: World) {
     world.restart_redis(0);
-    world.redis[0].keys = false;
-    world.redis[0].offset = 0;
+    world.redis[0].wipe();
     world.run_until(ms(1_000), "a replica takes over", |world| world.master().is_some_and(|n| n != 0));
     world.run(ms(2_000));
-    assert!(world.redis.iter().all(|redis| redis.keys), "the empty one has synchronised");
+    assert!(world.redis.iter().all(|redis| !redis.data.is_empty()), "the empty one has synchronised");
 }
 
 #[test]
@@ -316,14 +318,14 @@ fn an_empty_recorded_master_does_not_win_over_data() {
     let mut world = World::settled();
     (0..3).for_each(|n| world.crash_sentinel(n));
     (0..3).for_each(|n| world.restart_redis(n));
-    world.redis[0].keys = false;
-    world.redis[1].history = Some(History { epoch: 1, in_sync: true, offset: 900 });
-    world.redis[2].history = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
+    world.redis[0].wipe();
+    world.histories[1] = Some(History { epoch: 1, in_sync: true, offset: 900 });
+    world.histories[2] = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
     world.run(ms(10));
     (0..3).for_each(|n| world.start(n));
     world.run_until(ms(5_000), "the best history", |world| world.master() == Some(2));
     world.run(ms(2_000));
-    assert!(world.redis.iter().all(|redis| redis.keys));
+    assert!(world.redis.iter().all(|redis| !redis.data.is_empty()));
 }
 
 #[test]
@@ -331,8 +333,8 @@ fn a_recorded_master_that_stays_away_is_given_up_for_the_best_history() {
     let mut world = World::settled();
     (0..3).for_each(|n| world.crash_sentinel(n));
     (0..3).for_each(|n| world.restart_redis(n));
-    world.redis[1].history = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
-    world.redis[2].history = Some(History { epoch: 1, in_sync: false, offset: 2_000 });
+    world.histories[1] = Some(History { epoch: 1, in_sync: true, offset: 1_000 });
+    world.histories[2] = Some(History { epoch: 1, in_sync: false, offset: 2_000 });
     world.cut(0, true);
     world.run(ms(10));
     world.start(1);

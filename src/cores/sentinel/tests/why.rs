@@ -150,7 +150,7 @@ fn before_the_first_master_a_majority_has_to_agree() {
 fn a_switchover_by_order_is_under_way() {
     let mut world = World::settled();
     world.redis[2].stuck = true;
-    world.redis[0].offset += 500;
+    world.redis[0].write(500);
     world.run(ms(50));
     world.feed(0, Input::Order(OrderId(1), Some(name(2))));
     world.run(ms(100));

@@ -1,12 +1,14 @@
-//! A small cluster in virtual time: real sentinel cores, scripted redis models, a peer link, a network that can be cut.
+//! A small cluster in virtual time: real sentinel cores, modelled redis, a peer link, a network that can be cut.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::base::node::{History, Process, RedisFacts, RedisRole, SentinelFacts};
+use crate::base::node::{History, RedisFacts, SentinelFacts};
 use crate::base::{Machine, Secret};
 use crate::wire::info::CLOSED;
 
 use super::super::*;
+use super::model::{Server, Session, Words};
+use super::redis::started;
 
 pub(super) const DOWN_AFTER: Duration = Duration::from_millis(500);
 const LATENCY: Duration = Duration::from_micros(200);
@@ -49,48 +51,15 @@ fn fact(question: Question) -> Fact {
     }
 }
 
-/// A redis-server with its supervisor.
-#[derive(Clone, Debug)]
-pub(super) struct Redis {
-    pub(super) alive: bool,
-    pub(super) incarnation: u64,
-    /// None: a master.
-    pub(super) master: Option<SocketAddr>,
-    pub(super) link_up: bool,
-    pub(super) link_down_at: Option<Instant>,
-    pub(super) offset: u64,
-    pub(super) lineage: RunId,
-    /// Its lineage before it was made a master.
-    pub(super) earlier: Option<RunId>,
-    pub(super) keys: bool,
-    pub(super) history: Option<History>,
-    pub(super) busy: bool,
-    pub(super) loading: bool,
-    /// Does not take what its master sends.
-    pub(super) stuck: bool,
-    /// Cannot synchronise with any master.
-    pub(super) shut_out: bool,
-    /// So many bytes are still in its socket when its master dies; taken a little later.
-    pub(super) undrained: u64,
-    pub(super) drain_at: Option<Instant>,
-    pub(super) priority: u32,
-    pub(super) password: Option<String>,
-    pub(super) paused_until: Option<Instant>,
-    /// Its access list does not allow CLIENT PAUSE.
-    pub(super) denies_pause: bool,
-    pub(super) log: Vec<String>,
-}
-
 /// One end of a connection of a sentinel.
 pub(super) struct Wire {
     sentinel: usize,
     pub(super) address: SocketAddr,
     up: bool,
-    /// Commands queued by MULTI.
-    pub(super) multi: Option<Vec<Vec<String>>>,
-    pub(super) authenticated: bool,
-    pub(super) subscribed: bool,
-    tags: VecDeque<Tag>,
+    /// What a redis at its far end knows of it.
+    pub(super) session: Session,
+    /// What the replies to come answer.
+    pub(super) tags: VecDeque<Tag>,
     client: ClientId,
     born: u64,
 }
@@ -98,7 +67,7 @@ pub(super) struct Wire {
 enum Happening {
     Input(usize, u64, Input),
     /// A query arrives at the far end of a link.
-    Arrive(usize, LinkId, Tag, Vec<String>),
+    Arrive(usize, LinkId, Tag, Words),
     Connected(usize, LinkId),
     /// A fact of a node reaches a sentinel.
     Facts(usize, usize),
@@ -115,7 +84,11 @@ pub(super) struct World {
     pub(super) broken: Vec<bool>,
     pub(super) exits: Vec<(usize, u8)>,
     pub(super) scripts: Vec<(usize, scripts::Request)>,
-    pub(super) redis: Vec<Redis>,
+    pub(super) redis: Vec<Server>,
+    /// What their supervisors remember.
+    pub(super) histories: Vec<Option<History>>,
+    /// What is left in the socket of a replica whose master has died, and when it has read that.
+    pub(super) drains: Vec<Option<(Instant, Vec<u32>)>>,
     pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
     told: Vec<Vec<Option<NodeFacts>>>,
     /// Hosts cut from all others.
@@ -132,32 +105,6 @@ pub(super) struct World {
     pub(super) faults: Vec<Option<String>>,
     votes: BTreeMap<(usize, Epoch), RunId>,
     pub(super) password: Option<String>,
-}
-
-pub(super) fn closed(n: usize) -> Redis {
-    Redis {
-        alive: true,
-        incarnation: 1,
-        master: Some(CLOSED),
-        link_up: false,
-        link_down_at: None,
-        offset: 0,
-        lineage: id(9, n, 0),
-        earlier: None,
-        keys: false,
-        history: None,
-        busy: false,
-        loading: false,
-        stuck: false,
-        shut_out: false,
-        undrained: 0,
-        drain_at: None,
-        priority: 100,
-        password: None,
-        paused_until: None,
-        denies_pause: false,
-        log: vec![],
-    }
 }
 
 impl World {
@@ -178,7 +125,9 @@ impl World {
             broken: vec![false; 3],
             exits: vec![],
             scripts: vec![],
-            redis: (0..3).map(closed).collect(),
+            redis: (0..3).map(|n| started(n, Some(CLOSED))).collect(),
+            histories: vec![None; 3],
+            drains: vec![None, None, None],
             facts: vec![],
             told: vec![vec![None; 3]; 3],
             cut: vec![false; 3],
@@ -204,10 +153,9 @@ impl World {
     pub(super) fn alone() -> Self {
         let mut world = Self::empty();
         world.supervised = false;
-        for (n, redis) in world.redis.iter_mut().enumerate() {
-            redis.master = (n > 0).then(|| redis_at(0));
-            (redis.link_up, redis.keys, redis.offset, redis.lineage) = (n > 0, true, 1_000, id(9, 0, 0));
-        }
+        world.redis = (0..3).map(|n| started(n, (n > 0).then(|| redis_at(0)))).collect();
+        world.redis[0].write(1_000);
+        world.replicate();
         let place = Place { host: redis_at(0).ip().to_string(), port: 6379 };
         let config =
             MasterConfig { down_after: DOWN_AFTER, failover_timeout: ms(10_000), ..MasterConfig::new("mymaster", 2) };
@@ -226,11 +174,10 @@ impl World {
 
     pub(super) fn settle(&mut self) {
         self.run(ms(3_000));
-        self.redis[0].keys = true;
-        self.redis[0].offset = 1_000;
+        self.redis[0].write(1_000);
         self.run(ms(3_000));
         assert_eq!(self.master(), Some(0), "{:#?}", self.events);
-        assert!(self.redis[1..].iter().all(|redis| redis.master == Some(redis_at(0)) && redis.link_up));
+        assert!(self.redis[1..].iter().all(|redis| redis.is_in_sync_with(redis_at(0))));
         self.events.clear();
         self.redis.iter_mut().for_each(|redis| redis.log.clear());
     }
@@ -295,40 +242,12 @@ impl World {
         }
     }
 
-    fn drop_links(&mut self, address: SocketAddr) {
+    pub(super) fn drop_links(&mut self, address: SocketAddr) {
         let lost: Vec<_> = self.wires.iter().filter(|(_, wire)| wire.address == address).map(|(key, _)| *key).collect();
         for (sentinel, link) in lost {
             self.wires.remove(&(sentinel, link));
             self.give(sentinel, Input::LinkDown(link, "connection reset".into()));
         }
-    }
-
-    pub(super) fn kill_redis(&mut self, n: usize) {
-        self.redis[n].alive = false;
-        self.redis[n].link_up = false;
-        for replica in 0..3 {
-            let now = self.now;
-            let redis = &mut self.redis[replica];
-            if redis.master == Some(redis_at(n)) && redis.alive {
-                redis.drain_at = Some(now + ms(20));
-            }
-        }
-        self.drop_links(redis_at(n));
-        self.replicate();
-    }
-
-    /// As its supervisor does: closed.
-    pub(super) fn restart_redis(&mut self, n: usize) {
-        let old = self.redis[n].clone();
-        if old.alive {
-            self.kill_redis(n);
-        }
-        let lineage = id(9, n, old.incarnation + 10);
-        let incarnation = old.incarnation + 1;
-        self.redis[n] =
-            Redis { alive: true, incarnation, master: Some(CLOSED), link_up: false, lineage, earlier: None, ..old };
-        self.redis[n].link_down_at = None;
-        self.replicate();
     }
 
     pub(super) fn cut(&mut self, n: usize, cut: bool) {
@@ -360,75 +279,10 @@ impl World {
         self.later(LATENCY, Happening::Input(sentinel, boot, input));
     }
 
-    fn host(address: SocketAddr) -> usize {
+    pub(super) fn host(address: SocketAddr) -> usize {
         match address {
             SocketAddr::V4(address) => usize::from(address.ip().octets()[3]) - 1,
             SocketAddr::V6(_) => panic!("no such host"),
-        }
-    }
-
-    fn facts_of(&self, n: usize) -> RedisFacts {
-        let redis = &self.redis[n];
-        let process = match (redis.alive, redis.busy, redis.loading) {
-            (false, _, _) => Process::Dead,
-            (true, true, _) => Process::Busy,
-            (true, false, true) => Process::Loading,
-            (true, false, false) => Process::Alive,
-        };
-        let role = match redis.master {
-            None => RedisRole::Master { replicas: 0 },
-            Some(CLOSED) => RedisRole::Closed,
-            Some(of) => RedisRole::Replica { of, link_up: redis.link_up },
-        };
-        RedisFacts {
-            address: redis_at(n),
-            incarnation: redis.incarnation,
-            process,
-            role,
-            run_id: Some(id(7, n, redis.incarnation)),
-            replication_id: Some(redis.lineage),
-            offset: 0,
-            priority: redis.priority,
-            has_data: redis.keys,
-            history: redis.history,
-        }
-    }
-
-    /// Moves the data, and tells everybody what has changed.
-    fn replicate(&mut self) {
-        for n in 0..3 {
-            if self.redis[n].drain_at.is_some_and(|at| self.now >= at) {
-                self.redis[n].drain_at = None;
-                self.redis[n].offset += self.redis[n].undrained;
-                self.redis[n].undrained = 0;
-            }
-            let Some(master) = self.redis[n].master.filter(|master| *master != CLOSED) else { continue };
-            let from = Self::host(master);
-            let source = self.redis[from].clone();
-            let fed = source.alive
-                && source.master.is_none()
-                && self.reach(n, from)
-                && self.redis[n].alive
-                && !self.redis[n].shut_out;
-            let now = self.now;
-            let redis = &mut self.redis[n];
-            if fed {
-                (redis.link_up, redis.link_down_at, redis.lineage) = (true, None, source.lineage);
-                redis.earlier = source.earlier;
-                redis.keys = source.keys;
-                if !redis.stuck {
-                    redis.offset = source.offset - redis.undrained;
-                }
-            } else if redis.link_up && redis.drain_at.is_none() {
-                (redis.link_up, redis.link_down_at) = (false, Some(now));
-            }
-        }
-        for n in 0..3 {
-            let facts = self.facts_of(n);
-            if self.facts[n].0 != facts {
-                self.facts[n].0 = facts;
-                self.announce(n);
-            }
         }
     }
 
@@ -452,7 +306,7 @@ impl World {
         self.facts[n].1.as_ref().and_then(|facts| facts.masters[0].vote)
     }
 
-    fn announce(&mut self, n: usize) {
+    pub(super) fn announce(&mut self, n: usize) {
         if self.supervised {
             for to in 0..3 {
                 self.later(LATENCY, Happening::Facts(n, to));
@@ -600,10 +454,7 @@ impl World {
             Output::Exit(code) => self.exits.push((n, code)),
             Output::Connect { link, address, limit } => self.connect(n, link, address, limit),
             Output::Hangup(link) => drop(self.wires.remove(&(n, link))),
-            Output::Query { link, tag, args } => {
-                let words: Vec<String> = args.iter().map(|arg| String::from_utf8(arg.to_vec()).unwrap()).collect();
-                self.later(LATENCY, Happening::Arrive(n, link, tag, words));
-            }
+            Output::Query { link, tag, args } => self.later(LATENCY, Happening::Arrive(n, link, tag, args)),
             Output::Respond(client, answer) => self.respond(n, client, answer),
             Output::Dismiss(_) => {}
             Output::Post(_) if self.states.is_some() => {}
@@ -645,9 +496,7 @@ impl World {
             sentinel,
             address,
             up: false,
-            multi: None,
-            authenticated: false,
-            subscribed: false,
+            session: Session::default(),
             tags: VecDeque::new(),
             client: ClientId(self.count),
             born: self.boots[host],
@@ -666,27 +515,23 @@ impl World {
         self.feed(sentinel, Input::LinkUp(link, redis_at(sentinel).ip()));
     }
 
-    fn arrive(&mut self, sentinel: usize, link: LinkId, tag: Tag, words: Vec<String>) {
+    fn arrive(&mut self, sentinel: usize, link: LinkId, tag: Tag, words: Words) {
         let Some(wire) = self.wires.get_mut(&(sentinel, link)) else { return };
         let (address, born, client) = (wire.address, wire.born, wire.client);
         let host = Self::host(address);
-        if !self.reach(sentinel, host) {
+        let to_sentinel = address.port() == 26379;
+        let lost = if to_sentinel { self.boots[host] != born } else { self.redis[host].hung };
+        if lost || !self.reach(sentinel, host) {
             return;
         }
-        if address.port() == 26379 {
-            if self.boots[host] == born {
-                if let Some(wire) = self.wires.get_mut(&(sentinel, link)) {
-                    wire.tags.push_back(tag);
-                }
-                self.feed(host, Input::Command(client, words.into_iter().map(Bytes::from).collect()));
-            }
-            return;
+        if let Some(wire) = self.wires.get_mut(&(sentinel, link)) {
+            wire.tags.push_back(tag);
         }
-        if self.redis[host].busy {
-            return;
+        if to_sentinel {
+            self.feed(host, Input::Command(client, words));
+        } else {
+            self.ask_redis(host, (sentinel, link), words);
         }
-        let reply = self.redis_command(host, (sentinel, link), &words);
-        self.give(sentinel, Input::Reply(link, tag, reply));
     }
 
     fn respond(&mut self, n: usize, client: ClientId, answer: Answer) {
