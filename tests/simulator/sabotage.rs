@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vigie::cores::sentinel::Rule;
+use vigie::cores::{sentinel, vrrp};
 
 use crate::plan::Plan;
 use crate::world::World;
@@ -11,18 +11,40 @@ use crate::world::World;
 /// Within so many worlds the loss of any rule must be found.
 const SEEDS_MAX: u64 = 2_000;
 
+/// The rule that a world lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Of its sentinels.
+    Sentinel(sentinel::Rule),
+    /// Of its virtual routers.
+    Router(vrrp::Rule),
+}
+
+impl Broken {
+    fn all() -> impl Iterator<Item = Self> {
+        sentinel::Rule::ALL.into_iter().map(Self::Sentinel).chain(vrrp::Rule::ALL.into_iter().map(Self::Router))
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Sentinel(rule) => format!("{rule:?}"),
+            Self::Router(rule) => format!("{rule:?}"),
+        }
+    }
+}
+
 /// Prints by which seed, and by which words, the loss of each rule was found; of all rules, or of those that are named.
 pub fn table(names: &[String]) -> ExitCode {
     // Panics of the core are findings here.
     std::panic::set_hook(Box::new(|_| {}));
-    let named = |rule: &Rule| names.is_empty() || names.contains(&format!("{rule:?}"));
-    let missed = Rule::ALL.into_iter().filter(named).filter(|rule| !show(*rule)).count();
+    let named = |rule: &Broken| names.is_empty() || names.contains(&rule.name());
+    let missed = Broken::all().filter(named).filter(|rule| !show(*rule)).count();
     println!("{missed} not found");
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn show(rule: Rule) -> bool {
-    let rule_name = format!("{rule:?}");
+fn show(rule: Broken) -> bool {
+    let rule_name = rule.name();
     let found = found(rule);
     match &found {
         Some((seed, what)) => println!("{rule_name:<16} seed {seed:>5}  {what}"),
@@ -32,7 +54,7 @@ fn show(rule: Rule) -> bool {
 }
 
 /// The first seed in whose world something goes wrong without the rule, and what.
-fn found(rule: Rule) -> Option<(u64, String)> {
+fn found(rule: Broken) -> Option<(u64, String)> {
     let next = AtomicU64::new(1);
     let first = std::sync::Mutex::new(None::<(u64, String)>);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -92,8 +92,8 @@ impl World {
         };
         #[cfg(feature = "sabotage")]
         let core = match self.sabotage {
-            Some(rule) => core.without(rule),
-            None => core,
+            Some(crate::sabotage::Broken::Sentinel(rule)) => core.without(rule),
+            Some(crate::sabotage::Broken::Router(_)) | None => core,
         };
         core
     }

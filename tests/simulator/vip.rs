@@ -77,6 +77,11 @@ impl World {
             peers: Vec::new(),
         };
         let machine = Router::new(config).expect("a good plan");
+        #[cfg(feature = "sabotage")]
+        let machine = match self.sabotage {
+            Some(crate::sabotage::Broken::Router(rule)) => machine.without(rule),
+            Some(crate::sabotage::Broken::Sentinel(_)) | None => machine,
+        };
         Seat {
             driver: Driver::new(machine),
             words: Vec::new(),

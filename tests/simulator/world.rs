@@ -303,7 +303,7 @@ pub struct World {
     /// Since when everything is well.
     well_since: Option<Instant>,
     #[cfg(feature = "sabotage")]
-    pub sabotage: Option<vigie::cores::sentinel::Rule>,
+    pub sabotage: Option<crate::sabotage::Broken>,
     queue: BTreeMap<(Instant, u64), Happening>,
     serial: u64,
 }

@@ -29,6 +29,7 @@
 
 mod event;
 mod router;
+mod sabotage;
 mod trust;
 
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 pub use event::{Event, Refusal, Why};
 pub use router::Router;
+pub use sabotage::Rule;
 pub use trust::Word;
 
 use crate::base::Instant;

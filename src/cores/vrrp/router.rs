@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::sabotage::{Rule, Rules};
 use super::trust::{GRACE, Sender, Trust};
 use super::{Announce, Config, Event, HOLD_LIFETIME, Hold, Input, Output, RENEW_EVERY, Refusal, State, Why, Word};
 use crate::base::node::VipState;
@@ -69,6 +70,7 @@ pub struct Router {
     trust: Trust,
     /// When a master was last asked whether it has left.
     asked_at: Option<Instant>,
+    rules: Rules,
 }
 
 /// Counts what strangers may bring about as often as they like, and says when people are told of it.
@@ -119,7 +121,16 @@ impl Router {
             claims: Teller::default(),
             trust: Trust::new(own_address, &proxies, peers),
             asked_at: None,
+            rules: Rules::default(),
         })
+    }
+
+    /// This router, just made, without one rule.
+    #[cfg(feature = "sabotage")]
+    #[must_use]
+    pub fn without(mut self, rule: Rule) -> Self {
+        self.rules = Rules::without(rule);
+        self
     }
 
     /// Where it stands.
@@ -191,7 +202,11 @@ impl Router {
                 out.push(Output::Advertise(self.resignation(), self.checksum));
                 out.push(Output::Hold(Hold::Released));
             }
-            (State::Master { .. }, State::Backup { .. }) => out.push(Output::Hold(Hold::Released)),
+            (State::Master { .. }, State::Backup { .. }) => {
+                if self.rules.holds(Rule::Release) {
+                    out.push(Output::Hold(Hold::Released));
+                }
+            }
             (State::Initialize { .. } | State::Backup { .. }, State::Initialize { .. } | State::Backup { .. }) => {}
             (State::Initialize { .. } | State::Backup { .. } | State::Master { .. }, State::Master { .. }) => {
                 // First the advert, so that no other becomes master meanwhile; the announcement waits for the kernel.
@@ -250,11 +265,17 @@ impl Router {
             State::Initialize { retry_at } => {
                 if retry_at.is_some_and(|at| at <= now) {
                     *retry_at = None;
-                    self.review(now, out);
+                    if self.rules.holds(Rule::Retry) {
+                        self.review(now, out);
+                    }
                 }
             }
             State::Backup { master_down_at, left } => {
                 if *master_down_at <= now {
+                    if !self.rules.holds(Rule::TakeOver) {
+                        self.state = self.backup(now);
+                        return;
+                    }
                     let claimant = self.trust.claimant(patience, now);
                     let why = match (*left, claimant) {
                         (Some(peer), _) => Why::MasterLeft { peer },
@@ -283,7 +304,9 @@ impl Router {
         if let State::Master { renew_at, announce, .. } = &mut self.state {
             if *renew_at <= now {
                 *renew_at = now + RENEW_EVERY;
-                out.push(Output::Hold(Hold::Held));
+                if self.rules.holds(Rule::Renew) {
+                    out.push(Output::Hold(Hold::Held));
+                }
             }
             announce.on_tick(now, out);
         }
@@ -357,7 +380,8 @@ impl Router {
 
     /// A backup hears a master.
     fn on_master(&mut self, from: IpAddr, sender: Sender, priority: u8, now: Instant, out: &mut Vec<Output>) {
-        if self.preempt && priority < self.advert.priority() {
+        let lower = self.preempt && priority < self.advert.priority();
+        if lower || !self.rules.holds(Rule::HearMaster) {
             return;
         }
         if sender.word == Word::Idle && self.trust.doubt(sender, (from, priority), false, self.patience(), now) >= GRACE
@@ -394,7 +418,7 @@ impl Router {
     fn on_rival(&mut self, from: IpAddr, sender: Sender, priority: u8, now: Instant, out: &mut Vec<Output>) {
         let doubted = sender.word == Word::Idle;
         let outranked = priority != 0 && self.rank(from, priority) == Ordering::Greater;
-        if outranked && !doubted {
+        if outranked && !doubted && self.rules.holds(Rule::Yield) {
             let why = Why::Outranked { peer: from, priority };
             return self.become_(self.backup(now), why, now, out);
         }
@@ -421,7 +445,11 @@ impl Router {
 
     /// The peer link has something new to say of the other proxies.
     fn on_proxies(&mut self, said: &[(IpAddr, Word)], now: Instant, out: &mut Vec<Output>) {
-        self.trust.hear(said);
+        if self.rules.holds(Rule::BelieveLink) {
+            self.trust.hear(said);
+        } else {
+            self.trust.hear(&said.iter().map(|(proxy, _)| (*proxy, Word::Idle)).collect::<Vec<_>>());
+        }
         let confirmed = self.trust.confirmed(self.patience(), self.primary(), now);
         match &self.state {
             State::Initialize { .. } => {}
@@ -458,7 +486,8 @@ impl Router {
     /// Whether a master at `from` goes before this one.
     fn rank(&self, from: IpAddr, priority: u8) -> Ordering {
         let own = self.link.as_ref().ok();
-        priority.cmp(&self.advert.priority()).then_with(|| Some(&from).cmp(&own))
+        let tie = || if self.rules.holds(Rule::BreakTie) { Some(&from).cmp(&own) } else { Ordering::Less };
+        priority.cmp(&self.advert.priority()).then_with(tie)
     }
 
     /// Who has sent an advert; or why it does not count (RFC 9568 §7.1, RFC 3768 §7.1).
@@ -552,7 +581,8 @@ impl Machine for Router {
             }
             Input::Usable(usable) => {
                 let usable = usable.map_err(Why::Unusable);
-                if self.usable != usable {
+                let counts = usable.is_ok() || self.usable.is_err() || self.rules.holds(Rule::LeaveUnfit);
+                if self.usable != usable && counts {
                     self.usable = usable;
                     self.review(now, out);
                 }
