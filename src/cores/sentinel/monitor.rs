@@ -98,7 +98,7 @@ impl Agreement {
                 let peer = &mut self.peers[p];
                 peer.link.connected(now);
                 peer.pulse.due = now;
-                self.say_hello_to_peer(p);
+                self.say_hello_to_peer(p, now);
             }
         }
     }
@@ -449,18 +449,15 @@ impl Agreement {
 
     /// Publishes the greeting everywhere. Behind the fence: it tells of the decision.
     pub(super) fn say_hello(&mut self, m: usize, now: Instant) {
-        let publish = self.timers.publish;
-        let master = &mut self.masters[m];
-        if self.storing {
-            // What it tells could be out of date by the time it may be said: the turn after the store greets.
-            master.hello_due = now;
+        if self.greets_later(m, now) {
             return;
         }
-        master.hello_due = now + publish;
+        self.masters[m].hello_due = now + self.timers.publish;
         let master = &self.masters[m];
         // PUBLISH is held by CLIENT PAUSE … WRITE, and with it everything behind it on the same link.
-        let paused = if self.somebody_leads(master) { Some(master.at()) } else { None };
-        let nodes = master.nodes.iter().enumerate().filter(|(n, _)| paused != Some(*n));
+        let leads = self.somebody_leads(master);
+        let own = |n: usize| master.holds(n) && !master.failover().is_reconfiguring();
+        let nodes = master.nodes.iter().enumerate().filter(|(n, _)| !(leads && *n == master.at() || own(*n)));
         let nodes = nodes.filter_map(|(_, node)| node.command.up());
         let links: Vec<_> = nodes.chain(self.watchers(master).filter_map(|peer| peer.link.up())).collect();
         links.into_iter().for_each(|link| self.publish_hello(m, link));
@@ -472,9 +469,22 @@ impl Agreement {
         self.fenced.push(Output::Query { link, tag: Tag::Ignored, args });
     }
 
-    fn say_hello_to_peer(&mut self, p: usize) {
+    fn say_hello_to_peer(&mut self, p: usize, now: Instant) {
         let Some(link) = self.peers[p].link.up() else { return };
-        self.watched_by(p).into_iter().for_each(|m| self.publish_hello(m, link));
+        for m in self.watched_by(p) {
+            if !self.greets_later(m, now) {
+                self.publish_hello(m, link);
+            }
+        }
+    }
+
+    /// While something is being stored nobody is greeted: what is told could be out of date by the time it may be said. The turn
+    /// after the store does it.
+    fn greets_later(&mut self, m: usize, now: Instant) -> bool {
+        if self.storing {
+            self.masters[m].hello_due = now;
+        }
+        self.storing
     }
 
     pub(super) fn hello_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {

@@ -49,9 +49,9 @@ impl Agreement {
                     // The hold must outlast the promotion whatever its time until now.
                     self.hold_writes(m, at);
                 }
+                // What is refused already behind MULTI says why; EXEC then says only that something was.
                 for args in self.membership.role_change(None, false) {
-                    let tag = if args[0] == "EXEC" { Tag::Promote(epoch) } else { Tag::Ignored };
-                    self.free.push(Output::Query { link, tag, args });
+                    self.free.push(Output::Query { link, tag: Tag::Promote(epoch), args });
                 }
                 self.query(link, Tag::Role(epoch), &["ROLE"]);
                 self.node_event("+failover-state-wait-promotion", m, target, "");
@@ -101,6 +101,7 @@ impl Agreement {
         }
         let (from, old, to) = (master.monitored(), master.at(), master.nodes[target].address);
         let named = |n: usize| master.nodes[n].node.clone();
+        let held = hold.and_then(|_| (0..master.nodes.len()).find(|n| master.holds(*n)));
         let (from_node, to_node) = (named(old), named(target));
         let until = now + master.config.failover_timeout;
         let before = self.told_place(m);
@@ -112,10 +113,15 @@ impl Agreement {
         }
         let nodes = &mut self.masters[m].nodes;
         nodes[target].promoted();
-        if hold.is_some() {
-            nodes[old].reconf = Reconf::Sent(now);
-            // Before the greeting: its PUBLISH would be held at the old master, and on that link the end of the hold with it.
-            self.demote(m, old, true);
+        if let Some(held) = held {
+            // Before the greeting: its PUBLISH would be held there, and on that link the end of the hold with it.
+            nodes[held].reconf = Reconf::Sent(now);
+            self.demote(m, held, true);
+            if old != held {
+                // By a lower decision, which was heard of meanwhile.
+                self.masters[m].nodes[old].reconf = Reconf::Sent(now);
+                self.demote(m, old, self.membership.releases_at_demotion());
+            }
         }
         self.say_hello(m, now);
         if let Cause::Ordered(order) = cause {

@@ -265,7 +265,7 @@ impl World {
                 self.checks.holds.insert((host, group), hold);
             }
             ("CLIENT", _) if text(args, 1) == "UNPAUSE" => self.checks.holds.retain(|_, hold| hold.wire != wire),
-            (_, Tag::Promote(epoch)) => self.check_promotion(host, wire, epoch),
+            ("EXEC", Tag::Promote(epoch)) => self.check_promotion(host, wire, epoch),
             _ => {}
         }
     }
