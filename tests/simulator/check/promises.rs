@@ -223,9 +223,11 @@ impl World {
         if self.removed(host, group) {
             return;
         }
-        // It may have voted in a higher epoch since, and wait for that one's store.
+        // It may have voted in a higher epoch since, and wait for that one's store; or both votes came within one store, and a
+        // higher one on disk rules another one in this epoch out as well.
         let kept = self.checks.votes_kept.get(&(host, group, epoch));
-        self.checks.must(kept.is_some_and(|of| of.is_none_or(|of| of == leader)), || {
+        let higher = self.checks.stored[host].vote_epochs[group] > epoch;
+        self.checks.must(kept.map_or(higher, |of| of.is_none_or(|of| of == leader)), || {
             format!("s{host} gives a vote on group {group} that was never on its disk: {leader} in {epoch}")
         });
         self.checks.voted(host, group, leader, epoch);
