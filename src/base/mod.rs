@@ -10,6 +10,7 @@ pub mod machine;
 pub mod names;
 pub mod node;
 pub mod rng;
+pub mod sabotage;
 pub mod secret;
 pub mod time;
 

@@ -101,7 +101,7 @@ impl Agreement {
         }
         let (from, old, to) = (master.monitored(), master.at(), master.nodes[target].address);
         let named = |n: usize| master.nodes[n].node.clone();
-        let held = hold.and_then(|_| (0..master.nodes.len()).find(|n| master.holds(*n)));
+        let held = hold.and_then(|hold| master.place_of_id(hold.at));
         let (from_node, to_node) = (named(old), named(target));
         let until = now + master.config.failover_timeout;
         let before = self.told_place(m);

@@ -1,6 +1,4 @@
-//! Rules that a test may switch off, one at a time, to prove that their loss would be noticed.
-//!
-//! Without the feature `sabotage`, which nothing that is shipped has, every rule holds and the compiler knows it.
+//! The rules of the sentinel that a test may switch off: see [`crate::base::sabotage`].
 
 /// A rule of the sentinel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,32 +39,8 @@ pub enum Rule {
     EpochStep,
 }
 
-/// Which rules hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rules {
-    #[cfg(feature = "sabotage")]
-    broken: Option<Rule>,
-}
-
-#[cfg(not(feature = "sabotage"))]
-impl Rules {
-    #[expect(clippy::unused_self, reason = "with the feature it depends")]
-    pub(super) const fn holds(self, _: Rule) -> bool {
-        true
-    }
-}
-
-#[cfg(feature = "sabotage")]
-impl Rules {
-    pub(super) fn holds(self, rule: Rule) -> bool {
-        self.broken != Some(rule)
-    }
-
-    /// All but one.
-    pub(super) fn without(rule: Rule) -> Self {
-        Self { broken: Some(rule) }
-    }
-}
+/// Which of them hold.
+pub(super) type Rules = crate::base::sabotage::Rules<Rule>;
 
 #[cfg(feature = "sabotage")]
 impl Rule {
