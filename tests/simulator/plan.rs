@@ -233,6 +233,12 @@ impl Plan {
                 faults.push((fault, every * rate));
             }
         }
+        // Much data on slow links, and short backlogs: replicas are in the middle of a copy whenever something else happens.
+        let bulky = Dice::new(seed, 8).chance(100);
+        if bulky && !calm {
+            faults.push((Fault::Partition, ms(3_000)));
+            faults.push((Fault::RedisHang, ms(4_000)));
+        }
         Self {
             seed,
             sentinels,
@@ -255,9 +261,9 @@ impl Plan {
             jitter: dice.pick(&[Duration::from_micros(100), ms(1), ms(10)]),
             loss: if calm { 0 } else { dice.pick(&[0, 0, 1, 10, 50]) },
             store: dice.pick(&[ms(1), ms(5), ms(30)]),
-            copy: dice.pick(&[ms(50), ms(500), ms(3_000)]),
-            repl_timeout: dice.pick(&[ms(2_000), ms(10_000), ms(60_000)]),
-            backlog: dice.pick(&[3, 50, 10_000]),
+            copy: Some(dice.pick(&[ms(50), ms(500), ms(3_000)])).filter(|_| !bulky).unwrap_or(ms(20_000)),
+            repl_timeout: Some(dice.pick(&[ms(2_000), ms(10_000), ms(60_000)])).filter(|_| !bulky).unwrap_or(ms(2_000)),
+            backlog: Some(dice.pick(&[3, 50, 10_000])).filter(|_| !bulky).unwrap_or(3),
             restart: dice.pick(&[ms(100), ms(1_000), ms(4_000)]),
             write_every: dice.pick(&[ms(10), ms(40), ms(40), ms(200)]),
             faults,

@@ -134,8 +134,7 @@ impl World {
             return self.later(ms(20), Happening::Copied(r, generation, Box::new(copy)));
         }
         if !self.net.passes(copy.from, r) || !self.hosts[copy.from].powered {
-            self.redis[r].generation += 1;
-            self.redis[r].link = Link::Down(None);
+            self.redis[r].link_ended(self.now);
             return self.try_soon(r, ms(1_000));
         }
         self.note(|| format!("r{r} has a copy of r{}", copy.from));
