@@ -123,6 +123,10 @@ impl World {
                 self.redis[r].slow = Some(self.fault_dice.time(ms(5), ms(800)));
                 self.later(time, Happening::Heal(Heal::Quick(r)));
             }
+            Fault::ReplicasDropped => {
+                let r = self.any_redis();
+                self.drop_replicas(r);
+            }
             Fault::RedisWipe => {
                 let r = self.any_redis();
                 // What its supervisor remembers goes with it: the disk of a host is replaced while nothing runs there.

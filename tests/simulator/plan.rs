@@ -38,6 +38,8 @@ pub enum Fault {
     RedisHang,
     /// A redis answers late, again and again, for a while.
     RedisSlow,
+    /// A redis closes the links of all its replicas: their output buffers were full.
+    ReplicasDropped,
     /// A redis dies and its disk is empty.
     RedisWipe,
     /// All redis of a group die at once.
@@ -237,6 +239,7 @@ impl Plan {
         let bulky = Dice::new(seed, 8).chance(100);
         if bulky && !calm {
             faults.push((Fault::Partition, ms(3_000)));
+            faults.push((Fault::ReplicasDropped, ms(1_500)));
             faults.push((Fault::RedisHang, ms(4_000)));
         }
         Self {
