@@ -173,7 +173,7 @@ fn view(decision: Option<Decision>) -> Arc<View> {
         heard_at: None,
         fault: String::new(),
     };
-    let master = MasterFacts { name: clipped("mymaster"), decision, sees_down: false, leads: None, vote: None };
+    let master = MasterFacts { name: clipped("mymaster"), decision, ..MasterFacts::default() };
     let current_epoch = decision.map_or(0, |decision| decision.epoch);
     let sentinel = SentinelFacts { id: RunId([1; 20]), current_epoch, masters: [master].into_iter().collect() };
     let mut nodes = vec![node("proxy-01", roles(true), None), node("redis-01", roles(false), Some(sentinel))];

@@ -81,8 +81,7 @@ fn setup(dir: &Path) -> Setup {
 fn view(decision: Option<Decision>) -> Arc<View> {
     let name: NodeName = "redis-01".parse().unwrap();
     let roles = Roles { redis: true, sentinel: true, proxy: false };
-    let master =
-        MasterFacts { name: "mymaster".try_into().unwrap(), decision, sees_down: false, leads: None, vote: None };
+    let master = MasterFacts { name: "mymaster".try_into().unwrap(), decision, ..MasterFacts::default() };
     let masters = heapless::Vec::from_slice(&[master]).unwrap();
     let sentinel = Some(SentinelFacts { id: RunId([7; 20]), current_epoch: 1, masters });
     let state = NodeState { sentinel, ..NodeState::new(name.clone(), "0".try_into().unwrap(), roles) };

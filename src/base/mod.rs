@@ -6,6 +6,7 @@
 pub mod census;
 pub mod crowd;
 pub mod drive;
+pub mod lease;
 pub mod machine;
 pub mod names;
 pub mod node;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use heapless::{String, Vec};
 
+use super::lease::{Tenure, Terms};
 use super::{Epoch, NodeName, RunId};
 
 /// Longest reason of a bad health, bytes.
@@ -30,12 +31,33 @@ pub struct NodeState {
     pub proxy: Option<ProxyFacts>,
     /// Its virtual routers.
     pub vips: Vec<VipFacts, 4>,
+    /// What it says of the lease of its redis.
+    pub tenure: Tenure,
+    /// By which voters it goes.
+    pub terms: Terms,
+    /// Whether it hears a majority of the sentinels: else it is no use as a master.
+    pub hears_majority: bool,
+    /// Whether it is being emptied of its roles: nothing is to be moved to it.
+    pub draining: bool,
 }
 
 impl NodeState {
     /// A node whose roles have said nothing yet, and that is well.
     pub fn new(name: NodeName, version: String<16>, roles: Roles) -> Self {
-        Self { name, version, roles, health: Health::Good, redis: None, sentinel: None, proxy: None, vips: Vec::new() }
+        Self {
+            name,
+            version,
+            roles,
+            health: Health::Good,
+            redis: None,
+            sentinel: None,
+            proxy: None,
+            vips: Vec::new(),
+            tenure: Tenure::None,
+            terms: Terms::default(),
+            hears_majority: false,
+            draining: false,
+        }
     }
 }
 
@@ -190,7 +212,7 @@ pub struct SentinelFacts {
 }
 
 /// What a sentinel thinks of one master.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MasterFacts {
     /// The name that clients ask for.
     pub name: String<32>,
@@ -202,6 +224,11 @@ pub struct MasterFacts {
     pub leads: Option<Epoch>,
     /// Who got its last vote, in which epoch.
     pub vote: Option<(RunId, Epoch)>,
+    /// The process that it wants as the master of the epoch in which it leads: its incarnation. There is never another one in that
+    /// epoch.
+    pub target: Option<u64>,
+    /// Whether the decision is one of a fenced cluster: its master takes writes only with a lease.
+    pub fenced: bool,
 }
 
 /// Who is master since which configuration epoch.
@@ -214,7 +241,7 @@ pub struct Decision {
 }
 
 /// What a proxy says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProxyFacts {
     /// Whether its listener accepts clients.
     pub listening: bool,
@@ -222,6 +249,8 @@ pub struct ProxyFacts {
     pub route: Option<Decision>,
     /// Clients connected now.
     pub clients: u32,
+    /// Requests are held for the master of that epoch.
+    pub held: Option<Epoch>,
 }
 
 /// What a node says of one of its virtual routers.

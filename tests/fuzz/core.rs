@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use vigie::base::lease::{Grant, Tenure, Terms};
 use vigie::base::node::{
     Decision, Health, History, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
     SentinelFacts, VipFacts, VipState, clipped,
@@ -280,6 +281,8 @@ pub(crate) fn frames() -> [Frame; 2] {
         sees_down: false,
         leads: Some(4),
         vote: Some((id, 4)),
+        target: Some(1 << 40),
+        fenced: true,
     };
     let state = NodeState {
         name: name(1),
@@ -299,8 +302,12 @@ pub(crate) fn frames() -> [Frame; 2] {
             history: Some(History { epoch: 3, in_sync: true, offset: 12_000 }),
         }),
         sentinel: Some(SentinelFacts { id, current_epoch: 4, masters: [master].into_iter().collect() }),
-        proxy: Some(ProxyFacts { listening: true, route: Some(decision), clients: 17 }),
+        proxy: Some(ProxyFacts { listening: true, route: Some(decision), clients: 17, held: Some(5) }),
         vips: [VipFacts { virtual_router_id: 51, state: VipState::Master, priority: 101 }].into_iter().collect(),
+        tenure: Tenure::Asks { epoch: 4, open: Some(4), grants: 0b110, slack: Duration::from_millis(140) },
+        terms: Terms { voters: 7, lease: Some(Duration::from_millis(250)) },
+        hears_majority: true,
+        draining: false,
     };
     let full = Frame {
         cluster: clipped("mymaster"),
@@ -310,6 +317,13 @@ pub(crate) fn frames() -> [Frame; 2] {
         echo: 4,
         stamp: 5,
         heard: 4,
+        grant: Some(Grant {
+            incarnation: 2,
+            epoch: 4,
+            stamp: Instant::from_millis(7),
+            lease: Duration::from_millis(250),
+        }),
+        left: Duration::from_millis(200),
         reads: NEWEST,
         state,
     };

@@ -80,7 +80,7 @@ impl World for Network {
             "clients" => {
                 let place = self.place(words)?;
                 let clients = words.value("a number")?;
-                let facts = ProxyFacts { listening: true, route: None, clients };
+                let facts = ProxyFacts { listening: true, route: None, clients, held: None };
                 Ok(self.give(place, Input::Part(Part::Proxy(facts))))
             }
             "view" => self.view(words),

@@ -254,6 +254,8 @@ impl Cluster {
             echo: link.echo,
             stamp: now.as_micros(),
             heard: link.heard,
+            grant: None,
+            left: Duration::ZERO,
             reads: NEWEST,
             state: self.view.own().state.clone().expect("a node always knows itself"),
         };

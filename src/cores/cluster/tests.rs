@@ -11,8 +11,7 @@ fn view(voters: u8, heard: &[Option<Decision>]) -> View {
         let roles = Roles { sentinel: place < voters, ..Roles::default() };
         let state = heard.get(usize::from(place)).map(|decision| {
             let name_of_master = "mymaster".try_into().unwrap();
-            let facts =
-                MasterFacts { name: name_of_master, decision: *decision, sees_down: false, leads: None, vote: None };
+            let facts = MasterFacts { name: name_of_master, decision: *decision, ..MasterFacts::default() };
             let masters = [facts].into_iter().collect();
             let sentinel = Some(SentinelFacts { id: RunId([place; 20]), current_epoch: 9, masters });
             NodeState { sentinel, ..NodeState::new(name.clone(), heapless::String::new(), roles) }

@@ -705,7 +705,7 @@ impl Route {
             out.push(Output::Publish(Event::Usable(usable)));
         }
         let listening = matches!(self.listener, Some(Ok(()))) && self.state != State::Stopped;
-        let facts = ProxyFacts { listening, route: self.target(), clients: self.clients };
+        let facts = ProxyFacts { listening, route: self.target(), clients: self.clients, held: None };
         if self.said.posted.replace(facts) != Some(facts) {
             out.push(Output::Post(facts));
         }

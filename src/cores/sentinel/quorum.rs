@@ -344,6 +344,8 @@ impl Agreement {
             sees_down: master.sees_down(),
             leads: master.leads(),
             vote: master.vote,
+            target: None,
+            fenced: false,
         });
         SentinelFacts { id: self.me(), current_epoch: self.current_epoch, masters: masters.take(4).collect() }
     }

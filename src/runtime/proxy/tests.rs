@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::node::{
-    Decision, Health, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
+    Decision, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
 };
 use crate::base::{Instant, RunId};
 use crate::cores::cluster::NodeView;
@@ -15,15 +15,9 @@ fn node(name: &str, fresh: bool) -> NodeView {
     let masters = [("other", 9), ("mymaster", 3)].map(|(name, epoch)| MasterFacts {
         name: clipped(name),
         decision: Some(decision(epoch)),
-        sees_down: false,
-        leads: None,
-        vote: None,
+        ..MasterFacts::default()
     });
     let state = NodeState {
-        name: name.parse().unwrap(),
-        version: clipped("1"),
-        roles,
-        health: Health::Good,
         redis: Some(RedisFacts {
             address: decision(0).master,
             incarnation: 2,
@@ -37,8 +31,8 @@ fn node(name: &str, fresh: bool) -> NodeView {
             history: None,
         }),
         sentinel: Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 4, masters: masters.into_iter().collect() }),
-        proxy: Some(ProxyFacts { listening: true, route: Some(decision(3)), clients: 7 }),
-        vips: heapless::Vec::new(),
+        proxy: Some(ProxyFacts { listening: true, route: Some(decision(3)), clients: 7, held: None }),
+        ..NodeState::new(name.parse().unwrap(), clipped("1"), roles)
     };
     NodeView {
         name: name.parse().unwrap(),

@@ -14,7 +14,7 @@ fn sentinel(cluster: &str, decision: Option<Decision>, leads: Option<Epoch>, fre
     let name: NodeName = "redis-01".parse().unwrap();
     let roles = Roles { sentinel: true, ..Roles::default() };
     let name_of_master = cluster.try_into().unwrap();
-    let master = MasterFacts { name: name_of_master, decision, sees_down: false, leads, vote: None };
+    let master = MasterFacts { name: name_of_master, decision, leads, ..MasterFacts::default() };
     let masters = heapless::Vec::from_slice(&[master]).unwrap();
     let sentinel = Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 9, masters });
     let state = NodeState { sentinel, ..NodeState::new(name.clone(), heapless::String::new(), roles) };

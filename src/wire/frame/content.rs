@@ -1,8 +1,11 @@
 //! What a frame says, in whatever version.
 
+use std::time::Duration;
+
 use heapless::String;
 
 use crate::base::NameError;
+use crate::base::lease::Grant;
 use crate::base::node::NodeState;
 
 /// One datagram of the peer link.
@@ -22,6 +25,10 @@ pub struct Frame {
     pub stamp: u64,
     /// The newest stamp of the receiver that the sender has heard; zero: none yet.
     pub heard: u64,
+    /// What its sentinel promises the redis of the receiver.
+    pub grant: Option<Grant>,
+    /// What was left of the lease that its redis holds when it was sent; zero: it holds none.
+    pub left: Duration,
     /// The highest version that the sender reads; at least that of the frame.
     pub reads: u8,
     /// What the sender is.

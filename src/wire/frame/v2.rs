@@ -4,6 +4,7 @@
 //! it nor look at what stands there.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
@@ -151,7 +152,8 @@ pub(super) fn decode(body: &[u8]) -> Result<content::Frame, Unreadable> {
 impl From<content::Frame> for Frame {
     fn from(frame: content::Frame) -> Self {
         // Every field by name: what a frame has and this version has not is left out on purpose.
-        let content::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, reads: _, state } = frame;
+        let content::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, grant: _, left: _, reads: _, state } =
+            frame;
         Self { cluster, boot, sequence, nonce, echo, stamp, heard, state: state.into() }
     }
 }
@@ -161,13 +163,27 @@ impl Frame {
     pub(super) fn of_sender(self, reads: u8) -> Result<content::Frame, Unreadable> {
         let Self { cluster, boot, sequence, nonce, echo, stamp, heard, state } = self;
         let state = state.try_into().map_err(Unreadable::Name)?;
-        Ok(content::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, reads, state })
+        let (grant, left) = (None, Duration::ZERO);
+        Ok(content::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, grant, left, reads, state })
     }
 }
 
 impl From<node::NodeState> for State {
     fn from(state: node::NodeState) -> Self {
-        let node::NodeState { name, version, roles, health, redis, sentinel, proxy, vips } = state;
+        let node::NodeState {
+            name,
+            version,
+            roles,
+            health,
+            redis,
+            sentinel,
+            proxy,
+            vips,
+            tenure: _,
+            terms: _,
+            hears_majority: _,
+            draining: _,
+        } = state;
         Self {
             name: name.into(),
             version,
@@ -187,14 +203,12 @@ impl TryFrom<State> for node::NodeState {
     fn try_from(state: State) -> Result<Self, NameError> {
         let State { name, version, roles, health, redis, sentinel, proxy, vips } = state;
         Ok(Self {
-            name: name.try_into()?,
-            version,
-            roles: roles.into(),
             health: health.into(),
             redis: redis.map(Into::into),
             sentinel: sentinel.map(Into::into),
             proxy: proxy.map(Into::into),
             vips: list(vips),
+            ..Self::new(name.try_into()?, version, roles.into())
         })
     }
 }
@@ -309,7 +323,9 @@ impl From<Sentinel> for node::SentinelFacts {
 }
 
 impl From<node::MasterFacts> for Master {
-    fn from(node::MasterFacts { name, decision, sees_down, leads, vote }: node::MasterFacts) -> Self {
+    fn from(
+        node::MasterFacts { name, decision, sees_down, leads, vote, target: _, fenced: _ }: node::MasterFacts,
+    ) -> Self {
         Self { name, decision: decision.map(Into::into), sees_down, leads, vote: vote.map(|(id, epoch)| (id.0, epoch)) }
     }
 }
@@ -322,18 +338,20 @@ impl From<Master> for node::MasterFacts {
             sees_down,
             leads,
             vote: vote.map(|(id, epoch)| (RunId(id), epoch)),
+            target: None,
+            fenced: false,
         }
     }
 }
 
 impl From<node::ProxyFacts> for Proxy {
-    fn from(node::ProxyFacts { listening, route, clients }: node::ProxyFacts) -> Self {
+    fn from(node::ProxyFacts { listening, route, clients, held: _ }: node::ProxyFacts) -> Self {
         Self { listening, route: route.map(Into::into), clients }
     }
 }
 
 impl From<Proxy> for node::ProxyFacts {
     fn from(Proxy { listening, route, clients }: Proxy) -> Self {
-        Self { listening, route: route.map(Into::into), clients }
+        Self { listening, route: route.map(Into::into), clients, held: None }
     }
 }

@@ -153,6 +153,7 @@ impl Other {
             sees_down: self.sees_down,
             leads: self.leads,
             vote: self.vote,
+            ..MasterFacts::default()
         };
         let sentinel = SentinelFacts { id: self.id, current_epoch: self.epoch, masters: [facts].into_iter().collect() };
         let fresh = matches!(self.line, Line::Up);

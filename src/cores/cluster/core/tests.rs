@@ -155,7 +155,7 @@ impl Net {
 }
 
 fn proxy(clients: u32) -> Part {
-    Part::Proxy(ProxyFacts { listening: true, route: None, clients })
+    Part::Proxy(ProxyFacts { listening: true, route: None, clients, held: None })
 }
 
 #[test]

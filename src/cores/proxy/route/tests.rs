@@ -120,7 +120,7 @@ fn unclear() -> Result<(), CheckFault> {
 }
 
 fn post(route: Option<Decision>, listening: bool, clients: u32) -> Output {
-    Output::Post(ProxyFacts { listening, route, clients })
+    Output::Post(ProxyFacts { listening, route, clients, held: None })
 }
 
 #[test]

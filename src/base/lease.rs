@@ -1,0 +1,57 @@
+//! The lease of the master: what a redis asks for and what sentinels promise, as the frames of the peer link carry it.
+//!
+//! The holder is one process of a redis: the incarnation names it, and the node with it. All of this speaks of the one master of
+//! the cluster.
+
+use std::time::Duration;
+
+use super::{Epoch, Instant};
+
+/// A sentinel's promise to one process: "until `lease` after I received your stamp I grant nobody else".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Of whom: see [`crate::base::node::incarnation`].
+    pub incarnation: u64,
+    /// The epoch in which it was elected.
+    pub epoch: Epoch,
+    /// The stamp of its frame that this answers, by its own clock.
+    pub stamp: Instant,
+    /// The length of the promise, by the sentinel's clock.
+    pub lease: Duration,
+}
+
+/// What a node says of the lease of its redis. A frame either asks for it or gives it back, never both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tenure {
+    /// Neither: its redis is no master, or its cluster is not fenced.
+    #[default]
+    None,
+    /// Its redis is the master of that epoch, or is about to be: whoever granted it does so again.
+    Asks {
+        /// The epoch in which it was elected.
+        epoch: Epoch,
+        /// The epoch of the lease that it holds, if its redis takes writes: that one, or the one before while grants of it are
+        /// still missing.
+        open: Option<Epoch>,
+        /// The sentinels whose grants it has, by their places in the file: bit 0 is the first node.
+        grants: u32,
+        /// The shortest time that was left before the fence would have begun, since it took the lease.
+        slack: Duration,
+    },
+    /// Its redis has refused writes since `at`, by its own clock, and every grant for a stamp up to then is given back.
+    Released {
+        /// The epoch in which it was elected.
+        epoch: Epoch,
+        /// When its redis had confirmed that.
+        at: Instant,
+    },
+}
+
+/// What the file of a node says of the voters. Between nodes of which it is not the same there is no vote and no grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// A checksum of the names and addresses of the sentinels.
+    pub voters: u32,
+    /// The lease; none: `fencing = "off"`.
+    pub lease: Option<Duration>,
+}
