@@ -17,6 +17,7 @@ mod dice;
 mod drive;
 mod dropin;
 mod faults;
+mod lease;
 mod link;
 #[path = "../model/mod.rs"]
 mod model;
@@ -43,10 +44,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libtest_mimic::{Arguments, Trial};
 use plan::Plan;
+use vigie::cores::cluster::lease::Rules;
 use world::{Stats, World};
 
 /// Worlds of a usual run.
 const SEEDS: u64 = 200;
+/// So many worlds of leases for each of those.
+const LEASES: u64 = 20;
 /// A run with so many violations is over: more would say nothing new.
 const VIOLATIONS_MAX: usize = 10;
 
@@ -64,6 +68,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if words.iter().any(|word| word == "lease") {
+        let mut world = lease::World::new(seed.unwrap_or(1), Rules::default());
+        world.tracing = true;
+        world.run();
+        world.trace.iter().for_each(|line| println!("{line}"));
+        println!("{}", world.violation.as_deref().unwrap_or("nothing is wrong"));
+        return ExitCode::from(u8::from(world.violation.is_some()));
+    }
     if words.iter().any(|word| word == "replay") {
         return replay(seed.unwrap_or(0));
     }
@@ -84,7 +96,17 @@ fn main() -> ExitCode {
         });
         Err(told.collect::<Vec<_>>().join("\n").into())
     });
-    libtest_mimic::run(&Arguments::from_args(), vec![worlds]).exit_code()
+    let leases = Trial::test("worlds_of_leases_keep_the_rules", move || {
+        let (worlds, opened, violation) = lease::run(first..first + count * LEASES, Rules::default());
+        println!("\n{worlds} worlds of leases, in which a redis was given writes {opened} times");
+        match violation {
+            None => Ok(()),
+            Some((seed, what)) => {
+                Err(format!("seed {seed}: {what}\n    VIGIE_SEED={seed} cargo test --test simulator -- lease").into())
+            }
+        }
+    });
+    libtest_mimic::run(&Arguments::from_args(), vec![worlds, leases]).exit_code()
 }
 
 fn summary(stats: &Stats) -> String {

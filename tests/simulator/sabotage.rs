@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use vigie::cores::cluster::lease as promises;
 use vigie::cores::{sentinel, vrrp};
 
+use crate::lease;
 use crate::plan::Plan;
 use crate::world::World;
 
@@ -18,17 +20,39 @@ pub enum Broken {
     Sentinel(sentinel::Rule),
     /// Of its virtual routers.
     Router(vrrp::Rule),
+    /// Of the lease, which has small worlds of its own.
+    Lease(promises::Rule),
 }
 
 impl Broken {
     fn all() -> impl Iterator<Item = Self> {
-        sentinel::Rule::ALL.into_iter().map(Self::Sentinel).chain(vrrp::Rule::ALL.into_iter().map(Self::Router))
+        let routers = vrrp::Rule::ALL.into_iter().map(Self::Router);
+        let leases = promises::Rule::ALL.into_iter().map(Self::Lease);
+        sentinel::Rule::ALL.into_iter().map(Self::Sentinel).chain(routers).chain(leases)
     }
 
     fn name(self) -> String {
         match self {
             Self::Sentinel(rule) => format!("{rule:?}"),
             Self::Router(rule) => format!("{rule:?}"),
+            Self::Lease(rule) => format!("Lease{rule:?}"),
+        }
+    }
+
+    /// What goes wrong in the world of that seed.
+    fn violation(self, seed: u64) -> Option<String> {
+        match self {
+            Self::Lease(rule) => {
+                let mut world = lease::World::new(seed, promises::Rules::without(rule));
+                world.run();
+                world.violation
+            }
+            Self::Sentinel(_) | Self::Router(_) => {
+                let mut world = World::new(Plan::draw(seed));
+                world.sabotage = Some(self);
+                crate::run_one(&mut world);
+                world.checks.violation
+            }
         }
     }
 }
@@ -67,10 +91,7 @@ fn found(rule: Broken) -> Option<(u64, String)> {
                     if seed > SEEDS_MAX || known.is_some_and(|known| known < seed) {
                         return;
                     }
-                    let mut world = World::new(Plan::draw(seed));
-                    world.sabotage = Some(rule);
-                    crate::run_one(&mut world);
-                    if let Some(what) = world.checks.violation {
+                    if let Some(what) = rule.violation(seed) {
                         let mut first = first.lock().unwrap();
                         if first.as_ref().is_none_or(|(known, _)| seed < *known) {
                             *first = Some((seed, what));

@@ -3,6 +3,7 @@
 //! Owns the one table of what this node knows of the cluster, itself included: the [`View`].
 
 mod core;
+pub mod lease;
 pub use self::core::{Cluster, Config, Event, Input, Output, Peer};
 
 use std::net::IpAddr;
