@@ -188,7 +188,7 @@ impl Inputs<Input> for Ears {
             };
             // An error is about an earlier datagram of ours that nobody took (ICMP): the next one may be taken.
             if let Ok((length, from)) = received {
-                return Some(Input::Datagram { from, bytes: self.data[..length].into() });
+                return Some(Input::Datagram { from, at: clock::now(), bytes: self.data[..length].into() });
             }
         }
     }
@@ -199,7 +199,9 @@ impl Inputs<Input> for Ears {
         }
         loop {
             match self.socket.try_recv_from(self.data.as_mut_slice()) {
-                Ok((length, from)) => return Some(Input::Datagram { from, bytes: self.data[..length].into() }),
+                Ok((length, from)) => {
+                    return Some(Input::Datagram { from, at: clock::now(), bytes: self.data[..length].into() });
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 // About an earlier datagram of ours, as above.
                 Err(_) => {}

@@ -25,6 +25,8 @@ const CHALLENGES_MAX: u8 = 4;
 /// this node arrives there. Longer than a starved host may be silent without being lost.
 const AGE_MAX: Duration = Duration::from_secs(2);
 
+/// What is wrong with a node that was heard before.
+const SILENT: &str = "not heard any more";
 /// What is wrong with this node's secret.
 const SECRET: &str = "secret";
 
@@ -69,6 +71,8 @@ pub enum Input {
     Datagram {
         /// Its source.
         from: SocketAddr,
+        /// When it came, which may be long before it was read.
+        at: Instant,
         /// Its payload.
         bytes: Box<[u8]>,
     },
@@ -312,7 +316,8 @@ impl Cluster {
         }
     }
 
-    fn datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
+    fn datagram(&mut self, now: Instant, (from, at): (SocketAddr, Instant), bytes: &[u8], out: &mut Vec<Output>) {
+        debug_assert!(at <= now, "nothing is read before it came");
         let source = SocketAddr::new(from.ip().to_canonical(), from.port());
         let is_node = |node: &NodeView| SocketAddr::new(node.address, self.config.port) == source;
         let Some(place) = self.view.nodes.iter().position(is_node) else {
@@ -330,13 +335,13 @@ impl Cluster {
         match link.believed {
             Some((boot, sequence)) if boot == frame.boot => {
                 if frame.sequence > sequence {
-                    self.accept_if_young(now, (place, from), frame, false, out);
+                    self.accept_if_young(now, (place, from, at), frame, false, out);
                 }
             }
             Some(_) | None if frame.echo == link.nonce => {
                 let again = link.believed.is_some();
                 link.nonce = self.rng.next_u64();
-                self.accept_if_young(now, (place, from), frame, again, out);
+                self.accept_if_young(now, (place, from, at), frame, again, out);
             }
             Some(_) | None => self.challenge(now, place, &frame, out),
         }
@@ -405,13 +410,13 @@ impl Cluster {
     fn accept_if_young(
         &mut self,
         now: Instant,
-        (place, from): (usize, SocketAddr),
+        (place, from, at): (usize, SocketAddr, Instant),
         frame: Frame,
         again: bool,
         out: &mut Vec<Output>,
     ) {
         match age(now, frame.heard) {
-            Some(age) if age <= AGE_MAX => self.accept(now, place, frame, again, out),
+            Some(age) if age <= AGE_MAX => self.accept(now, (place, at), frame, again, out),
             age => {
                 // It is of this start and newer than what was heard: its stamp is worth an echo, so that a peer that has
                 // only just begun to hear this node again is heard again, too.
@@ -430,7 +435,14 @@ impl Cluster {
         }
     }
 
-    fn accept(&mut self, now: Instant, place: usize, frame: Frame, again: bool, out: &mut Vec<Output>) {
+    fn accept(
+        &mut self,
+        now: Instant,
+        (place, at): (usize, Instant),
+        frame: Frame,
+        again: bool,
+        out: &mut Vec<Output>,
+    ) {
         out.push(Output::Reached { node: place, sent: Instant::from_micros(frame.heard) });
         let link = &mut self.links[place];
         link.believed = Some((frame.boot, frame.sequence));
@@ -442,6 +454,15 @@ impl Cluster {
             self.send(place, now, out);
         }
         let node = &mut self.view.nodes[place];
+        // A wall clock that was set between two of them may have them dated the wrong way round.
+        node.heard_at = node.heard_at.max(Some(at));
+        if !node.fresh && is_stale(now, node.heard_at) {
+            // It lay unread for too long: it tells what the node was, not that it is there.
+            node.state = Some(frame.state);
+            SILENT.clone_into(&mut node.fault);
+            self.links[place].reads = OLDEST;
+            return self.judge_secret(now, out);
+        }
         if !node.fresh {
             out.push(Output::Publish(Event::PeerUp(node.name.clone())));
         } else if again {
@@ -459,7 +480,6 @@ impl Cluster {
             fault.clone_into(&mut node.fault);
         }
         let changed = !node.fresh || node.state != state;
-        node.heard_at = Some(now);
         node.fresh = true;
         node.state = state;
         if changed {
@@ -510,10 +530,10 @@ impl Cluster {
     fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut changed = false;
         for (place, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
-            if node.fresh && node.heard_at.is_none_or(|at| now.since(at) >= FRESH_FOR) {
+            if node.fresh && is_stale(now, node.heard_at) {
                 node.fresh = false;
                 self.links[place].reads = OLDEST;
-                "not heard any more".clone_into(&mut node.fault);
+                SILENT.clone_into(&mut node.fault);
                 out.push(Output::Publish(Event::PeerDown(node.name.clone())));
                 changed = true;
             }
@@ -525,6 +545,11 @@ impl Cluster {
             self.publish_view(now, out);
         }
     }
+}
+
+/// Whether who was heard last at that time is not acted upon any more.
+fn is_stale(now: Instant, heard_at: Option<Instant>) -> bool {
+    heard_at.is_none_or(|at| now.since(at) >= FRESH_FOR)
 }
 
 /// How long ago this node sent what a peer had heard when it sent a frame; none: it has heard nothing of this start.
@@ -541,7 +566,7 @@ impl Machine for Cluster {
     fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Tick => self.tick(now, out),
-            Input::Datagram { from, bytes } => self.datagram(now, from, &bytes, out),
+            Input::Datagram { from, at, bytes } => self.datagram(now, (from, at), &bytes, out),
             Input::Part(part) => self.part(now, part, out),
             Input::Keys(keys) => self.config.keys = keys,
             Input::Prove(place) => self.prove(place, now, out),
