@@ -244,7 +244,7 @@ impl Execute<Cluster> for Executor {
                 let level = match &event {
                     Event::PeerUp(_) | Event::PeerHealth(_, Health::Good) => Level::Info,
                     Event::PeerDown(_) | Event::PeerRestarted(_) | Event::PeerHealth(_, Health::Bad(_)) => Level::Warn,
-                    Event::Refused { .. } => Level::Error,
+                    Event::Refused { .. } | Event::Unsent(_) => Level::Error,
                 };
                 self.lines.put(level, event.name(), event.to_string());
             }

@@ -125,6 +125,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// What this node says of itself does not fit in a frame: that node does not hear it.
+    Unsent(NodeName),
 }
 
 impl Event {
@@ -136,6 +138,7 @@ impl Event {
             Self::PeerRestarted(_) => "peer-restarted",
             Self::PeerHealth(..) => "peer-health",
             Self::Refused { .. } => "frame-refused",
+            Self::Unsent(_) => "frame-unsent",
         }
     }
 }
@@ -149,6 +152,11 @@ impl fmt::Display for Event {
             Self::PeerHealth(name, Health::Good) => write!(f, "{name} is well"),
             Self::PeerHealth(name, Health::Bad(why)) => write!(f, "{name}: {why}"),
             Self::Refused { from, reason } => write!(f, "frames from {from} are refused: {reason}"),
+            Self::Unsent(name) => write!(
+                f,
+                "{name} does not hear this node, whose state does not fit in a frame of {FRAME_MAX} bytes: \
+                 fewer [[vip]] or shorter names in the cluster file help"
+            ),
         }
     }
 }
@@ -189,6 +197,8 @@ pub struct Cluster {
     next_view_at: Instant,
     /// When frames from an address of no node were last complained about.
     stranger_at: Option<Instant>,
+    /// When a frame that does not fit was last complained about.
+    unsent_at: Option<Instant>,
 }
 
 impl Cluster {
@@ -228,6 +238,7 @@ impl Cluster {
             next_frame_at: now,
             next_view_at: now,
             stranger_at: None,
+            unsent_at: None,
         }
     }
 
@@ -262,8 +273,19 @@ impl Cluster {
             state: self.view.own().state.clone().expect("a node always knows itself"),
         };
         let receiver = &self.view.nodes[place];
-        if let Some(bytes) = frame::emit(&frame, link.reads, &self.config.keys, &receiver.name) {
-            out.push(Output::Send { to: SocketAddr::new(receiver.address, self.config.port), bytes });
+        match frame::emit(&frame, link.reads, &self.config.keys, &receiver.name) {
+            Some(bytes) => {
+                out.push(Output::Send { to: SocketAddr::new(receiver.address, self.config.port), bytes });
+            }
+            None => self.unsent(place, now, out),
+        }
+    }
+
+    /// A frame that does not fit is not sent: people are told why the others hear nothing.
+    fn unsent(&mut self, place: usize, now: Instant, out: &mut Vec<Output>) {
+        if self.unsent_at.is_none_or(|at| now.since(at) >= COMPLAINT_INTERVAL) {
+            self.unsent_at = Some(now);
+            out.push(Output::Publish(Event::Unsent(self.view.nodes[place].name.clone())));
         }
     }
 

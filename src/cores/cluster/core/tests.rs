@@ -274,6 +274,25 @@ fn a_frame_that_lay_unread_does_not_make_its_sender_look_alive() {
 }
 
 #[test]
+fn a_frame_that_does_not_fit_is_complained_about_once_in_a_while() {
+    let mut net = Net::new(3);
+    let mut node = net.nodes[0].take().unwrap();
+    let mut said = |place, now| {
+        let mut out = vec![];
+        node.unsent(place, now, &mut out);
+        out
+    };
+    let [complaint] = &said(1, net.now)[..] else { panic!("nobody is told") };
+    let Output::Publish(event) = complaint else { panic!("{complaint:?}") };
+    assert!(
+        event.to_string().starts_with("node-1 does not hear this node") && event.to_string().contains("1200 bytes")
+    );
+    assert!(said(2, net.now).is_empty());
+    assert!(said(1, net.now + COMPLAINT_INTERVAL - Duration::from_millis(1)).is_empty());
+    assert_eq!(said(1, net.now + COMPLAINT_INTERVAL).len(), 1);
+}
+
+#[test]
 fn when_a_node_was_heard_never_goes_back() {
     let mut net = Net::new(2);
     net.run(300);
