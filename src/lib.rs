@@ -24,9 +24,10 @@
 //! # Two processes, some threads
 //!
 //! `vigie run` is a small [`guard`](runtime::guard) that starts the [`worker`](runtime::worker) and cleans up behind it. In
-//! the worker, one thread runs the control plane (peer link, sentinel, supervisor, routes, control socket), one thread of
-//! higher priority runs VRRP, a few threads carry the bytes of clients, and one that never ends starts redis-server, whose
-//! life the kernel ties to it.
+//! the worker, one thread runs the control plane (sentinel, supervisor, routes, control socket), a few threads carry the bytes of
+//! clients, and one that never ends starts redis-server, whose life the kernel ties to it. Two jobs have [real-time](runtime::realtime)
+//! threads, since other nodes wait for them whatever happens on this one: VRRP, and below it the peer link. Those wait for no disk,
+//! no log and no other thread; what they have to tell is written by clerks.
 //!
 //! The roles meet in one place: each posts [what it knows of itself](cores::cluster::Part) to the peer link, and reads what
 //! it must know of others, near or far, from the link's [`View`](cores::cluster::View).

@@ -21,6 +21,7 @@ pub mod pidfd;
 pub mod private;
 pub mod proxy;
 pub mod random;
+pub mod realtime;
 pub mod redis;
 pub mod replace;
 pub mod rights;

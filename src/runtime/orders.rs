@@ -49,7 +49,8 @@ pub(super) struct ThisNode {
 
 impl control::Node for ThisNode {
     fn status(&self) -> Status {
-        Status::new(&self.spec.config, &self.view.borrow(), self.started, clock::now())
+        let view = self.view.borrow().clone();
+        Status::new(&self.spec.config, &view, self.started, clock::now())
     }
 
     async fn failover(&self, to: Option<NodeName>) -> Result<Switched, String> {
@@ -82,8 +83,8 @@ impl control::Node for ThisNode {
     async fn why(&self) -> Result<Why, String> {
         let (node, config) = (self.spec.node().name.to_string(), &self.spec.config);
         if !self.spec.roles.sentinel {
-            let frames = Frames::new(config, &self.view.borrow());
-            return Ok(Why { node, masters: Vec::new(), frames: Some(frames) });
+            let view = self.view.borrow().clone();
+            return Ok(Why { node, masters: Vec::new(), frames: Some(Frames::new(config, &view)) });
         }
         let masters = self.order(sentinel::Order::Why).await?;
         Ok(Why { node, masters, frames: None })
@@ -111,7 +112,7 @@ impl ThisNode {
 
     /// Where the sentinels are that were heard of late.
     fn fresh_sentinels(&self) -> Vec<SocketAddr> {
-        let view = self.view.borrow();
+        let view = self.view.borrow().clone();
         let heard = view.fresh().filter(|(_, state)| state.sentinel.is_some());
         heard.map(|(node, _)| SocketAddr::new(node.address, self.spec.config.sentinel.port)).collect()
     }

@@ -1,25 +1,34 @@
-//! The peer link's socket, and the watch through which every role of this node sees the cluster.
+//! The peer link: its thread, and the watch through which every role of this node sees the cluster.
+//!
+//! Other nodes are told each 100 ms that this one lives, whatever its other threads wait for. So the link has a thread of its
+//! own, real-time, which waits for no disk and for no log: events are written by a clerk. What it shares with others is locked for
+//! moments only: **take a view out of the watch (`borrow().clone()`), rather than to work in a borrowed one**.
+
+mod clerk;
+mod ears;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket as Bound};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::drive::{Execute, Flow, Inputs, drive};
+use self::clerk::Lines;
+use self::ears::Ears;
+use super::drive::{Execute, Flow, drive};
 use super::journal::{Journal, Level};
+use super::realtime::{self, Rank};
 use crate::base::node::Health;
-use crate::base::{Credentials, Instant, NodeName, Purpose};
+use crate::base::{Credentials, Instant, NodeName};
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
-use crate::wire::frame::Keys;
 
-/// Datagrams and parts that may wait; what does not fit is dropped (datagrams) or waits (parts).
+/// Parts and questions that may wait; further parts wait with their senders.
 const WAITING_MAX: usize = 256;
-/// One byte more than the longest frame, so that a longer one is seen to be too long.
-const DATAGRAM_MAX: usize = crate::wire::frame::FRAME_MAX + 1;
+/// What the clerk still has to write when the link has ended is not waited for longer.
+const CLERK_TIME: Duration = Duration::from_millis(200);
 
 /// The link cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +61,14 @@ impl PeersError {
 /// A link that listens, and its ends for the roles of this node.
 #[derive(Debug)]
 pub struct Peers {
-    /// What this node knows of the cluster.
+    /// What this node knows of the cluster. Whoever borrows it holds the link up.
     pub view: watch::Receiver<Arc<View>>,
     /// For the roles to speak of themselves.
     pub post: mpsc::Sender<Part>,
     /// For the roles to make sure of a node before they tell it a password.
     pub presence: Presence,
     machine: Cluster,
-    socket: Arc<UdpSocket>,
+    socket: Bound,
     views: watch::Sender<Arc<View>>,
     posted: mpsc::Receiver<Part>,
     reached: watch::Sender<Vec<Option<Instant>>>,
@@ -111,12 +120,12 @@ impl Presence {
 }
 
 impl Peers {
-    /// Opens the link's socket. Needs a tokio runtime.
+    /// Opens the link's socket.
     pub fn open(config: Config) -> Result<Self, PeersError> {
         let own = &config.peers[config.me];
         let address = SocketAddr::new(own.address, config.port);
         let fault = |source| PeersError { node: own.name.clone(), address, hint: hint(&source), source };
-        let socket = bind(address).map_err(fault)?;
+        let socket = ears::bind(address).map_err(fault)?;
         let nodes: Arc<[IpAddr]> = config.peers.iter().map(|peer| peer.address).collect();
         let machine = Cluster::new(config, env!("CARGO_PKG_VERSION"), clock::now());
         let (views, view) = watch::channel(Arc::new(machine.view().clone()));
@@ -124,100 +133,94 @@ impl Peers {
         let (reached, seen) = watch::channel(vec![None; nodes.len()]);
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         let presence = Presence { own: address.ip(), nodes, stock: Arc::default(), reached: seen, ask };
-        Ok(Self { view, post, presence, machine, socket: Arc::new(socket), views, posted, reached, asked })
+        Ok(Self { view, post, presence, machine, socket, views, posted, reached, asked })
     }
 
-    /// Runs the link until `stop` says so; the caller still sends its last words through `post` before.
+    /// Runs the link in a thread of its own until `stop` says so; what was posted before that is still said.
+    pub fn spawn(
+        self,
+        credentials: watch::Receiver<Arc<Credentials>>,
+        journal: Journal,
+        stop: watch::Receiver<bool>,
+    ) -> io::Result<LinkThread> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (lines, clerk) = clerk::start(journal)?;
+        let link = {
+            let _inside = runtime.enter();
+            self.attend(credentials, stop, lines)?
+        };
+        let (here, ended) = oneshot::channel();
+        let work = move || {
+            if let Err(error) = realtime::raise(Rank::Link) {
+                link.executor.lines.put(Level::Warn, "not-realtime", error.to_string());
+            }
+            runtime.block_on(link.run());
+            drop(here);
+        };
+        std::thread::Builder::new().name("vigie-link".to_owned()).spawn(work)?;
+        Ok(LinkThread { ended, clerk })
+    }
+
+    /// The same, in the thread of the caller, which needs a tokio runtime.
     pub async fn run(
         self,
         credentials: watch::Receiver<Arc<Credentials>>,
         journal: Journal,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let Self { view: _, post, presence, mut machine, socket, views, mut posted, reached, mut asked } = self;
-        drop((post, presence));
-        let (inputs, told) = mpsc::channel(WAITING_MAX);
-        let keys = follow(credentials, inputs.clone());
-        let askers = inputs.clone();
-        let asks = async move {
-            while let Some(place) = asked.recv().await {
-                if askers.send(Input::Prove(place)).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let parts = async move {
-            while let Some(part) = posted.recv().await {
-                if inputs.send(Input::Part(part)).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let ears = Ears { told, socket: Arc::clone(&socket), data: Box::new([0; DATAGRAM_MAX]) };
-        let mut executor = Executor { socket, views, reached, journal };
-        tokio::select! {
-            () = drive(&mut machine, ears, &mut executor) => {}
-            () = keys => {}
-            () = async { tokio::join!(parts, asks, std::future::pending::<()>()); } => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
+        stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let (lines, clerk) = clerk::start(journal)?;
+        self.attend(credentials, stop, lines)?.run().await;
+        written(clerk).await;
+        Ok(())
+    }
+
+    fn attend(
+        self,
+        credentials: watch::Receiver<Arc<Credentials>>,
+        stop: watch::Receiver<bool>,
+        lines: Lines,
+    ) -> io::Result<Attended> {
+        // Without its own ends, so that it sees when the roles have let go of theirs.
+        let Self { view: _, post: _, presence: _, machine, socket, views, posted, reached, asked } = self;
+        let socket = Arc::new(UdpSocket::from_std(socket)?);
+        let ears = Ears::new((posted, asked), credentials, stop, Arc::clone(&socket));
+        Ok(Attended { machine, ears, executor: Executor { socket, views, reached, lines } })
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = std::net::UdpSocket::bind(address)?;
-    socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket)
+/// The thread of a link.
+#[derive(Debug)]
+pub struct LinkThread {
+    ended: oneshot::Receiver<()>,
+    clerk: oneshot::Receiver<()>,
 }
 
-/// What the link is told, and its socket. Nothing stands between the socket and the machine: a datagram is dated when it is
-/// read, and none lies unread when a node is found silent.
-struct Ears {
-    told: mpsc::Receiver<Input>,
-    socket: Arc<UdpSocket>,
-    data: Box<[u8; DATAGRAM_MAX]>,
-}
-
-impl Inputs<Input> for Ears {
-    async fn next(&mut self) -> Option<Input> {
-        loop {
-            let received = tokio::select! {
-                biased;
-                told = self.told.recv() => return told,
-                received = self.socket.recv_from(self.data.as_mut_slice()) => received,
-            };
-            // An error is about an earlier datagram of ours that nobody took (ICMP): the next one may be taken.
-            if let Ok((length, from)) = received {
-                return Some(Input::Datagram { from, bytes: self.data[..length].into() });
-            }
-        }
-    }
-
-    fn waiting(&mut self) -> Option<Input> {
-        if let Ok(told) = self.told.try_recv() {
-            return Some(told);
-        }
-        loop {
-            match self.socket.try_recv_from(self.data.as_mut_slice()) {
-                Ok((length, from)) => return Some(Input::Datagram { from, bytes: self.data[..length].into() }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                // About an earlier datagram of ours, as above.
-                Err(_) => {}
-            }
-        }
+impl LinkThread {
+    /// Waits until the link has ended, and what it had to tell is in the journal, unless that hangs.
+    pub async fn ended(self) {
+        // Nothing is ever sent: the channel closes with the thread.
+        let _ = self.ended.await;
+        written(self.clerk).await;
     }
 }
 
-/// Tells of each change of the secret.
-async fn follow(mut credentials: watch::Receiver<Arc<Credentials>>, inputs: mpsc::Sender<Input>) {
-    while credentials.changed().await.is_ok() {
-        let keys = Keys::new(&credentials.borrow_and_update().own(Purpose::Link));
-        if inputs.send(Input::Keys(keys)).await.is_err() {
-            return;
-        }
+async fn written(clerk: oneshot::Receiver<()>) {
+    let _ = tokio::time::timeout(CLERK_TIME, clerk).await;
+}
+
+/// A link with all that it needs to run.
+#[derive(Debug)]
+struct Attended {
+    machine: Cluster,
+    ears: Ears,
+    executor: Executor,
+}
+
+impl Attended {
+    async fn run(self) {
+        let Self { mut machine, ears, mut executor } = self;
+        drive(&mut machine, ears, &mut executor).await;
     }
-    // Nobody can change it any more; the link goes on.
-    std::future::pending().await
 }
 
 #[derive(Debug)]
@@ -225,7 +228,7 @@ struct Executor {
     socket: Arc<UdpSocket>,
     views: watch::Sender<Arc<View>>,
     reached: watch::Sender<Vec<Option<Instant>>>,
-    journal: Journal,
+    lines: Lines,
 }
 
 impl Execute<Cluster> for Executor {
@@ -241,9 +244,9 @@ impl Execute<Cluster> for Executor {
                 let level = match &event {
                     Event::PeerUp(_) | Event::PeerHealth(_, Health::Good) => Level::Info,
                     Event::PeerDown(_) | Event::PeerRestarted(_) | Event::PeerHealth(_, Health::Bad(_)) => Level::Warn,
-                    Event::Refused { .. } => Level::Error,
+                    Event::Refused { .. } | Event::Unsent(_) => Level::Error,
                 };
-                self.journal.record("cluster", level, event.name(), event.to_string());
+                self.lines.put(level, event.name(), event.to_string());
             }
         }
         Flow::Done

@@ -11,13 +11,15 @@ use super::journal::{Journal, Level};
 use super::orders::ThisNode;
 use super::setup::Spec;
 use super::status::Status;
-use super::{notify, vip};
+use super::{clock, notify, vip};
 use crate::base::Credentials;
 use crate::config::file;
 use crate::cores::cluster::View;
 
 /// Everything that a self-check asks answers within this time, or hangs.
 const SELF_CHECK_TIME: Duration = Duration::from_secs(2);
+/// A view is published each second. One that is older says that the link is stuck.
+const VIEW_AGE_MAX: Duration = Duration::from_millis(1_500);
 /// The line for people is not written more often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,6 +63,9 @@ async fn self_check(node: &ThisNode, vrrp: Option<&vip::Pulse>) -> Result<(), St
     {
         return Err("the thread of VRRP has ended".to_owned());
     }
+    let now = clock::now();
+    let turns = |view: &Arc<View>| now.since(view.at) <= VIEW_AGE_MAX;
+    node.view.clone().wait_for(turns).await.map_err(|_| "the thread of the peer link has ended".to_owned())?;
     control::ask_status(&node.spec.runtime_dir).await.map_err(|error| format!("the control socket: {error}"))
 }
 

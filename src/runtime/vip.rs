@@ -15,7 +15,6 @@ mod addresses;
 mod claims;
 mod clerk;
 mod election;
-mod realtime;
 mod segment;
 mod spec;
 mod words;

@@ -1,6 +1,6 @@
 //! The hardware watchdog of a box: a timer that restarts the machine unless it is petted. The guard pets it, and only on the
 //! word of its worker: the worker speaks to the guard as it would to a service manager (`sd_notify(3)`), and says
-//! `WATCHDOG=1` only while its event loop, the thread of VRRP and its own control socket answer.
+//! `WATCHDOG=1` only while its event loop, the threads of VRRP and of the peer link, and its own control socket answer.
 
 use std::env;
 use std::ffi::OsString;

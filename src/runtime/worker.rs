@@ -107,7 +107,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     let (view, post, presence) = (peers.view.clone(), peers.post.clone(), peers.presence.clone());
     // Read again at SIGHUP, and followed by every role.
     let (renew, credentials) = watch::channel(Arc::new(spec.config.cluster.credentials.clone()));
-    let link = tokio::task::spawn_local(peers.run(credentials.clone(), journal.clone(), link_ends));
+    let link = peers.spawn(credentials.clone(), journal.clone(), link_ends)?;
     journal.record("worker", Level::Info, "started", format!("{} runs {}", own.name, spec.roles.joined(", ")));
 
     let (stop, stopping) = watch::channel(false);
@@ -171,7 +171,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     }
     control.abort();
     end_link.send_replace(true);
-    drop(link.await);
+    link.ended().await;
     Ok(())
 }
 

@@ -157,7 +157,7 @@ impl Network {
                         }
                         self.recorded.push((place, target, bytes.clone()));
                         if !self.cut.contains(&(place, target)) {
-                            waiting.push_back((target, Self::datagram(place, bytes)));
+                            waiting.push_back((target, self.datagram(place, bytes)));
                         }
                     }
                     Output::View(_) | Output::Reached { .. } => {}
@@ -170,8 +170,8 @@ impl Network {
         lines
     }
 
-    fn datagram(from: usize, bytes: Box<[u8]>) -> Input {
-        Input::Datagram { from: SocketAddr::new(Self::address(from), PORT), bytes }
+    fn datagram(&self, from: usize, bytes: Box<[u8]>) -> Input {
+        Input::Datagram { from: SocketAddr::new(Self::address(from), PORT), at: self.now, bytes }
     }
 
     /// `replay A to B`: somebody sends all that was ever recorded between them once more.
@@ -182,7 +182,8 @@ impl Network {
         if frames.is_empty() {
             return Err("nothing was recorded".to_owned());
         }
-        Ok(frames.into_iter().flat_map(|bytes| self.give(direction.1, Self::datagram(direction.0, bytes))).collect())
+        let inputs: Vec<Input> = frames.into_iter().map(|bytes| self.datagram(direction.0, bytes)).collect();
+        Ok(inputs.into_iter().flat_map(|input| self.give(direction.1, input)).collect())
     }
 
     fn pass(&mut self, time: Duration) -> Vec<String> {

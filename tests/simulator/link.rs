@@ -91,7 +91,9 @@ impl World {
         let room = self.workers[to].link.as_ref().is_some_and(|link| link.driver.waiting() < WAITING_MAX);
         if room {
             let from = SocketAddr::new(ip(from), PORT);
-            self.feed::<Cluster>(to, Lane::First, Input::Datagram { from, bytes: bytes.into() });
+            // Dated as by the kernel: a process that does not run reads it later.
+            let at = self.local(to);
+            self.feed::<Cluster>(to, Lane::First, Input::Datagram { from, at, bytes: bytes.into() });
         }
     }
 

@@ -25,6 +25,8 @@ const CHALLENGES_MAX: u8 = 4;
 /// this node arrives there. Longer than a starved host may be silent without being lost.
 const AGE_MAX: Duration = Duration::from_secs(2);
 
+/// What is wrong with a node that was heard before.
+const SILENT: &str = "not heard any more";
 /// What is wrong with this node's secret.
 const SECRET: &str = "secret";
 
@@ -69,6 +71,8 @@ pub enum Input {
     Datagram {
         /// Its source.
         from: SocketAddr,
+        /// When it came, which may be long before it was read.
+        at: Instant,
         /// Its payload.
         bytes: Box<[u8]>,
     },
@@ -121,6 +125,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// What this node says of itself does not fit in a frame: that node does not hear it.
+    Unsent(NodeName),
 }
 
 impl Event {
@@ -132,6 +138,7 @@ impl Event {
             Self::PeerRestarted(_) => "peer-restarted",
             Self::PeerHealth(..) => "peer-health",
             Self::Refused { .. } => "frame-refused",
+            Self::Unsent(_) => "frame-unsent",
         }
     }
 }
@@ -145,6 +152,11 @@ impl fmt::Display for Event {
             Self::PeerHealth(name, Health::Good) => write!(f, "{name} is well"),
             Self::PeerHealth(name, Health::Bad(why)) => write!(f, "{name}: {why}"),
             Self::Refused { from, reason } => write!(f, "frames from {from} are refused: {reason}"),
+            Self::Unsent(name) => write!(
+                f,
+                "{name} does not hear this node, whose state does not fit in a frame of {FRAME_MAX} bytes: \
+                 fewer [[vip]] or shorter names in the cluster file help"
+            ),
         }
     }
 }
@@ -185,6 +197,8 @@ pub struct Cluster {
     next_view_at: Instant,
     /// When frames from an address of no node were last complained about.
     stranger_at: Option<Instant>,
+    /// When a frame that does not fit was last complained about.
+    unsent_at: Option<Instant>,
 }
 
 impl Cluster {
@@ -224,6 +238,7 @@ impl Cluster {
             next_frame_at: now,
             next_view_at: now,
             stranger_at: None,
+            unsent_at: None,
         }
     }
 
@@ -260,8 +275,19 @@ impl Cluster {
             state: self.view.own().state.clone().expect("a node always knows itself"),
         };
         let receiver = &self.view.nodes[place];
-        if let Some(bytes) = frame::emit(&frame, link.reads, &self.config.keys, &receiver.name) {
-            out.push(Output::Send { to: SocketAddr::new(receiver.address, self.config.port), bytes });
+        match frame::emit(&frame, link.reads, &self.config.keys, &receiver.name) {
+            Some(bytes) => {
+                out.push(Output::Send { to: SocketAddr::new(receiver.address, self.config.port), bytes });
+            }
+            None => self.unsent(place, now, out),
+        }
+    }
+
+    /// A frame that does not fit is not sent: people are told why the others hear nothing.
+    fn unsent(&mut self, place: usize, now: Instant, out: &mut Vec<Output>) {
+        if self.unsent_at.is_none_or(|at| now.since(at) >= COMPLAINT_INTERVAL) {
+            self.unsent_at = Some(now);
+            out.push(Output::Publish(Event::Unsent(self.view.nodes[place].name.clone())));
         }
     }
 
@@ -314,7 +340,8 @@ impl Cluster {
         }
     }
 
-    fn datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], out: &mut Vec<Output>) {
+    fn datagram(&mut self, now: Instant, (from, at): (SocketAddr, Instant), bytes: &[u8], out: &mut Vec<Output>) {
+        debug_assert!(at <= now, "nothing is read before it came");
         let source = SocketAddr::new(from.ip().to_canonical(), from.port());
         let is_node = |node: &NodeView| SocketAddr::new(node.address, self.config.port) == source;
         let Some(place) = self.view.nodes.iter().position(is_node) else {
@@ -332,13 +359,13 @@ impl Cluster {
         match link.believed {
             Some((boot, sequence)) if boot == frame.boot => {
                 if frame.sequence > sequence {
-                    self.accept_if_young(now, (place, from), frame, false, out);
+                    self.accept_if_young(now, (place, from, at), frame, false, out);
                 }
             }
             Some(_) | None if frame.echo == link.nonce => {
                 let again = link.believed.is_some();
                 link.nonce = self.rng.next_u64();
-                self.accept_if_young(now, (place, from), frame, again, out);
+                self.accept_if_young(now, (place, from, at), frame, again, out);
             }
             Some(_) | None => self.challenge(now, place, &frame, out),
         }
@@ -407,13 +434,13 @@ impl Cluster {
     fn accept_if_young(
         &mut self,
         now: Instant,
-        (place, from): (usize, SocketAddr),
+        (place, from, at): (usize, SocketAddr, Instant),
         frame: Frame,
         again: bool,
         out: &mut Vec<Output>,
     ) {
         match age(now, frame.heard) {
-            Some(age) if age <= AGE_MAX => self.accept(now, place, frame, again, out),
+            Some(age) if age <= AGE_MAX => self.accept(now, (place, at), frame, again, out),
             age => {
                 // It is of this start and newer than what was heard: its stamp is worth an echo, so that a peer that has
                 // only just begun to hear this node again is heard again, too.
@@ -432,7 +459,14 @@ impl Cluster {
         }
     }
 
-    fn accept(&mut self, now: Instant, place: usize, frame: Frame, again: bool, out: &mut Vec<Output>) {
+    fn accept(
+        &mut self,
+        now: Instant,
+        (place, at): (usize, Instant),
+        frame: Frame,
+        again: bool,
+        out: &mut Vec<Output>,
+    ) {
         out.push(Output::Reached { node: place, sent: Instant::from_micros(frame.heard) });
         let link = &mut self.links[place];
         link.believed = Some((frame.boot, frame.sequence));
@@ -444,6 +478,15 @@ impl Cluster {
             self.send(place, now, out);
         }
         let node = &mut self.view.nodes[place];
+        // A wall clock that was set between two of them may have them dated the wrong way round.
+        node.heard_at = node.heard_at.max(Some(at));
+        if !node.fresh && is_stale(now, node.heard_at) {
+            // It lay unread for too long: it tells what the node was, not that it is there.
+            node.state = Some(frame.state);
+            SILENT.clone_into(&mut node.fault);
+            self.links[place].reads = OLDEST;
+            return self.judge_secret(now, out);
+        }
         if !node.fresh {
             out.push(Output::Publish(Event::PeerUp(node.name.clone())));
         } else if again {
@@ -461,7 +504,6 @@ impl Cluster {
             fault.clone_into(&mut node.fault);
         }
         let changed = !node.fresh || node.state != state;
-        node.heard_at = Some(now);
         node.fresh = true;
         node.state = state;
         if changed {
@@ -512,10 +554,10 @@ impl Cluster {
     fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut changed = false;
         for (place, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
-            if node.fresh && node.heard_at.is_none_or(|at| now.since(at) >= FRESH_FOR) {
+            if node.fresh && is_stale(now, node.heard_at) {
                 node.fresh = false;
                 self.links[place].reads = OLDEST;
-                "not heard any more".clone_into(&mut node.fault);
+                SILENT.clone_into(&mut node.fault);
                 out.push(Output::Publish(Event::PeerDown(node.name.clone())));
                 changed = true;
             }
@@ -527,6 +569,11 @@ impl Cluster {
             self.publish_view(now, out);
         }
     }
+}
+
+/// Whether who was heard last at that time is not acted upon any more.
+fn is_stale(now: Instant, heard_at: Option<Instant>) -> bool {
+    heard_at.is_none_or(|at| now.since(at) >= FRESH_FOR)
 }
 
 /// How long ago this node sent what a peer had heard when it sent a frame; none: it has heard nothing of this start.
@@ -543,7 +590,7 @@ impl Machine for Cluster {
     fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Tick => self.tick(now, out),
-            Input::Datagram { from, bytes } => self.datagram(now, from, &bytes, out),
+            Input::Datagram { from, at, bytes } => self.datagram(now, (from, at), &bytes, out),
             Input::Part(part) => self.part(now, part, out),
             Input::Keys(keys) => self.config.keys = keys,
             Input::Prove(place) => self.prove(place, now, out),

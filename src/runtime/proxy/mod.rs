@@ -104,7 +104,8 @@ async fn feed(
             _ = stop.wait_for(|stop| *stop) => break,
             changed = view.changed(), if viewed => {
                 viewed = changed.is_ok();
-                let facts = facts(&view.borrow_and_update(), &shared.setup.master_name);
+                let newest = view.borrow_and_update().clone();
+                let facts = facts(&newest, &shared.setup.master_name);
                 if facts == known {
                     continue;
                 }

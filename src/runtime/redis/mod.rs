@@ -177,7 +177,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, inputs: mpsc::Sender<Input>) {
     let mut last = None;
     loop {
-        let now = heard(&view.borrow_and_update(), &cluster);
+        let newest = view.borrow_and_update().clone();
+        let now = heard(&newest, &cluster);
         if last != Some(now) {
             last = Some(now);
             let (decision, leading) = now;

@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::VipSpec;
 use super::clerk::Reports;
 use super::segment::primary;
-use super::{VipSpec, realtime};
 use crate::cores::vrrp::{HOLD_LIFETIME, Hold, Input};
 use crate::runtime::journal::Level;
 use crate::runtime::netlink::{Change, Changes, Netlink, NetlinkError};
+use crate::runtime::realtime::Rank;
 use crate::wire::arp::Mac;
 
 /// Interfaces are looked at so often even if no change was told.
@@ -70,7 +71,7 @@ pub(super) fn channels(vips: &[VipSpec]) -> (Vec<Wire>, Vec<End>) {
 
 /// Runs until every router has let its wish go and the last of them is fulfilled.
 pub(super) fn run(ends: Vec<End>, reports: &Reports) {
-    realtime::raise(realtime::ADDRESSES, reports);
+    reports.raise(Rank::Addresses);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let serve = async {
         let (netlink, changes) = Netlink::open()?;

@@ -9,6 +9,7 @@ use crate::base::node::{VipFacts, VipState};
 use crate::cores::cluster::Part;
 use crate::cores::vrrp::{Event, Router, Why};
 use crate::runtime::journal::{Journal, Level};
+use crate::runtime::realtime::{self, Rank};
 
 /// Lines that wait for the journal; further ones are lost.
 const LINES_MAX: usize = 256;
@@ -54,6 +55,13 @@ impl Reports {
     pub(super) fn line(&self, level: Level, name: &'static str, text: impl Into<String>) {
         // A journal that is so far behind has worse things to tell.
         let _ = self.lines.try_send(Line { level, name, text: text.into() });
+    }
+
+    /// Makes the calling thread real-time. Without the right to, it says so and goes on.
+    pub(super) fn raise(&self, rank: Rank) {
+        if let Err(error) = realtime::raise(rank) {
+            self.line(Level::Warn, "not-realtime", error.to_string());
+        }
     }
 
     /// An event of the router at `place` in the list.

@@ -13,10 +13,11 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use super::addresses::{Attachment, Wire};
 use super::clerk::Reports;
 use super::segment::Segment;
-use super::{Told, VipSpec, claims, realtime, words};
+use super::{Told, VipSpec, claims, words};
 use crate::cores::vrrp::{Event, Hold, Input, Output, Router};
 use crate::runtime::drive::{Execute, Flow, Inputs, drive};
 use crate::runtime::journal::Level;
+use crate::runtime::realtime::Rank;
 use crate::wire::arp::Mac;
 
 /// Between attempts to open sockets, and after a failure of one.
@@ -33,7 +34,7 @@ pub(super) fn run(
     mut pulse: mpsc::Receiver<oneshot::Sender<()>>,
     reports: &Reports,
 ) {
-    realtime::raise(realtime::ELECTION, reports);
+    reports.raise(Rank::Election);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return reports.line(Level::Error, "election", format!("no runtime for VRRP: {error}")),

@@ -97,7 +97,7 @@ impl Net {
                         }
                         if !self.cut.contains(&(place, target)) {
                             let from = SocketAddr::new(address(place), 26_380);
-                            waiting.insert(0, (target, Input::Datagram { from, bytes: bytes.into() }));
+                            waiting.insert(0, (target, Input::Datagram { from, at: self.now, bytes: bytes.into() }));
                         }
                     }
                     Output::View(_) => {}
@@ -217,7 +217,7 @@ fn what_is_heard_of_a_node_does_not_show_that_it_is_reached() {
     net.reached.clear();
     net.feed(0, Input::Prove(1));
     for (_, _, bytes) in net.sent.clone().into_iter().filter(|(from, to, _)| (*from, *to) == (1, 0)) {
-        net.feed(0, Input::Datagram { from: SocketAddr::new(address(1), 26_380), bytes: bytes.into() });
+        net.feed(0, Input::Datagram { from: SocketAddr::new(address(1), 26_380), at: net.now, bytes: bytes.into() });
     }
     assert_eq!(net.reached, []);
 }
@@ -237,6 +237,77 @@ fn silence_makes_stale_and_frames_make_fresh_again() {
 }
 
 #[test]
+fn a_frame_that_lay_unread_does_not_make_its_sender_look_alive() {
+    let from = SocketAddr::new(address(0), 26_380);
+    let last = |net: &Net| net.sent.iter().rev().find(|(from, to, _)| (*from, *to) == (0, 1)).unwrap().2.clone();
+    let downs =
+        |net: &Net| net.events.iter().filter(|(place, event)| (*place, event.name()) == (1, "peer-down")).count();
+    let mut net = Net::new(2);
+    net.run(300);
+    // Node 0 says one more thing, and dies; node 1 is starved and reads that 600 ms later, before it believes any deadline.
+    net.cut = vec![(0, 1)];
+    net.feed(0, Input::Part(proxy(7)));
+    let (bytes, came) = (last(&net), net.now);
+    net.nodes[0] = None;
+    net.now = net.now + Duration::from_millis(600);
+    net.feed(1, Input::Datagram { from, at: came, bytes: bytes.into() });
+    assert_eq!(net.sees(1, 0).heard_at, Some(came));
+    net.feed(1, Input::Tick);
+    assert!(!net.sees(1, 0).fresh, "it has been silent for 600 ms");
+    assert_eq!(downs(&net), 1);
+
+    // Nor is a lost one heard again by it: only what it was is known.
+    let mut net = Net::new(2);
+    net.run(300);
+    net.cut = vec![(0, 1)];
+    net.run(700);
+    net.feed(0, Input::Part(proxy(7)));
+    let (bytes, came) = (last(&net), net.now);
+    net.nodes[0] = None;
+    net.events.clear();
+    net.now = net.now + Duration::from_millis(500);
+    net.feed(1, Input::Datagram { from, at: came, bytes: bytes.into() });
+    let seen = net.sees(1, 0);
+    assert_eq!((seen.fresh, seen.heard_at, seen.fault.as_str()), (false, Some(came), SILENT));
+    assert_eq!(seen.state.as_ref().unwrap().proxy.map(|proxy| proxy.clients), Some(7));
+    assert_eq!(net.events, []);
+}
+
+#[test]
+fn a_frame_that_does_not_fit_is_complained_about_once_in_a_while() {
+    let mut net = Net::new(3);
+    let mut node = net.nodes[0].take().unwrap();
+    let mut said = |place, now| {
+        let mut out = vec![];
+        node.unsent(place, now, &mut out);
+        out
+    };
+    let [complaint] = &said(1, net.now)[..] else { panic!("nobody is told") };
+    let Output::Publish(event) = complaint else { panic!("{complaint:?}") };
+    assert!(
+        event.to_string().starts_with("node-1 does not hear this node") && event.to_string().contains("1200 bytes")
+    );
+    assert!(said(2, net.now).is_empty());
+    assert!(said(1, net.now + COMPLAINT_INTERVAL - Duration::from_millis(1)).is_empty());
+    assert_eq!(said(1, net.now + COMPLAINT_INTERVAL).len(), 1);
+}
+
+#[test]
+fn when_a_node_was_heard_never_goes_back() {
+    let mut net = Net::new(2);
+    net.run(300);
+    let heard_at = net.sees(1, 0).heard_at.unwrap();
+    net.cut = vec![(0, 1)];
+    net.feed(0, Input::Part(proxy(7)));
+    let bytes = net.sent.iter().rev().find(|(from, ..)| *from == 0).unwrap().2.clone();
+    // By a wall clock that was set, the kernel has dated it before the one that came before it.
+    let (from, at) = (SocketAddr::new(address(0), 26_380), heard_at - Duration::from_millis(50));
+    net.feed(1, Input::Datagram { from, at, bytes: bytes.into() });
+    assert_eq!(net.sees(1, 0).heard_at, Some(heard_at));
+    assert_eq!(net.sees(1, 0).state.as_ref().unwrap().proxy.map(|proxy| proxy.clients), Some(7));
+}
+
+#[test]
 fn a_restarted_peer_is_believed_at_once_and_its_old_frames_never_again() {
     let mut net = Net::new(2);
     net.run(500);
@@ -249,7 +320,7 @@ fn a_restarted_peer_is_believed_at_once_and_its_old_frames_never_again() {
     assert!(net.events.contains(&(1, Event::PeerRestarted("node-0".parse().unwrap()))));
     for bytes in recorded {
         let from = SocketAddr::new(address(0), 26_380);
-        net.feed(1, Input::Datagram { from, bytes: bytes.into() });
+        net.feed(1, Input::Datagram { from, at: net.now, bytes: bytes.into() });
         assert_eq!(net.sees(1, 0).state.as_ref().unwrap().proxy, None, "a recorded frame was believed");
     }
     net.run(1_000);
@@ -264,7 +335,7 @@ fn replayed_and_reordered_frames_of_the_same_start_are_ignored() {
     let old = net.sent.iter().rev().find(|(from, ..)| *from == 0).unwrap().2.clone();
     net.feed(0, Input::Part(proxy(2)));
     let from = SocketAddr::new(address(0), 26_380);
-    net.feed(1, Input::Datagram { from, bytes: old.into() });
+    net.feed(1, Input::Datagram { from, at: net.now, bytes: old.into() });
     assert_eq!(net.sees(1, 0).state.as_ref().unwrap().proxy.map(|proxy| proxy.clients), Some(2));
 }
 
@@ -320,7 +391,7 @@ fn what_was_sent_to_one_node_convinces_no_other_and_nobody_by_coming_back() {
     let frame = net.sent.iter().rev().find(|(from, to, _)| (*from, *to) == (0, 1)).unwrap().2.clone();
     for (receiver, source) in [(2, 0), (0, 1)] {
         let from = SocketAddr::new(address(source), 26_380);
-        net.feed(receiver, Input::Datagram { from, bytes: frame.clone().into() });
+        net.feed(receiver, Input::Datagram { from, at: net.now, bytes: frame.clone().into() });
         let refused = |(place, event): &(usize, Event)| *place == receiver && event.name() == "frame-refused";
         assert!(net.events.iter().any(refused), "{receiver}");
     }
@@ -335,7 +406,7 @@ fn frames_that_are_held_back_are_refused_once_they_are_old() {
     let held = net.sent.iter().rev().find(|(from, ..)| *from == 0).unwrap().2.clone();
     net.run(3_000);
     let from = SocketAddr::new(address(0), 26_380);
-    net.feed(1, Input::Datagram { from, bytes: held.into() });
+    net.feed(1, Input::Datagram { from, at: net.now, bytes: held.into() });
     assert!(!net.sees(1, 0).fresh);
     assert!(net.sees(1, 0).fault.contains("held back"), "{}", net.sees(1, 0).fault);
     net.cut.clear();
@@ -350,7 +421,7 @@ fn names_must_fit_their_addresses() {
     let frame = net.sent.iter().rev().find(|(from, to, _)| (*from, *to) == (0, 1)).unwrap().2.clone();
     net.nodes[1] = Some(Cluster::new(config(1, 3, 77, "secret"), "0.1.0", net.now));
     for from in [address(2), address(1), IpAddr::from([10, 9, 9, 9])] {
-        net.feed(1, Input::Datagram { from: SocketAddr::new(from, 26_380), bytes: frame.clone().into() });
+        net.feed(1, Input::Datagram { from: SocketAddr::new(from, 26_380), at: net.now, bytes: frame.clone().into() });
     }
     assert!(!net.sees(1, 0).fresh && !net.sees(1, 2).fresh);
     assert!(net.sees(1, 2).fault.contains("node-2's"), "{}", net.sees(1, 2).fault);
@@ -391,7 +462,7 @@ fn garbage_moves_nothing_and_makes_no_storm() {
     let sent = net.sent.len();
     for _ in 0..1_000 {
         let bytes: Vec<u8> = (0..rng.next_u32() % 1_400).map(|_| rng.next_u32().to_le_bytes()[0]).collect();
-        net.feed(1, Input::Datagram { from: SocketAddr::new(address(0), 9), bytes: bytes.into() });
+        net.feed(1, Input::Datagram { from: SocketAddr::new(address(0), 9), at: net.now, bytes: bytes.into() });
     }
     assert!(net.sees(1, 0).fresh && net.sees(1, 0).fault.is_empty());
     assert_eq!(net.sent.len(), sent, "garbage is not answered");
@@ -460,7 +531,7 @@ fn nothing_recorded_or_forged_changes_the_version_that_is_spoken() {
     };
     let play = |net: &mut Net, frames: &[Vec<u8>]| {
         for bytes in frames {
-            net.feed(1, Input::Datagram { from, bytes: bytes.as_slice().into() });
+            net.feed(1, Input::Datagram { from, at: net.now, bytes: bytes.as_slice().into() });
             net.run(30);
         }
     };
