@@ -22,6 +22,7 @@ use super::journal::{Journal, Level};
 use super::realtime::{self, Rank};
 use crate::base::node::Health;
 use crate::base::{Credentials, Instant, NodeName};
+use crate::cores::cluster::lease::Held;
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
 
@@ -67,9 +68,12 @@ pub struct Peers {
     pub post: mpsc::Sender<Part>,
     /// For the roles to make sure of a node before they tell it a password.
     pub presence: Presence,
+    /// The lease that the redis of this node has, or had last.
+    pub lease: watch::Receiver<Option<Held>>,
     machine: Cluster,
     socket: Bound,
     views: watch::Sender<Arc<View>>,
+    leases: watch::Sender<Option<Held>>,
     posted: mpsc::Receiver<Part>,
     reached: watch::Sender<Vec<Option<Instant>>>,
     asked: mpsc::Receiver<usize>,
@@ -129,11 +133,12 @@ impl Peers {
         let nodes: Arc<[IpAddr]> = config.peers.iter().map(|peer| peer.address).collect();
         let machine = Cluster::new(config, env!("CARGO_PKG_VERSION"), clock::now());
         let (views, view) = watch::channel(Arc::new(machine.view().clone()));
+        let (leases, lease) = watch::channel(None);
         let (post, posted) = mpsc::channel(WAITING_MAX);
         let (reached, seen) = watch::channel(vec![None; nodes.len()]);
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         let presence = Presence { own: address.ip(), nodes, stock: Arc::default(), reached: seen, ask };
-        Ok(Self { view, post, presence, machine, socket, views, posted, reached, asked })
+        Ok(Self { view, post, presence, lease, machine, socket, views, leases, posted, reached, asked })
     }
 
     /// Runs the link in a thread of its own until `stop` says so; what was posted before that is still said.
@@ -181,10 +186,11 @@ impl Peers {
         lines: Lines,
     ) -> io::Result<Attended> {
         // Without its own ends, so that it sees when the roles have let go of theirs.
-        let Self { view: _, post: _, presence: _, machine, socket, views, posted, reached, asked } = self;
+        let Self { view: _, post: _, presence: _, lease: _, machine, socket, views, leases, posted, reached, asked } =
+            self;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let ears = Ears::new((posted, asked), credentials, stop, Arc::clone(&socket));
-        Ok(Attended { machine, ears, executor: Executor { socket, views, reached, lines } })
+        Ok(Attended { machine, ears, executor: Executor { socket, views, leases, reached, lines } })
     }
 }
 
@@ -227,6 +233,7 @@ impl Attended {
 struct Executor {
     socket: Arc<UdpSocket>,
     views: watch::Sender<Arc<View>>,
+    leases: watch::Sender<Option<Held>>,
     reached: watch::Sender<Vec<Option<Instant>>>,
     lines: Lines,
 }
@@ -237,6 +244,7 @@ impl Execute<Cluster> for Executor {
             // Not sent (no route, a full queue): the next frame repeats it.
             Output::Send { to, bytes } => drop(self.socket.try_send_to(&bytes, to)),
             Output::View(view) => drop(self.views.send_replace(Arc::new(*view))),
+            Output::Lease(held) => drop(self.leases.send_replace(held)),
             Output::Reached { node, sent } => self.reached.send_modify(|reached| {
                 reached[node] = reached[node].max(Some(sent));
             }),

@@ -61,6 +61,8 @@ impl Spec {
             roles: node.roles,
         });
         cluster::Config {
+            lease: None,
+            rules: cluster::lease::Rules::default(),
             cluster: cluster.name.clone(),
             keys: Keys::new(&cluster.credentials.own(Purpose::Link)),
             me: self.me,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use vigie::base::node::{ProxyFacts, Roles};
 use vigie::base::{Instant, Machine, Secret};
+use vigie::cores::cluster::lease::Rules;
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer};
 use vigie::wire::frame::Keys;
 
@@ -129,6 +130,8 @@ impl Network {
             roles,
             peers,
             port: PORT,
+            lease: None,
+            rules: Rules::default(),
             boot: self.boots,
             seed: self.boots,
         };
@@ -160,7 +163,7 @@ impl Network {
                             waiting.push_back((target, self.datagram(place, bytes)));
                         }
                     }
-                    Output::View(_) | Output::Reached { .. } => {}
+                    Output::View(_) | Output::Lease(_) | Output::Reached { .. } => {}
                     Output::Publish(event) => {
                         lines.push(line(self.now, BEGIN, &format!("{}: {event}", self.names[place])));
                     }

@@ -193,7 +193,7 @@ impl Ours {
             match part {
                 Part::Vip(facts) => self.facts = Some(facts),
                 Part::Fault { source, reason } => drop(self.faults.insert(source, reason)),
-                Part::Redis(_) | Part::Sentinel(_) | Part::Proxy(_) => panic!("not ours: {part:?}"),
+                Part::Redis(_) | Part::Writes(_) | Part::Sentinel(_) | Part::Proxy(_) => panic!("not ours: {part:?}"),
             }
         }
         self.facts.map(|facts| facts.state)

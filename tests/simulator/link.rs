@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vigie::base::node::{Decision, Roles};
 use vigie::base::{Epoch, Instant, Secret};
+use vigie::cores::cluster::lease::Rules;
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer, View};
 use vigie::cores::redis::{Input as SupervisorInput, Supervisor};
 use vigie::cores::sentinel::Input as SentinelInput;
@@ -56,8 +57,8 @@ impl World {
         let (peers, roles) = (peers.collect(), self.roles(host));
         let mut random = || u64::from_le_bytes(self.dice.id().0[..8].try_into().expect("8 bytes"));
         let (boot, seed) = (random(), random());
-        let config =
-            Config { cluster: "cluster".to_owned(), keys: keys(), me: host, roles, peers, port: PORT, boot, seed };
+        let (cluster, keys, rules) = ("cluster".to_owned(), keys(), Rules::default());
+        let config = Config { cluster, keys, me: host, roles, peers, port: PORT, lease: None, rules, boot, seed };
         let machine = Cluster::new(config, "1", self.local(host));
         let view = Rc::new(machine.view().clone());
         Link { driver: Driver::new(machine), view, news: News::default(), steered: None, shows: Vec::new() }
@@ -154,6 +155,7 @@ impl Lives<Cluster> for World {
     fn carry_out(&mut self, host: usize, output: Output) -> Option<Flow<Input>> {
         match output {
             Output::Send { to, bytes } => self.send_frame(host, to, &bytes),
+            Output::Lease(_) => {}
             Output::View(view) => {
                 if let Some(link) = self.workers[host].link.as_mut() {
                     link.view = Rc::new(*view);

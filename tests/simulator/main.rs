@@ -50,7 +50,7 @@ use world::{Stats, World};
 /// Worlds of a usual run.
 const SEEDS: u64 = 200;
 /// So many worlds of leases for each of those.
-const LEASES: u64 = 20;
+const LEASES: u64 = 3;
 /// A run with so many violations is over: more would say nothing new.
 const VIOLATIONS_MAX: usize = 10;
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{NodeView, Part, View};
-use crate::base::node::{Health, NodeState, Roles, clipped};
+use super::lease::Held;
+use super::promises::Promises;
+use super::{Config, NodeView, Part, View};
+use crate::base::node::{Health, NodeState, clipped};
 use crate::base::time::earliest;
 use crate::base::{Instant, Machine, NodeName, Rng};
 use crate::wire::frame::{self, FRAME_MAX, Frame, Keys, Malformed, NEWEST, OLDEST};
@@ -29,38 +31,6 @@ const AGE_MAX: Duration = Duration::from_secs(2);
 const SILENT: &str = "not heard any more";
 /// What is wrong with this node's secret.
 const SECRET: &str = "secret";
-
-/// What the link must know of the cluster file.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Name of the cluster.
-    pub cluster: String,
-    /// Keys of the link.
-    pub keys: Keys,
-    /// This node's place in `peers`.
-    pub me: usize,
-    /// The roles this node really runs.
-    pub roles: Roles,
-    /// All nodes of the file, this one included.
-    pub peers: Vec<Peer>,
-    /// UDP port of the link, the same on every node.
-    pub port: u16,
-    /// Random at each start.
-    pub boot: u64,
-    /// Seed of nonces and jitter, random at each start.
-    pub seed: u64,
-}
-
-/// One node of the file.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Its name.
-    pub name: NodeName,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its roles in the file.
-    pub roles: Roles,
-}
 
 /// What the link is told.
 #[derive(Debug)]
@@ -103,6 +73,8 @@ pub enum Output {
         /// When what it heard was sent.
         sent: Instant,
     },
+    /// The lease that the redis of this node has, or had last; none: it was promised none, or has given it back.
+    Lease(Option<Held>),
     /// Tell people.
     Publish(Event),
 }
@@ -177,6 +149,8 @@ struct Link {
     reads: u8,
     /// Challenges sent since the last regular frame.
     challenges: u8,
+    /// When a frame was last sent to it.
+    sent_at: Option<Instant>,
     /// Whether what last came from its address was signed with another secret.
     foreign: bool,
     /// When its frames were last complained about.
@@ -191,6 +165,7 @@ pub struct Cluster {
     view: View,
     /// By place in the file; this node's own entry is unused.
     links: Vec<Link>,
+    promises: Promises,
     own_faults: BTreeMap<&'static str, String>,
     sequence: u64,
     next_frame_at: Instant,
@@ -206,7 +181,9 @@ impl Cluster {
     pub fn new(config: Config, version: &str, now: Instant) -> Self {
         assert!(config.me < config.peers.len(), "a node is part of its cluster");
         let mut rng = Rng::new(config.seed);
-        let own = NodeState::new(config.peers[config.me].name.clone(), clipped(version), config.roles);
+        let promises = Promises::new(&config, now);
+        let mut own = NodeState::new(config.peers[config.me].name.clone(), clipped(version), config.roles);
+        own.terms = promises.terms();
         let nodes = config.peers.iter().enumerate().map(|(place, peer)| NodeView {
             name: peer.name.clone(),
             address: peer.address,
@@ -224,6 +201,7 @@ impl Cluster {
             heard: 0,
             reads: OLDEST,
             challenges: 0,
+            sent_at: None,
             foreign: false,
             complained_at: None,
         });
@@ -233,6 +211,7 @@ impl Cluster {
             rng,
             view,
             links,
+            promises,
             own_faults: BTreeMap::new(),
             sequence: 0,
             next_frame_at: now,
@@ -260,7 +239,8 @@ impl Cluster {
 
     fn send(&mut self, place: usize, now: Instant, out: &mut Vec<Output>) {
         self.sequence += 1;
-        let link = &self.links[place];
+        let link = &mut self.links[place];
+        link.sent_at = Some(now);
         let frame = Frame {
             cluster: clipped(&self.config.cluster),
             boot: self.config.boot,
@@ -269,8 +249,8 @@ impl Cluster {
             echo: link.echo,
             stamp: now.as_micros(),
             heard: link.heard,
-            grant: None,
-            left: Duration::ZERO,
+            grant: self.promises.given_to(place),
+            left: self.promises.left(now),
             reads: NEWEST,
             state: self.view.own().state.clone().expect("a node always knows itself"),
         };
@@ -300,20 +280,37 @@ impl Cluster {
     }
 
     fn send_all(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.send_those(now, |_| true, out);
+    }
+
+    /// Sends a frame to the others, of whom some may have heard enough.
+    fn send_those(&mut self, now: Instant, whom: impl Fn(&Link) -> bool, out: &mut Vec<Output>) {
         let me = self.config.me;
         for place in (0..self.links.len()).filter(|place| *place != me) {
             self.links[place].challenges = 0;
-            self.send(place, now, out);
+            if whom(&self.links[place]) {
+                self.send(place, now, out);
+            }
         }
+        self.promises.asked(now);
+        let every = self.promises.frame_every(FRAME_INTERVAL);
         // Up to a tenth of jitter, so that nodes started together do not stay in step.
-        self.next_frame_at = now + FRAME_INTERVAL - self.rng.below(FRAME_INTERVAL / 10);
+        self.next_frame_at = now + every - self.rng.below(every / 10);
+        self.serve(me, now, out);
     }
 
     fn part(&mut self, now: Instant, part: Part, out: &mut Vec<Output>) {
         let before = self.own().clone();
         match part {
-            Part::Redis(facts) => self.own().redis = Some(facts),
-            Part::Sentinel(facts) => self.own().sentinel = Some(facts),
+            Part::Redis(facts) => {
+                self.own().redis = Some(facts);
+                self.promises.redis_changed(now, &self.view);
+            }
+            Part::Writes(writes) => self.promises.writes(now, writes, &self.view),
+            Part::Sentinel(facts) => {
+                self.own().sentinel = Some(facts);
+                self.serve_all(now, out);
+            }
             Part::Proxy(facts) => self.own().proxy = Some(facts),
             Part::Vip(facts) => {
                 let vips = &mut self.own().vips;
@@ -492,7 +489,7 @@ impl Cluster {
         } else if again {
             out.push(Output::Publish(Event::PeerRestarted(node.name.clone())));
         }
-        let state = Some(frame.state);
+        let (grant, state) = (frame.grant, Some(frame.state));
         let fault = match state.as_ref().map(|state| &state.health) {
             Some(Health::Bad(reason)) => reason.as_str(),
             Some(Health::Good) | None => "",
@@ -506,6 +503,16 @@ impl Cluster {
         let changed = !node.fresh || node.state != state;
         node.fresh = true;
         node.state = state;
+        if let Some(grant) = grant {
+            self.promises.granted(now, place, grant);
+        }
+        // What a leader says may be about another node.
+        let leads = self.view.nodes[place].roles.sentinel && changed;
+        if leads {
+            self.serve_all(now, out)
+        } else {
+            self.serve(place, now, out)
+        }
         if changed {
             self.publish_view(now, out);
         }
@@ -551,6 +558,34 @@ impl Cluster {
         }
     }
 
+    /// Does as a sentinel what the state of every node asks for.
+    fn serve_all(&mut self, now: Instant, out: &mut Vec<Output>) {
+        (0..self.links.len()).for_each(|place| self.serve(place, now, out));
+    }
+
+    /// The same for one of them.
+    fn serve(&mut self, place: usize, now: Instant, out: &mut Vec<Output>) {
+        let stamp = if place == self.config.me { now } else { Instant::from_micros(self.links[place].heard) };
+        if self.promises.serve(now, place, stamp, &self.view) {
+            self.send(place, now, out);
+        }
+    }
+
+    /// Tells what has become of the lease, and of what this node says of it.
+    fn settle(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let (news, tenure) = self.promises.settle(now, &self.view);
+        if let Some(held) = news {
+            out.push(Output::Lease(held));
+        }
+        let hears_majority = self.view.hears_majority();
+        let own = self.own();
+        if own.tenure != tenure || own.hears_majority != hears_majority {
+            (own.tenure, own.hears_majority) = (tenure, hears_majority);
+            self.send_all(now, out);
+            self.publish_view(now, out);
+        }
+    }
+
     fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut changed = false;
         for (place, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
@@ -563,7 +598,12 @@ impl Cluster {
             }
         }
         if self.next_frame_at <= now {
-            self.send_all(now, out);
+            // Who was just answered knows all that there is to know; who asks is answered by everybody.
+            let (asks, lately) = (self.promises.deadline().is_some(), now - FRAME_INTERVAL / 2);
+            self.send_those(now, |link| asks || link.sent_at.is_none_or(|at| at <= lately), out);
+        }
+        for place in self.promises.silent(now) {
+            if place == self.config.me { self.serve(place, now, out) } else { self.send(place, now, out) }
         }
         if changed || self.next_view_at <= now {
             self.publish_view(now, out);
@@ -595,12 +635,14 @@ impl Machine for Cluster {
             Input::Keys(keys) => self.config.keys = keys,
             Input::Prove(place) => self.prove(place, now, out),
         }
+        self.settle(now, out);
     }
 
     fn deadline(&self) -> Option<Instant> {
         let others = self.view.nodes.iter().enumerate().filter(|(place, node)| *place != self.config.me && node.fresh);
         let stale_at = others.filter_map(|(_, node)| node.heard_at).map(|at| at + FRESH_FOR).min();
-        earliest(stale_at, Some(self.next_frame_at.min(self.next_view_at)))
+        let due = earliest(self.promises.deadline(), Some(self.next_frame_at.min(self.next_view_at)));
+        earliest(stale_at, due)
     }
 }
 

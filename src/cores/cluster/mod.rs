@@ -4,13 +4,52 @@
 
 mod core;
 pub mod lease;
-pub use self::core::{Cluster, Config, Event, Input, Output, Peer};
+mod promises;
+pub use self::core::{Cluster, Event, Input, Output};
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::base::census::{Named, majority};
 use crate::base::node::{Decision, NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
 use crate::base::{Epoch, Instant, NodeName};
+use crate::wire::frame::Keys;
+
+/// What the link must know of the cluster file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Keys of the link.
+    pub keys: Keys,
+    /// This node's place in `peers`.
+    pub me: usize,
+    /// The roles this node really runs.
+    pub roles: Roles,
+    /// All nodes of the file, this one included.
+    pub peers: Vec<Peer>,
+    /// UDP port of the link, the same on every node.
+    pub port: u16,
+    /// What a sentinel of this file promises at a time; none: the cluster is not fenced.
+    pub lease: Option<Duration>,
+    /// Which rules of the lease hold.
+    pub rules: lease::Rules,
+    /// Random at each start.
+    pub boot: u64,
+    /// Seed of nonces and jitter, random at each start.
+    pub seed: u64,
+}
+
+/// One node of the file.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its roles in the file.
+    pub roles: Roles,
+}
 
 /// What this node knows of the whole cluster, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +121,28 @@ impl View {
     }
 }
 
+/// What the redis of this node does with writes, by its supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// It refuses them.
+    Refused,
+    /// It takes them.
+    Taken,
+    /// It refuses them since `at`, to make room for another one: what it was promised until then is given back.
+    Returned {
+        /// When it had confirmed that.
+        at: Instant,
+    },
+}
+
 /// What a role of this node says of itself: becomes part of this node's state, and of the next frame, which leaves at once
 /// if anything changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The supervisor's word on its redis.
     Redis(RedisFacts),
+    /// What it does with writes. It was [told](Output::Lease) of the lease by which it may take them.
+    Writes(Writes),
     /// The sentinel.
     Sentinel(SentinelFacts),
     /// The proxy.

@@ -1,6 +1,14 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::base::Secret;
-use crate::base::node::{ProxyFacts, VipFacts, VipState};
+use crate::base::lease::Tenure;
+use crate::base::node::{
+    self, Decision, MasterFacts, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, VipFacts, VipState,
+};
+use crate::base::{Epoch, RunId};
+use crate::cores::cluster::lease::Rules;
+use crate::cores::cluster::{Peer, Writes};
 
 /// Nodes of one cluster on a network that delivers at once, unless told otherwise.
 struct Net {
@@ -18,6 +26,10 @@ struct Net {
     before: Vec<usize>,
     /// Frames of a version that their receiver does not read.
     unread: Vec<(usize, usize)>,
+    /// What the sentinels promise at a time.
+    lease: Option<Duration>,
+    /// The lease of each node, as it was told last.
+    leases: Vec<Option<Held>>,
 }
 
 fn address(place: usize) -> IpAddr {
@@ -37,6 +49,8 @@ fn config(me: usize, count: usize, boot: u64, password: &str) -> Config {
         roles: Roles { sentinel: true, ..Roles::default() },
         peers: peers.collect(),
         port: 26_380,
+        lease: None,
+        rules: Rules::default(),
         boot,
         seed: boot,
     }
@@ -52,6 +66,10 @@ fn as_before(bytes: &[u8], to: usize) -> Option<Vec<u8>> {
 
 impl Net {
     fn new(count: usize) -> Self {
+        Self::fenced(count, None)
+    }
+
+    fn fenced(count: usize, lease: Option<Duration>) -> Self {
         let mut net = Self {
             now: Instant::from_millis(1_000),
             nodes: (0..count).map(|_| None).collect(),
@@ -62,6 +80,8 @@ impl Net {
             reached: vec![],
             before: vec![],
             unread: vec![],
+            lease,
+            leases: vec![None; count],
         };
         (0..count).for_each(|place| net.start(place));
         net
@@ -69,7 +89,8 @@ impl Net {
 
     fn start(&mut self, place: usize) {
         self.boots += 1;
-        let config = config(place, self.nodes.len(), self.boots, "secret");
+        let lease = self.lease;
+        let config = Config { lease, ..config(place, self.nodes.len(), self.boots, "secret") };
         self.nodes[place] = Some(Cluster::new(config, "0.1.0", self.now));
     }
 
@@ -101,6 +122,7 @@ impl Net {
                         }
                     }
                     Output::View(_) => {}
+                    Output::Lease(held) => self.leases[place] = held,
                     Output::Reached { node, sent } => self.reached.push((node, place, sent)),
                     Output::Publish(event) => self.events.push((place, event)),
                 }
@@ -140,7 +162,7 @@ impl Net {
                 let versions = self.versions(since, from, to);
                 assert!(versions.len() > 1, "{from} is silent");
                 assert!(
-                    versions.iter().all(|version| *version == if old { 2 } else { 3 }),
+                    versions.iter().all(|version| *version == if old { 2 } else { NEWEST }),
                     "{from} to {to}: {versions:?}"
                 );
             }
@@ -285,7 +307,8 @@ fn a_frame_that_does_not_fit_is_complained_about_once_in_a_while() {
     let [complaint] = &said(1, net.now)[..] else { panic!("nobody is told") };
     let Output::Publish(event) = complaint else { panic!("{complaint:?}") };
     assert!(
-        event.to_string().starts_with("node-1 does not hear this node") && event.to_string().contains("1200 bytes")
+        event.to_string().starts_with("node-1 does not hear this node")
+            && event.to_string().contains(&format!("{FRAME_MAX} bytes"))
     );
     assert!(said(2, net.now).is_empty());
     assert!(said(1, net.now + COMPLAINT_INTERVAL - Duration::from_millis(1)).is_empty());
@@ -535,32 +558,225 @@ fn nothing_recorded_or_forged_changes_the_version_that_is_spoken() {
             net.run(30);
         }
     };
-    let (second, third) = (of_first(&net, 2), of_first(&net, 3));
-    assert!(!second.is_empty() && !third.is_empty());
+    let (second, newest) = (of_first(&net, 2), of_first(&net, NEWEST));
+    assert!(!second.is_empty() && !newest.is_empty());
     // Of the same start: its sequence is past.
     let since = net.sent.len();
     play(&mut net, &second);
-    assert!(net.versions(since, 1, 0).iter().all(|version| *version == 3), "a recorded frame was believed");
+    assert!(net.versions(since, 1, 0).iter().all(|version| *version == NEWEST), "a recorded frame was believed");
     // Of the one before, and with another version written on it.
-    let forged: Vec<_> = third.iter().map(|bytes| [&[2][..], &bytes[1..]].concat()).collect();
+    let forged: Vec<_> = newest.iter().map(|bytes| [&[2][..], &bytes[1..]].concat()).collect();
     net.start(0);
     net.run(300);
-    for frames in [&second, &third, &forged] {
+    for frames in [&second, &newest, &forged] {
         play(&mut net, frames);
         net.run(110);
         let since = net.sent.len();
         net.run(1_000);
-        assert!(net.versions(since, 1, 0).iter().all(|version| *version == 3), "what is not believed counts");
+        assert!(net.versions(since, 1, 0).iter().all(|version| *version == NEWEST), "what is not believed counts");
         assert!(net.sees(1, 0).fresh && net.sees(0, 1).fresh);
     }
     // An older build is there now: what was recorded of the newer one does not make it deaf.
     net.before.push(0);
     net.start(0);
     net.run(120);
-    for frames in [&third, &forged] {
+    for frames in [&newest, &forged] {
         net.unread.clear();
         play(&mut net, frames);
         assert_eq!(net.unread, [], "not even a challenge");
         assert!(net.sees(1, 0).fresh && net.sees(0, 1).fresh);
+    }
+}
+
+const LEASE: Duration = Duration::from_millis(250);
+
+/// The redis of a node, in that incarnation.
+fn redis(place: usize, incarnation: u64, process: node::Process) -> Part {
+    Part::Redis(RedisFacts {
+        address: SocketAddr::new(address(place), 6379),
+        incarnation,
+        process,
+        role: RedisRole::Unknown,
+        run_id: None,
+        replication_id: None,
+        offset: 0,
+        priority: 100,
+        has_data: true,
+        history: None,
+    })
+}
+
+/// What a sentinel says: its last vote, the decision that it knows, and whom it wants in the epoch in which it leads.
+fn sentinel(vote: Epoch, decision: Option<(usize, Epoch)>, leads: Option<(Epoch, u64)>) -> Part {
+    let decided = |(place, epoch)| Decision { master: SocketAddr::new(address(place), 6379), epoch };
+    let master = MasterFacts {
+        name: clipped("mymaster"),
+        decision: decision.map(decided),
+        vote: Some((RunId([1; 20]), vote)),
+        leads: leads.map(|(epoch, _)| epoch),
+        target: leads.map(|(_, target)| target),
+        ..MasterFacts::default()
+    };
+    Part::Sentinel(SentinelFacts { id: RunId([1; 20]), current_epoch: vote, masters: [master].into_iter().collect() })
+}
+
+impl Net {
+    /// Three nodes, of which each has a redis and a sentinel that has voted in epoch 1, and none knows a master.
+    fn with_redis() -> Self {
+        let mut net = Self::fenced(3, Some(LEASE));
+        for place in 0..3 {
+            net.post(place, redis(place, 100 + u64::try_from(place).unwrap(), node::Process::Alive));
+            net.post(place, sentinel(1, None, None));
+        }
+        // Longer than what they may have promised before they were started.
+        net.run(500);
+        net
+    }
+
+    fn post(&mut self, place: usize, part: Part) {
+        self.feed(place, Input::Part(part));
+    }
+
+    /// The lease of a node, if it has not ended.
+    fn holds(&self, place: usize) -> Option<Epoch> {
+        self.leases[place].filter(|held| self.now < held.lease.ends_at()).map(|held| held.epoch)
+    }
+
+    fn tenure(&self, place: usize, other: usize) -> Tenure {
+        self.sees(place, other).state.as_ref().unwrap().tenure
+    }
+}
+
+#[test]
+fn whom_a_leader_names_gets_the_lease_at_once_and_keeps_it() {
+    let mut net = Net::with_redis();
+    assert_eq!(net.leases, [None; 3]);
+    let since = net.sent.len();
+    net.post(0, sentinel(1, None, Some((1, 101))));
+    assert_eq!(net.holds(1), Some(1), "nobody waits for a frame that is due");
+    assert!(net.sent.len() - since <= 12, "{} frames", net.sent.len() - since);
+    net.post(1, Part::Writes(Writes::Taken));
+    assert!(
+        matches!(net.tenure(2, 1), Tenure::Asks { epoch: 1, open: Some(1), grants: 0b111, .. }),
+        "{:?}",
+        net.tenure(2, 1)
+    );
+    // The leader is content, and everybody has stored who is master.
+    (0..3).for_each(|place| net.post(place, sentinel(1, Some((1, 1)), None)));
+    for _ in 0..100 {
+        net.run(37);
+        assert_eq!(net.holds(1), Some(1));
+        assert!(net.now < net.leases[1].unwrap().lease.fence_at());
+    }
+    assert_eq!((net.holds(0), net.holds(2)), (None, None));
+    let Tenure::Asks { slack, .. } = net.tenure(0, 1) else { panic!("{:?}", net.tenure(0, 1)) };
+    assert!((60..=100).contains(&slack.as_millis()), "{slack:?}");
+    // By the other sentinels alone.
+    net.cut = vec![(1, 2), (2, 1)];
+    net.run(1_000);
+    assert_eq!(net.holds(1), Some(1));
+    net.cut = vec![(1, 2), (1, 0)];
+    let ends_at = net.leases[1].unwrap().lease.ends_at();
+    net.run(300);
+    assert_eq!((net.holds(1), net.leases[1].unwrap().lease.ends_at()), (None, ends_at), "heard by itself alone");
+    net.cut.clear();
+    net.run(100);
+    assert_eq!(net.holds(1), Some(1), "nobody else was granted anything");
+}
+
+#[test]
+fn another_process_waits_for_the_end_of_the_lease_or_for_its_return() {
+    for returned in [false, true] {
+        let mut net = Net::with_redis();
+        net.post(0, sentinel(1, None, Some((1, 101))));
+        net.post(1, Part::Writes(Writes::Taken));
+        (0..3).for_each(|place| net.post(place, sentinel(2, Some((1, 1)), None)));
+        net.run(200);
+        assert_eq!(net.holds(1), Some(1), "votes alone take nothing away");
+        let begun = net.now;
+        net.post(0, sentinel(2, Some((1, 1)), Some((2, 102))));
+        assert_eq!((net.holds(1), net.holds(2)), (Some(1), None));
+        if returned {
+            net.post(1, Part::Writes(Writes::Returned { at: net.now }));
+            assert_eq!((net.holds(1), net.holds(2)), (None, Some(2)), "at once");
+            assert!(matches!(net.tenure(0, 1), Tenure::Released { epoch: 1, .. }));
+            continue;
+        }
+        // The link of the holder is cut.
+        net.cut = (0..3).flat_map(|other| [(1, other), (other, 1)]).collect();
+        while net.holds(2).is_none() {
+            net.run(5);
+            assert!(net.holds(1).is_none() || net.holds(2).is_none(), "two at {}", net.now);
+        }
+        let took = net.now.since(begun).as_millis();
+        assert!((225..=280).contains(&took), "{took} ms");
+    }
+}
+
+#[test]
+fn a_dead_process_is_waited_for_by_nobody_and_its_successor_has_nothing_of_it() {
+    let mut net = Net::with_redis();
+    net.post(0, sentinel(1, None, Some((1, 101))));
+    net.post(1, Part::Writes(Writes::Taken));
+    (0..3).for_each(|place| net.post(place, sentinel(2, Some((1, 1)), None)));
+    net.post(1, redis(1, 101, node::Process::Dead));
+    assert_eq!(net.leases[1], None);
+    assert_eq!(net.tenure(0, 1), Tenure::None);
+    net.post(1, redis(1, 201, node::Process::Alive));
+    net.run(300);
+    assert_eq!(net.leases[1], None, "elected was the one before");
+    net.post(0, sentinel(2, Some((1, 1)), Some((2, 102))));
+    assert_eq!(net.holds(2), Some(2), "at once");
+}
+
+#[test]
+fn nothing_is_promised_in_an_epoch_that_is_not_on_disk_nor_to_a_node_with_other_voters() {
+    let mut net = Net::with_redis();
+    // Only the leader has stored its epoch.
+    net.post(0, sentinel(2, None, Some((2, 101))));
+    net.run(300);
+    assert_eq!(net.holds(1), None);
+    net.post(2, sentinel(2, None, None));
+    assert_eq!(net.holds(1), Some(2), "at once when it is");
+    net.post(1, Part::Writes(Writes::Returned { at: net.now }));
+    // A node with another file.
+    let mut peers = config(1, 3, 9, "secret").peers;
+    peers[2].roles.sentinel = false;
+    let lease = Some(LEASE);
+    net.boots += 1;
+    net.nodes[1] = Some(Cluster::new(Config { peers, lease, ..config(1, 3, net.boots, "secret") }, "0.1.0", net.now));
+    net.leases[1] = None;
+    net.post(1, redis(1, 301, node::Process::Alive));
+    net.post(1, sentinel(3, None, None));
+    net.post(2, sentinel(3, None, None));
+    net.post(0, sentinel(3, None, Some((3, 301))));
+    net.run(600);
+    assert_eq!(net.holds(1), None);
+}
+
+#[test]
+fn a_sentinel_that_was_restarted_renews_the_master_that_it_knows_and_nobody_else_for_a_while() {
+    for other in [false, true] {
+        let mut net = Net::with_redis();
+        net.post(0, sentinel(1, None, Some((1, 101))));
+        net.post(1, Part::Writes(Writes::Taken));
+        (0..3).for_each(|place| net.post(place, sentinel(1, Some((1, 1)), None)));
+        // Without the third one, the lease hangs on the one that is restarted.
+        net.nodes[2] = None;
+        net.run(100);
+        net.start(0);
+        if other {
+            net.post(0, sentinel(2, Some((1, 1)), None));
+            net.run(20);
+            assert_eq!(net.holds(1), Some(1), "what was promised lasts");
+            net.run(250);
+            assert_eq!(net.holds(1), None, "it may have promised another one since");
+        } else {
+            net.post(0, sentinel(1, Some((1, 1)), None));
+            for _ in 0..40 {
+                net.run(13);
+                assert_eq!(net.holds(1), Some(1));
+            }
+        }
     }
 }
