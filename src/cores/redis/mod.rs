@@ -16,6 +16,7 @@
 //! Every start is a *closed* one: a replica of nobody, which refuses writers and replicas until told whom to follow.
 
 mod ask;
+pub mod fence;
 mod info;
 mod supervisor;
 
