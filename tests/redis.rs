@@ -74,6 +74,7 @@ fn setup(dir: &Path) -> Setup {
         state_dir: dir.to_owned(),
         priority: 100,
         life: 0,
+        fenced: false,
     }
 }
 
@@ -606,6 +607,61 @@ async fn an_include_is_read_unless_it_sets_what_vigie_owns() {
     fs::remove_file(&include).unwrap();
     let refused = Node::start(setup).task.await.unwrap().unwrap_err().to_string();
     assert!(refused.contains("more.conf: cannot read"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_fenced_redis_refuses_writes_whoever_promotes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let include = dir.path().join("more.conf");
+    let mut setup = Setup { fenced: true, ..setup(dir.path()) };
+    setup.config.include = vec![include.to_str().unwrap().to_owned()];
+    fs::write(&include, "min-replicas-to-write 0\nmin-slaves-max-lag 0\n").unwrap();
+    let kept = redis::replicas_wanted(std::slice::from_ref(&include)).unwrap();
+    assert_eq!((kept.min_replicas(), kept.max_lag()), (0, 10), "it would switch the check off");
+    let mut node = Node::start(setup.clone());
+    node.alive().await;
+    node.promote();
+    assert!(node.client().ask("INFO replication").contains("role:master"));
+    for refused in [
+        "SET a 1",
+        "EVAL \"return redis.call('SET','a','1')\" 0",
+        "EVAL \"return redis.pcall('INCR','a')\" 0",
+        "FLUSHALL",
+        "FUNCTION FLUSH",
+    ] {
+        let said = node.client().say(refused);
+        assert!(said.contains("NOREPLICAS"), "{refused}: {said}");
+    }
+    for (allowed, said) in
+        [("GET a", "$-1"), ("PUBLISH news x", ":0"), ("EVAL \"return 1\" 0", ":1"), ("PING", "+PONG")]
+    {
+        assert_eq!(node.client().say(allowed), said, "{allowed}");
+    }
+    // Nor does it come out of the fence by another promotion, or by a start.
+    assert_eq!(node.control().say("REPLICAOF 127.0.0.1 1"), "+OK");
+    node.promote();
+    assert!(node.client().say("SET a 1").starts_with("-NOREPLICAS"));
+    kill(node.client().pid());
+    node.facts(|facts| facts.incarnation == 2 && facts.role == RedisRole::Closed).await;
+    node.promote();
+    assert!(node.client().say("SET a 1").starts_with("-NOREPLICAS"));
+    node.stop().await;
+
+    fs::write(&include, "# mine\nmin-replicas-to-write many\n").unwrap();
+    let refused = Node::start(setup.clone()).task.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("more.conf:2: \"min-replicas-to-write\" needs one whole number"), "{refused}");
+    fs::remove_file(&include).unwrap();
+    let script = dir.path().join("old-server");
+    fs::write(&script, "#!/bin/sh\necho 'Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64'\n").unwrap();
+    for path in [script.as_path(), dir.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    setup.config.include.clear();
+    script.to_str().unwrap().clone_into(&mut setup.config.server);
+    let mut node = Node::start(setup);
+    node.fault("version 6.2 lets scripts write without a lease").await;
+    node.stop.send_replace(true);
+    node.task.await.unwrap().unwrap();
 }
 
 #[tokio::test]

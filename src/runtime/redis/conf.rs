@@ -16,6 +16,7 @@ use super::users;
 use crate::base::secret::REPLICA_USER;
 use crate::base::{Credentials, Secret};
 use crate::config::Persistence;
+use crate::cores::redis::fence::{MAX_LAG, OUT_OF_REACH, Setting};
 use crate::wire::info::CLOSED;
 
 /// An include file larger than this is no configuration.
@@ -62,6 +63,10 @@ const OWNED: &[(&str, &str)] = &[
 const OWNED_SAVE: &[(&str, &str)] =
     &[("save", "redis.persistence of the cluster file"), ("appendfsync", "redis.persistence of the cluster file")];
 
+/// What closes redis, and what an operator's own value of it is kept for while redis is fenced: each under its old name too.
+const MIN_REPLICAS: [&str; 2] = ["min-replicas-to-write", "min-slaves-to-write"];
+const MIN_REPLICAS_LAG: [&str; 2] = ["min-replicas-max-lag", "min-slaves-max-lag"];
+
 /// Commands that the supervisor, the sentinels and the proxy send: renamed, they would not be found.
 const NEEDED: &[&str] = &[
     "acl",
@@ -107,6 +112,19 @@ pub enum ConfError {
         file: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// What an included file sets of the replicas that a write needs cannot be kept for later.
+    #[error(
+        "{file}:{line}: {directive:?} needs one whole number here, which redis is told while it holds the lease",
+        file = file.display()
+    )]
+    Replicas {
+        /// The file.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What it sets.
+        directive: String,
     },
     /// The data on disk are of the kind that the setting makes redis ignore.
     #[error(
@@ -186,25 +204,24 @@ pub(super) struct Conf {
     pub(super) include: Vec<PathBuf>,
     /// 0–1000000.
     pub(super) priority: u32,
+    /// It refuses writes until it holds a lease.
+    pub(super) fenced: bool,
 }
 
 impl Conf {
     /// Reads the operator's files. Refuses those that cannot be read or set what vigie owns.
     pub(super) fn includes(&self) -> Result<Vec<Include>, ConfError> {
-        let read = |file: &PathBuf| {
-            let include = |reason: String| ConfError::Include { file: file.clone(), reason };
-            let facts = fs::metadata(file).map_err(|error| include(error.to_string()))?;
-            if !facts.is_file() || facts.len() > INCLUDE_MAX {
-                return Err(include(format!("not a file of at most {INCLUDE_MAX} bytes")));
+        let mut setting = Kept::default();
+        let mut read = |file: &PathBuf| {
+            let text = read(file)?;
+            let said = String::from_utf8_lossy(&text);
+            self.check_text(file, &said)?;
+            if self.fenced {
+                setting.keep(file, &said)?;
             }
-            let text = fs::read(file).map_err(|error| include(error.to_string()))?;
-            if text.contains(&0) {
-                return Err(include("a byte of zeros, which no configuration has".to_owned()));
-            }
-            self.check_text(file, &String::from_utf8_lossy(&text))?;
             Ok(Include { file: file.clone(), text })
         };
-        self.include.iter().map(read).collect()
+        self.include.iter().map(&mut read).collect()
     }
 
     /// Checks the text of one include file.
@@ -276,6 +293,13 @@ impl Conf {
         }
         text.extend(b"\n");
         text.extend(self.owned_text(version, start, credentials, local).into_bytes());
+        if self.fenced {
+            // Last of all: what closes redis is not for any other line to undo.
+            let mut closed = String::from(CLOSED_HEAD);
+            line(&mut closed, MIN_REPLICAS[0], &OUT_OF_REACH);
+            line(&mut closed, MIN_REPLICAS_LAG[0], &MAX_LAG);
+            text.extend(closed.into_bytes());
+        }
         text
     }
 
@@ -311,6 +335,71 @@ impl Conf {
     /// Where the supervisor itself reaches it: health of the process must not hang on the network.
     pub(super) fn own_ip(&self) -> IpAddr {
         if self.address.is_loopback() { self.address } else { IpAddr::V4(Ipv4Addr::LOCALHOST) }
+    }
+}
+
+/// Before the lines by which redis rests closed.
+const CLOSED_HEAD: &str = "# Closed, until it holds the lease. What other lines say of the same is set then.\n";
+
+/// An operator's file. Refuses one that cannot be read or is no configuration.
+fn read(file: &Path) -> Result<Vec<u8>, ConfError> {
+    let include = |reason: String| ConfError::Include { file: file.to_owned(), reason };
+    let facts = fs::metadata(file).map_err(|error| include(error.to_string()))?;
+    if !facts.is_file() || facts.len() > INCLUDE_MAX {
+        return Err(include(format!("not a file of at most {INCLUDE_MAX} bytes")));
+    }
+    let text = fs::read(file).map_err(|error| include(error.to_string()))?;
+    if text.contains(&0) {
+        return Err(include("a byte of zeros, which no configuration has".to_owned()));
+    }
+    Ok(text)
+}
+
+/// What the operator's files want of replicas in sync while redis takes writes: a fenced one is told so when it is opened. Of several
+/// lines the last one counts, as for redis itself.
+pub fn replicas_wanted(include: &[PathBuf]) -> Result<Setting, ConfError> {
+    let mut kept = Kept::default();
+    for file in include {
+        kept.keep(file, &String::from_utf8_lossy(&read(file)?))?;
+    }
+    Ok(kept.setting())
+}
+
+/// What was found of it so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    min_replicas: Option<u32>,
+    max_lag: Option<u32>,
+}
+
+impl Kept {
+    fn keep(&mut self, file: &Path, text: &str) -> Result<(), ConfError> {
+        for (number, line) in text.lines().enumerate() {
+            let mut words = line.split_whitespace().map(unquoted);
+            let Some(directive) = words.next() else { continue };
+            let place = if MIN_REPLICAS.contains(&directive.as_str()) {
+                &mut self.min_replicas
+            } else if MIN_REPLICAS_LAG.contains(&directive.as_str()) {
+                &mut self.max_lag
+            } else {
+                continue;
+            };
+            // Redis takes no more than that.
+            let value =
+                words.next().and_then(|word| word.parse().ok()).filter(|value| *value <= i32::MAX.unsigned_abs());
+            match (value, words.next()) {
+                (Some(value), None) => *place = Some(value),
+                (Some(_) | None, _) => {
+                    return Err(ConfError::Replicas { file: file.to_owned(), line: number + 1, directive });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn setting(self) -> Setting {
+        // Redis's own where nothing is set.
+        Setting::new(self.min_replicas.unwrap_or(0), self.max_lag.unwrap_or(MAX_LAG))
     }
 }
 
@@ -367,6 +456,7 @@ mod tests {
             persistence,
             include: vec![PathBuf::from("/etc/vigie/redis.d/a b.conf")],
             priority: 100,
+            fenced: false,
         }
     }
 
@@ -410,6 +500,54 @@ mod tests {
                 let mut words = line.split(' ');
                 assert!(conf(persistence).owned(words.next().unwrap(), words.next()).is_some(), "{line}");
             }
+        }
+    }
+
+    #[test]
+    fn a_fenced_one_rests_closed_and_nothing_comes_after_that() {
+        let made = |fenced| {
+            let conf = Conf { fenced, ..conf(Persistence::Aof) };
+            let credentials = Credentials::new("mymaster", Secret::new("password").into(), None);
+            let include = Include {
+                file: PathBuf::from("a.conf"),
+                text: b"min-replicas-to-write 1\nmin-slaves-max-lag 0".to_vec(),
+            };
+            let version = "7.0.15".parse().unwrap();
+            let text = conf.text(version, Start::Plain, &[include], &credentials, &Secret::new("local"));
+            String::from_utf8(text).unwrap()
+        };
+        let (fenced, unfenced) = (made(true), made(false));
+        let added = fenced.strip_prefix(&unfenced).unwrap();
+        assert_eq!(added, format!("{CLOSED_HEAD}min-replicas-to-write 1000000\nmin-replicas-max-lag 10\n"));
+        assert!(!unfenced.contains("1000000"));
+    }
+
+    #[test]
+    fn what_an_operator_wants_of_replicas_is_kept() {
+        let kept = |texts: &[&str]| {
+            let mut kept = Kept::default();
+            for text in texts {
+                kept.keep(Path::new("x.conf"), text).map_err(|error| error.to_string())?;
+            }
+            Ok::<_, String>(kept.setting())
+        };
+        for (texts, setting) in [
+            (&[][..], Setting::default()),
+            (&["# min-replicas-to-write 4\nmaxmemory 1gb"], Setting::default()),
+            (&["min-replicas-to-write 1\nmin-replicas-max-lag 5"], Setting::new(1, 5)),
+            (&["  Min-Slaves-To-Write \"2\"", "min-replicas-to-write 1\nmin-slaves-max-lag 3\n"], Setting::new(1, 3)),
+            (&["min-replicas-to-write 1\nmin-replicas-max-lag 0"], Setting::default()),
+        ] {
+            assert_eq!(kept(texts), Ok(setting), "{texts:?}");
+        }
+        for text in [
+            "min-replicas-to-write",
+            "min-replicas-to-write -1",
+            "min-slaves-max-lag 4294967295",
+            "min-replicas-max-lag 1 2",
+        ] {
+            let refused = kept(&["", &format!("\n{text}")]).unwrap_err();
+            assert!(refused.starts_with("x.conf:2: \"min-") && refused.contains("whole number"), "{refused}");
         }
     }
 

@@ -106,6 +106,9 @@ fn spawn(plan: &Plan, server: &mut Option<Server>) -> Result<Spawned, SpawnError
         Some(known) => known,
         None => server::check(&plan.server, plan.account.as_ref())?,
     };
+    if plan.conf.fenced && !known.version.fences_scripts() {
+        return Err(ServerError::Unfenced { server: plan.server.clone(), version: known.version }.into());
+    }
     let includes = plan.conf.includes()?;
     let (data, start) = open_data(plan)?;
     let local = users::password().map_err(ConfError::Random)?;

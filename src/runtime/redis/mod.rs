@@ -37,11 +37,12 @@ use crate::cores::cluster::{Part, View};
 use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
 pub use account::AccountError;
 use account::Choice;
-pub use conf::ConfError;
 use conf::{Conf, Start};
+pub use conf::{ConfError, replicas_wanted};
 pub use keeper::SpawnError;
 use keeper::{Numbered, Plan, Spawned};
 pub use server::ServerError;
+pub use users::LOCAL_RIGHTS;
 
 const SOURCE: &str = "redis";
 /// More inputs than can wait at once: one answer, one exit, one view, one stop.
@@ -68,6 +69,8 @@ pub struct Setup {
     pub priority: u32,
     /// A number that no other start of this node has.
     pub life: u32,
+    /// Each start refuses writes, whatever its role, until it is opened.
+    pub fenced: bool,
 }
 
 /// Why a supervisor could not begin its work. Whatever happens later is a fault that it posts, and tries again.
@@ -104,6 +107,7 @@ pub async fn run(
         persistence: setup.config.persistence,
         include: setup.config.include.iter().map(PathBuf::from).collect(),
         priority: setup.priority,
+        fenced: setup.fenced,
     };
     let store = record(&setup.state_dir);
     let own = SocketAddr::new(conf.own_ip(), conf.port);

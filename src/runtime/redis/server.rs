@@ -22,7 +22,7 @@ const REDIS_MIN: (u32, u32) = (6, 2);
 
 /// A version number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub struct Version {
     /// First number.
     pub(super) major: u32,
     /// Second number.
@@ -37,6 +37,11 @@ impl Version {
 
     /// They know `enable-debug-command` and the like.
     pub(super) fn has_guarded_commands(self) -> bool {
+        self.major >= 7
+    }
+
+    /// What closes a fence for commands closes it for scripts too.
+    pub(super) fn fences_scripts(self) -> bool {
         self.major >= 7
     }
 
@@ -104,6 +109,16 @@ pub enum ServerError {
         server: String,
         /// The start of what it said.
         said: String,
+    },
+    /// Too old to be fenced.
+    #[error(
+        "redis.server = {server:?}: version {version} lets scripts write without a lease; redis 7.0 or any valkey is needed"
+    )]
+    Unfenced {
+        /// As configured.
+        server: String,
+        /// What it is.
+        version: Version,
     },
     /// Too old.
     #[error("redis.server = {server:?}: its version {version} is too old; redis 6.2 or any valkey is needed")]

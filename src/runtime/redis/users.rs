@@ -27,8 +27,8 @@ const CONTROL: &str = "resetchannels &__sentinel__:hello -@all +ping +info +role
      +publish +subscribe +client|setname +client|kill +client|pause +client|unpause +script|kill +config|rewrite";
 const REPLICATION: &str = "resetchannels -@all +ping +psync +sync +replconf";
 const CHECK: &str = "resetchannels -@all +ping +role";
-/// What the supervisor itself does.
-const LOCAL: &str = "resetchannels -@all +ping +info +replicaof +multi +exec +client|setname +client|kill \
+/// What the supervisor itself does, its fence included.
+pub const LOCAL_RIGHTS: &str = "resetchannels -@all +ping +info +replicaof +multi +exec +client|setname +client|kill \
      +client|unpause +config|set +acl|setuser";
 
 /// Names that only vigie defines.
@@ -46,7 +46,7 @@ pub(super) fn lines(credentials: &Credentials, local: &Secret, version: Version)
     let rules = [applications.as_str(), CONTROL, REPLICATION, CHECK];
     let shared = shared(credentials);
     let shared = shared.iter().zip(rules).map(|((name, secrets), rules)| (*name, hashes(secrets), rules));
-    let own = (LOCAL_USER, hashes(&local.clone().into()), LOCAL);
+    let own = (LOCAL_USER, hashes(&local.clone().into()), LOCAL_RIGHTS);
     let mut text = String::new();
     for (name, hashes, rules) in shared.chain([own]) {
         // Writing to a string does not fail.
