@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -29,10 +30,37 @@ impl PidFd {
     }
 
     /// Sends a signal, to this process and never to a later one of the same number.
-    #[expect(unsafe_code, reason = "neither std nor nix has pidfd_send_signal")]
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.send(signal, 0)
+    }
+
+    /// Kills the process and the group of the same number. If the kernel is older than 6.9, only the process: its number may
+    /// be that of another group by then. Who waits for it cleans up behind it.
+    pub fn kill_group(&self) -> io::Result<()> {
+        // <linux/pidfd.h>
+        const PROCESS_GROUP: libc::c_uint = 1 << 2;
+        match self.send(Signal::SIGKILL, PROCESS_GROUP) {
+            // Also if it leads no group.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ESRCH)) => {
+                self.signal(Signal::SIGKILL)
+            }
+            done => done,
+        }
+    }
+
+    /// Another descriptor of the same process.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Whether the process has ended.
+    pub fn ended(&self) -> bool {
+        poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+    }
+
+    #[expect(unsafe_code, reason = "neither std nor nix has pidfd_send_signal")]
+    fn send(&self, signal: Signal, flags: libc::c_uint) -> io::Result<()> {
         let none: *const libc::siginfo_t = std::ptr::null();
-        let flags: libc::c_uint = 0;
         let number = signal as libc::c_int;
         // SAFETY: the descriptor is open as long as `self`, and without a siginfo the kernel reads no memory.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, none, flags) };
@@ -60,6 +88,13 @@ impl Ending {
     }
 }
 
+impl From<OwnedFd> for PidFd {
+    /// Of one that another process has handed over.
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
+
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -76,7 +111,7 @@ impl AsRawFd for PidFd {
 mod tests {
     use std::process::{Command, Stdio};
 
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::unix::process::CommandExt;
 
     use super::*;
 
@@ -93,5 +128,22 @@ mod tests {
         assert!(ended(10_000));
         child.wait().unwrap();
         assert_eq!(held.signal(Signal::SIGKILL).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_group_is_killed_with_its_leader_and_one_that_leads_none_alone() {
+        for group in [Some(0), None] {
+            let mut command = Command::new("cat");
+            command.stdin(Stdio::piped());
+            if let Some(group) = group {
+                command.process_group(group);
+            }
+            let mut child = command.spawn().unwrap();
+            let held = PidFd::open(child.id()).unwrap();
+            assert!(!held.ended());
+            held.kill_group().unwrap();
+            child.wait().unwrap();
+            assert!(held.ended());
+        }
     }
 }

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::io;
 
+use nix::errno::Errno;
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+
 /// What such a thread is for. All of them come before the data path, and after the kernel's own threads (50).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rank {
@@ -10,6 +14,8 @@ pub enum Rank {
     Election,
     /// What the election wants of the addresses.
     Addresses,
+    /// The fence of redis. It goes before the link, on which its renewals come: a flood there must not keep it from closing.
+    Fence,
     /// The peer link, which has more to do and more time for it.
     Link,
 }
@@ -20,7 +26,8 @@ impl Rank {
         match self {
             Self::Election => 40,
             Self::Addresses => 39,
-            Self::Link => 38,
+            Self::Fence => 38,
+            Self::Link => 37,
         }
     }
 }
@@ -30,6 +37,7 @@ impl fmt::Display for Rank {
         f.write_str(match self {
             Self::Election => "adverts",
             Self::Addresses => "changes of the virtual addresses",
+            Self::Fence => "the fence of redis",
             Self::Link => "the peer link",
         })
     }
@@ -43,6 +51,33 @@ pub struct NotRealtime {
     source: io::Error,
 }
 
+/// The memory of this process may go to a disk.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "not locked in memory: {0}; a host that is short of memory may delay the fence of redis (CAP_IPC_LOCK is needed, or no \
+     limit on locked memory)"
+)]
+pub struct NotLocked(Errno);
+
+/// Keeps in memory what this process has in memory now, and what it comes to have of its mappings of now: the program, the
+/// stacks, the heap. It takes no more memory for that, and what is mapped later stays free to go, the buffers of clients too.
+///
+/// To lock only what one thread touches would leave out the program itself, whose pages go first when memory is short, and come
+/// back from a disk that may hang.
+pub fn lock_memory() -> Result<(), NotLocked> {
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(NotLocked)?;
+    // Beyond a limit, a stack that is locked cannot grow: the process would die of it, some time later. So either there is none,
+    // or it is zero for a moment: then the kernel lets only those lock anything for whom no limit holds.
+    let limit = if hard == RLIM_INFINITY { hard } else { 0 };
+    setrlimit(Resource::RLIMIT_MEMLOCK, limit, hard).map_err(NotLocked)?;
+    let locked = mlockall(MlockAllFlags::MCL_CURRENT | on_fault);
+    if limit == 0 {
+        setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard).map_err(NotLocked)?;
+    }
+    locked.map_err(NotLocked)
+}
+
 /// Makes the calling thread real-time. Those that it starts afterwards are, too.
 #[expect(unsafe_code, reason = "no safe binding of pthread_setschedparam exists; musl's sched_setscheduler is a stub")]
 pub fn raise(rank: Rank) -> Result<(), NotRealtime> {
@@ -52,4 +87,18 @@ pub fn raise(rank: Rank) -> Result<(), NotRealtime> {
     // SAFETY: the thread is the calling one, and `parameters` outlives the call, which only reads it.
     let error = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_FIFO, &raw const parameters) };
     if error == 0 { Ok(()) } else { Err(NotRealtime { rank, source: io::Error::from_raw_os_error(error) }) }
+}
+
+/// The same for what has no other thread, and starts processes that are not to be.
+#[expect(unsafe_code, reason = "neither std nor nix has sched_setscheduler, and that of musl is a stub")]
+pub fn raise_alone(rank: Rank) -> Result<(), NotRealtime> {
+    let this_thread: libc::pid_t = 0;
+    // To the kernel it is nothing but the priority.
+    let parameters: [libc::c_int; 1] = [rank.priority()];
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `parameters` outlives the call, which only reads one integer of it.
+    let result = unsafe {
+        libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, (&raw const parameters).cast::<libc::c_int>())
+    };
+    if result == 0 { Ok(()) } else { Err(NotRealtime { rank, source: io::Error::last_os_error() }) }
 }
