@@ -8,7 +8,8 @@
 //!     └────────────────────┘  └─▶ Stopping ──▶ leave with the worker's code
 //!        exited: on_death         SIGTERM, SIGINT
 //! ```
-//! It has one thread, no allocation to speak of while it waits, and no state but its worker.
+//! It has one thread, no allocation to speak of while it waits, and no state but its worker, whose redis it
+//! [fences](super::fence) once more.
 
 use std::env;
 use std::ffi::OsString;
@@ -31,7 +32,9 @@ use nix::unistd::{Pid, getpid, getppid};
 use tokio::sync::watch;
 
 use super::exit::Exit;
+use super::fence::second::{self, Second, Verdict};
 use super::pidfd::{Ending, PidFd};
+use super::realtime::{self, Rank};
 use super::watchdog::Watchdog;
 use super::{clock, notify, private};
 use crate::base::Instant;
@@ -131,6 +134,8 @@ enum State {
 struct Worker {
     child: Child,
     held: PidFd,
+    /// Around its redis; none: the system has refused it.
+    fence: Option<Second>,
 }
 
 /// Guards a worker until it is told to leave (SIGTERM, SIGINT) or the worker refuses to start. SIGHUP is passed on.
@@ -143,6 +148,13 @@ pub fn guard(spec: &GuardSpec) -> Result<ExitCode, GuardError> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(system("block signals"))?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&mask, flags).map_err(system("take signals"))?;
+    // It is to wake up in time where the worker does not. Without the right to, the worker says so for both.
+    if let Err(error) = realtime::raise_alone(Rank::Fence) {
+        tracing::debug!("the guard: {error}");
+    }
+    if let Err(error) = realtime::lock_memory() {
+        tracing::debug!("the guard: {error}");
+    }
     let disarm = |code| {
         spec.watchdog.iter().for_each(Watchdog::disarm);
         Ok(code)
@@ -174,20 +186,21 @@ struct Guard<'a> {
 impl Guard<'_> {
     /// Sleeps until there is a signal, a death or a deadline.
     fn wait(&self, signals: BorrowedFd<'_>) -> nix::Result<()> {
-        let (held, deadline) = match &self.state {
+        let (worker, deadline) = match &self.state {
             State::Waiting { until } => (None, Some(*until)),
-            State::Running { worker, silent_at, .. } => (Some(&worker.held), *silent_at),
-            State::Stopping { worker, kill_at } => (Some(&worker.held), *kill_at),
+            State::Running { worker, silent_at, .. } => (Some(worker), *silent_at),
+            State::Stopping { worker, kill_at } => (Some(worker), *kill_at),
         };
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up: a wake-up before the deadline would spin.
             let left = deadline.since(clock::now()) + Duration::from_micros(999);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        let held = held.map(AsFd::as_fd);
+        let held = worker.map(|worker| worker.held.as_fd());
         let word = self.spec.watchdog.as_ref().map(Watchdog::socket);
-        let mut waited: heapless::Vec<PollFd<'_>, 3> =
-            [Some(signals), held, word].into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let fence = worker.and_then(|worker| worker.fence.as_ref()).map(Second::descriptors);
+        let waited = [Some(signals), held, word].into_iter().flatten().chain(fence.into_iter().flatten());
+        let mut waited: heapless::Vec<PollFd<'_>, 6> = waited.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut waited, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),
@@ -214,6 +227,10 @@ impl Guard<'_> {
 
     /// Looks at deaths and deadlines. Some: leave with this code.
     fn turn(&mut self, now: Instant) -> Option<ExitCode> {
+        match &mut self.state {
+            State::Running { worker, .. } | State::Stopping { worker, .. } => worker.fence_redis(now),
+            State::Waiting { .. } => {}
+        }
         let spoke = self.spec.watchdog.as_ref().is_some_and(Watchdog::listen);
         match &mut self.state {
             State::Waiting { until } if *until <= now => self.start(now),
@@ -288,6 +305,17 @@ impl Guard<'_> {
         command.envs(self.spec.env.iter().map(|(name, value)| (name, value)));
         command.envs(self.spec.watchdog.iter().flat_map(Watchdog::environment));
         command.env(WORKER_ENV, guard.to_string()).env(LOCK_ENV, lock.as_raw_fd().to_string());
+        let (fence, given) = match Second::new() {
+            Ok((fence, given)) => {
+                command.envs([given.environment()]);
+                (Some(fence), Some(given))
+            }
+            Err(error) => {
+                tracing::warn!("there is no second fence around redis: {error}");
+                command.env_remove(second::FENCE_ENV);
+                (None, None)
+            }
+        };
         let in_child = move || {
             prctl::set_pdeathsig(Signal::SIGTERM)?;
             // The guard may have died before the signal was set; then nobody would send it.
@@ -295,6 +323,7 @@ impl Guard<'_> {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            given.as_ref().map_or(Ok(()), second::Given::inherit)?;
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
             Ok(())
         };
@@ -302,7 +331,7 @@ impl Guard<'_> {
         unsafe { command.pre_exec(in_child) };
         let mut child = command.spawn()?;
         match PidFd::open(child.id()) {
-            Ok(held) => Ok(Worker { child, held }),
+            Ok(held) => Ok(Worker { child, held, fence }),
             Err(error) => {
                 // Without the hold its death would not be seen.
                 let _ = child.kill();
@@ -314,6 +343,21 @@ impl Guard<'_> {
 }
 
 impl Worker {
+    /// Kills its redis, should that one be open for longer than its lease lasts: the worker is stopped then, hangs, or gets no
+    /// processor.
+    fn fence_redis(&mut self, now: Instant) {
+        match self.fence.as_mut().map_or(Verdict::Good, |fence| fence.turn(now)) {
+            Verdict::Good => {}
+            Verdict::Killed(late) => {
+                tracing::error!("the worker has not closed redis in time: it is killed, {late:?} late");
+            }
+            Verdict::NotAtHand => {
+                tracing::error!("the worker has not closed redis in time, and both are killed");
+                self.signal(Signal::SIGKILL);
+            }
+        }
+    }
+
     /// A worker that has just ended needs none.
     fn signal(&self, signal: Signal) {
         if let Err(error) = self.held.signal(signal) {
@@ -399,6 +443,7 @@ fn guard_pid() -> Option<Pid> {
 pub async fn watch_guard(stop: watch::Sender<bool>) {
     let Some(guard) = guard_pid() else { return };
     keep_lock_from_children();
+    second::keep_from_children();
     let held = u32::try_from(guard.as_raw()).map_err(io::Error::other).and_then(PidFd::open);
     match held.and_then(|held| Ending::of(Arc::new(held))) {
         // Looked at after it was opened: a number that was given to somebody else meanwhile is not the parent's.

@@ -7,6 +7,7 @@ pub mod crowd;
 pub mod daemon;
 pub mod drive;
 pub mod exit;
+pub mod fence;
 pub mod forward;
 pub mod guard;
 pub mod host;
