@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::clerk::Lines;
 use self::ears::Ears;
-use super::drive::{Execute, Flow, drive};
+use super::alarm::Alarm;
+use super::drive::{Execute, Flow, drive_by};
 use super::journal::{Journal, Level};
 use super::realtime::{self, Rank};
 use crate::base::node::Health;
@@ -184,7 +185,7 @@ impl Peers {
         let Self { view: _, post: _, presence: _, machine, socket, views, posted, reached, asked } = self;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let ears = Ears::new((posted, asked), credentials, stop, Arc::clone(&socket));
-        Ok(Attended { machine, ears, executor: Executor { socket, views, reached, lines } })
+        Ok(Attended { alarm: Alarm::new()?, machine, ears, executor: Executor { socket, views, reached, lines } })
     }
 }
 
@@ -211,6 +212,7 @@ async fn written(clerk: oneshot::Receiver<()>) {
 /// A link with all that it needs to run.
 #[derive(Debug)]
 struct Attended {
+    alarm: Alarm,
     machine: Cluster,
     ears: Ears,
     executor: Executor,
@@ -218,8 +220,8 @@ struct Attended {
 
 impl Attended {
     async fn run(self) {
-        let Self { mut machine, ears, mut executor } = self;
-        drive(&mut machine, ears, &mut executor).await;
+        let Self { mut alarm, mut machine, ears, mut executor } = self;
+        drive_by(&mut alarm, &mut machine, ears, &mut executor).await;
     }
 }
 
