@@ -62,7 +62,7 @@ impl PeersError {
 /// A link that listens, and its ends for the roles of this node.
 #[derive(Debug)]
 pub struct Peers {
-    /// What this node knows of the cluster. Whoever borrows it holds the link up.
+    /// What this node knows of the cluster. A role that keeps it borrowed holds the link up.
     pub view: watch::Receiver<Arc<View>>,
     /// For the roles to speak of themselves.
     pub post: mpsc::Sender<Part>,
@@ -70,6 +70,8 @@ pub struct Peers {
     pub presence: Presence,
     machine: Cluster,
     socket: Bound,
+    /// Nothing waited in it then.
+    bound_at: Instant,
     views: watch::Sender<Arc<View>>,
     posted: mpsc::Receiver<Part>,
     reached: watch::Sender<Vec<Option<Instant>>>,
@@ -126,6 +128,7 @@ impl Peers {
         let own = &config.peers[config.me];
         let address = SocketAddr::new(own.address, config.port);
         let fault = |source| PeersError { node: own.name.clone(), address, hint: hint(&source), source };
+        let bound_at = clock::now();
         let socket = ears::bind(address).map_err(fault)?;
         let nodes: Arc<[IpAddr]> = config.peers.iter().map(|peer| peer.address).collect();
         let machine = Cluster::new(config, env!("CARGO_PKG_VERSION"), clock::now());
@@ -134,7 +137,7 @@ impl Peers {
         let (reached, seen) = watch::channel(vec![None; nodes.len()]);
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         let presence = Presence { own: address.ip(), nodes, stock: Arc::default(), reached: seen, ask };
-        Ok(Self { view, post, presence, machine, socket, views, posted, reached, asked })
+        Ok(Self { view, post, presence, machine, socket, bound_at, views, posted, reached, asked })
     }
 
     /// Runs the link in a thread of its own until `stop` says so; what was posted before that is still said.
@@ -181,10 +184,9 @@ impl Peers {
         stop: watch::Receiver<bool>,
         lines: Lines,
     ) -> io::Result<Attended> {
-        // Without its own ends, so that it sees when the roles have let go of theirs.
-        let Self { view: _, post: _, presence: _, machine, socket, views, posted, reached, asked } = self;
+        let Self { view: _, post: _, presence: _, machine, socket, bound_at, views, posted, reached, asked } = self;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let ears = Ears::new((posted, asked), credentials, stop, Arc::clone(&socket));
+        let ears = Ears::new((posted, asked), credentials, stop, (Arc::clone(&socket), bound_at));
         Ok(Attended { alarm: Alarm::new()?, machine, ears, executor: Executor { socket, views, reached, lines } })
     }
 }
@@ -237,7 +239,7 @@ impl Execute<Cluster> for Executor {
     async fn execute(&mut self, output: Output) -> Flow<Input> {
         match output {
             // Not sent (no route, a full queue): the next frame repeats it.
-            Output::Send { to, bytes } => drop(self.socket.try_send_to(&bytes, to)),
+            Output::Send { to, bytes } => drop(ears::send(&self.socket, &bytes, to)),
             Output::View(view) => drop(self.views.send_replace(Arc::new(*view))),
             Output::Reached { node, sent } => self.reached.send_modify(|reached| {
                 reached[node] = reached[node].max(Some(sent));
