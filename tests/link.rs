@@ -23,7 +23,7 @@ const PORT: u16 = 26_380;
 const LONG: Duration = Duration::from_secs(20);
 /// How often the thread is starved.
 const STARVED: usize = 20;
-/// The thread that started a link stands still for so long: several times what is taken for silence.
+/// How long the thread that started a link stands still: several times what is taken for silence.
 const STANDSTILL: Duration = Duration::from_secs(3);
 
 fn credentials() -> Arc<Credentials> {
@@ -163,7 +163,7 @@ fn nobody_is_lost_by_a_link_whose_thread_was_starved() {
     second.stop();
 }
 
-/// How often the others lose a node whose control thread stands still for so long, until they do or it is over.
+/// How often the others lose a node whose control thread stands still, until they do or it is over.
 fn lost_by_others(cluster: u8, place: Place) -> usize {
     let (begin, begun) = oneshot::channel::<()>();
     let (stand, standing) = sync::channel();
