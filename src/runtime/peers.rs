@@ -6,6 +6,7 @@
 
 mod clerk;
 mod ears;
+mod liveness;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as Bound};
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::clerk::Lines;
 use self::ears::Ears;
+pub use self::liveness::Liveness;
 use super::alarm::Alarm;
 use super::drive::{Execute, Flow, drive_by};
 use super::journal::{Journal, Level};
@@ -69,6 +71,8 @@ pub struct Peers {
     pub post: mpsc::Sender<Part>,
     /// For the roles to make sure of a node before they tell it a password.
     pub presence: Presence,
+    /// For the thread of the roles to show that it runs.
+    pub liveness: Liveness,
     /// The lease that the redis of this node has, or had last.
     pub lease: watch::Receiver<Option<Held>>,
     machine: Cluster,
@@ -142,7 +146,22 @@ impl Peers {
         let (reached, seen) = watch::channel(vec![None; nodes.len()]);
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         let presence = Presence { own: address.ip(), nodes, stock: Arc::default(), reached: seen, ask };
-        Ok(Self { view, post, presence, lease, machine, socket, bound_at, views, leases, posted, reached, asked })
+        let liveness = Liveness::new();
+        Ok(Self {
+            view,
+            post,
+            presence,
+            liveness,
+            lease,
+            machine,
+            socket,
+            bound_at,
+            views,
+            leases,
+            posted,
+            reached,
+            asked,
+        })
     }
 
     /// Runs the link in a thread of its own until `stop` says so; what was posted before that is still said.
@@ -194,6 +213,7 @@ impl Peers {
             view: _,
             post: _,
             presence: _,
+            liveness,
             lease: _,
             machine,
             socket,
@@ -206,7 +226,7 @@ impl Peers {
         } = self;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let ears = Ears::new((posted, asked), credentials, stop, (Arc::clone(&socket), bound_at));
-        let executor = Executor { socket, views, leases, reached, lines };
+        let executor = Executor { socket, liveness, views, leases, reached, lines };
         Ok(Attended { alarm: Alarm::new()?, machine, ears, executor })
     }
 }
@@ -250,6 +270,7 @@ impl Attended {
 #[derive(Debug)]
 struct Executor {
     socket: Arc<UdpSocket>,
+    liveness: Liveness,
     views: watch::Sender<Arc<View>>,
     leases: watch::Sender<Option<Held>>,
     reached: watch::Sender<Vec<Option<Instant>>>,
@@ -260,7 +281,9 @@ impl Execute<Cluster> for Executor {
     async fn execute(&mut self, output: Output) -> Flow<Input> {
         match output {
             // Not sent (no route, a full queue): the next frame repeats it.
-            Output::Send { to, bytes } => drop(ears::send(&self.socket, &bytes, to)),
+            Output::Send { to, bytes } if self.liveness.lasts() => drop(ears::send(&self.socket, &bytes, to)),
+            // The others find this node silent, which it is but for this thread.
+            Output::Send { .. } => {}
             Output::View(view) => drop(self.views.send_replace(Arc::new(*view))),
             Output::Lease(held) => drop(self.leases.send_replace(held)),
             Output::Reached { node, sent } => self.reached.send_modify(|reached| {
