@@ -47,6 +47,16 @@ pub enum Tenure {
     },
 }
 
+impl Tenure {
+    /// The epoch of the lease by which the redis takes writes.
+    pub fn open(self) -> Option<Epoch> {
+        match self {
+            Self::Asks { open, .. } => open,
+            Self::None | Self::Released { .. } => None,
+        }
+    }
+}
+
 /// What the file of a node says of the voters. Between nodes of which it is not the same there is no vote and no grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {

@@ -26,6 +26,8 @@ impl News {
                 node: node.name.clone(),
                 redis: state.and_then(|state| state.redis.clone()).map(steady),
                 sentinel: state.and_then(|state| state.sentinel.clone()),
+                lease: state.and_then(|state| state.tenure.open()),
+                hears_majority: state.is_some_and(|state| state.hears_majority),
                 fresh: node.fresh && state.is_some(),
             };
             let told = self.told.get(&node.name);

@@ -131,7 +131,7 @@ pub(super) fn supervisor(
 ) -> Result<NodeFacts, String> {
     let node = redis.name.parse().map_err(|error| format!("{error}"))?;
     let process = match words.next("the state of the process")?.as_str() {
-        "silent" => return Ok(NodeFacts { node, redis: None, sentinel: None, fresh: false }),
+        "silent" => return Ok(NodeFacts::unfenced(node, None, None, false)),
         "dead" => Process::Dead,
         "alive" => Process::Alive,
         "busy" => Process::Busy,
@@ -170,7 +170,7 @@ pub(super) fn supervisor(
         has_data: !redis.server.data.is_empty(),
         history,
     };
-    Ok(NodeFacts { node, redis: Some(facts), sentinel: None, fresh: true })
+    Ok(NodeFacts::unfenced(node, Some(facts), None, true))
 }
 
 /// What comes back when a command reaches redis `n`.

@@ -63,7 +63,8 @@ impl World {
         };
         RedisFacts {
             address: redis_at(n),
-            incarnation: redis.incarnation,
+            // No two of a cluster have the same.
+            incarnation: redis.incarnation.wrapping_add((n as u64 + 1) << 48),
             process,
             role,
             run_id: Some(redis.run_id),
