@@ -74,6 +74,7 @@ fn setup(dir: &Path) -> Setup {
         state_dir: dir.to_owned(),
         priority: 100,
         life: 0,
+        lease: None,
     }
 }
 

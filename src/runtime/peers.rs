@@ -23,9 +23,9 @@ use super::alarm::Alarm;
 use super::drive::{Execute, Flow, drive_by};
 use super::journal::{Journal, Level};
 use super::realtime::{self, Rank};
+use crate::base::lease::Held;
 use crate::base::node::Health;
 use crate::base::{Credentials, Instant, NodeName};
-use crate::cores::cluster::lease::Held;
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
 

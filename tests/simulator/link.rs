@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use vigie::base::node::{Decision, Roles};
-use vigie::base::{Epoch, Instant, Secret};
+use vigie::base::node::Roles;
+use vigie::base::{Instant, Secret};
 use vigie::cores::cluster::lease::Rules;
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer, View};
 use vigie::cores::redis::{Input as SupervisorInput, Supervisor};
 use vigie::cores::sentinel::Input as SentinelInput;
 use vigie::runtime::drive::Flow;
-use vigie::runtime::view::{News, heard};
+use vigie::runtime::view::{News, Steering, heard};
 use vigie::wire::frame::Keys;
 
 use crate::drive::{Driver, Kind, Lane, Lives};
@@ -29,7 +29,7 @@ pub struct Link {
     view: Rc<View>,
     news: News,
     /// What the supervisor steers by.
-    steered: Option<(Option<Decision>, Option<Epoch>)>,
+    steered: Option<Steering>,
     /// Connections that wait until the node at their far end has shown that it is there: which, where, since when.
     shows: Vec<(u64, usize, Instant)>,
 }
@@ -110,8 +110,8 @@ impl World {
         if let (Some(redis), Some(link)) = (self.redis.get(host), self.workers[host].link.as_mut()) {
             let now = heard(&view, &group_name(redis.group));
             if link.steered.replace(now) != Some(now) {
-                let (decision, leading) = now;
-                self.feed::<Supervisor>(host, Lane::First, SupervisorInput::Cluster { decision, leading });
+                let Steering { decision, leading, named } = now;
+                self.feed::<Supervisor>(host, Lane::First, SupervisorInput::Cluster { decision, leading, named });
             }
         }
         self.route_news(host, &view);

@@ -29,7 +29,8 @@ impl World {
         let group = &self.groups[self.redis[host].group];
         let nodes = group.iter().map(|r| redis_at(*r)).collect();
         let life = u32::try_from(self.workers[host].boot).expect("not so many starts");
-        let config = Config { nodes, address: redis_at(host), priority: self.redis[host].priority, life };
+        let config =
+            Config { nodes, address: redis_at(host), priority: self.redis[host].priority, fenced: false, life };
         let machine = Supervisor::new(config, self.disks[host].record);
         Keeper { driver: Driver::new(machine), wire: None, owed: VecDeque::new(), records: VecDeque::new() }
     }
@@ -173,6 +174,7 @@ impl Lives<Supervisor> for World {
                 self.ask(host, token, ask);
             }
             Output::Post(facts) => self.post(host, Part::Redis(facts)),
+            Output::Writes(writes) => self.post(host, Part::Writes(writes)),
             Output::Fault(reason) => self.post(host, Part::Fault { source: "redis", reason }),
             Output::Publish(event) => self.note(|| format!("k{host} > {event:?}")),
             Output::Left => self.later(std::time::Duration::ZERO, Happening::Left(host, self.workers[host].boot)),

@@ -3,6 +3,9 @@
 use super::{Answer, Ask, Info};
 use crate::wire::resp::Reply;
 
+/// More replicas than anybody has: a master that wants so many refuses writes.
+const OUT_OF_REACH: &str = "1000000";
+
 impl Ask {
     /// The commands to send, each with its words. `secrets`: those that give redis the secrets that are valid now.
     pub fn commands(self, secrets: impl FnOnce() -> Vec<Vec<String>>) -> Vec<Vec<String>> {
@@ -21,6 +24,12 @@ impl Ask {
             }
             Self::Secrets => secrets(),
             Self::LogWrites => vec![words(&["CONFIG", "SET", "appendonly", "yes"])],
+            Self::Open { promote } => {
+                let replicaof = promote.then(|| words(&["REPLICAOF", "NO", "ONE"]));
+                let open = words(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+                [Some(words(&["MULTI"])), replicaof, Some(open), Some(words(&["EXEC"]))].into_iter().flatten().collect()
+            }
+            Self::Close => vec![words(&["CONFIG", "SET", "min-replicas-to-write", OUT_OF_REACH])],
             Self::Follow { master, demote } => {
                 let (host, port) = (master.ip().to_string(), master.port().to_string());
                 let replicaof = words(&["REPLICAOF", &host, &port]);
@@ -44,7 +53,7 @@ impl Ask {
         match self {
             Self::Probe { .. } => looked(replies),
             Self::Secrets => all_done(replies),
-            Self::LogWrites | Self::Follow { .. } => carried_out(replies),
+            Self::LogWrites | Self::Open { .. } | Self::Close | Self::Follow { .. } => carried_out(replies),
         }
     }
 }
