@@ -57,8 +57,9 @@ impl World {
         let (peers, roles) = (peers.collect(), self.roles(host));
         let mut random = || u64::from_le_bytes(self.dice.id().0[..8].try_into().expect("8 bytes"));
         let (boot, seed) = (random(), random());
-        let (cluster, keys, rules) = ("cluster".to_owned(), keys(), Rules::default());
-        let config = Config { cluster, keys, me: host, roles, peers, port: PORT, lease: None, rules, boot, seed };
+        let (cluster, keys, rules) = (group_name(0), keys(), Rules::default());
+        let lease = self.plan.lease;
+        let config = Config { cluster, keys, me: host, roles, peers, port: PORT, lease, rules, boot, seed };
         let machine = Cluster::new(config, "1", self.local(host));
         let view = Rc::new(machine.view().clone());
         Link { driver: Driver::new(machine), view, news: News::default(), steered: None, shows: Vec::new() }
@@ -155,7 +156,7 @@ impl Lives<Cluster> for World {
     fn carry_out(&mut self, host: usize, output: Output) -> Option<Flow<Input>> {
         match output {
             Output::Send { to, bytes } => self.send_frame(host, to, &bytes),
-            Output::Lease(_) => {}
+            Output::Lease(held) => self.leased(host, held),
             Output::View(view) => {
                 if let Some(link) = self.workers[host].link.as_mut() {
                     link.view = Rc::new(*view);

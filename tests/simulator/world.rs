@@ -84,6 +84,8 @@ pub enum Happening {
     Wake(Kind, usize, u64),
     /// A store of a sentinel ends.
     Stored(usize, u64),
+    /// The lease of a process of that boot ends, unless it was renewed.
+    LeaseEnds(usize, u64),
     /// A role of a process of that boot has left.
     Left(usize, u64),
     /// A process of that boot tells its roles to stop.
@@ -470,6 +472,8 @@ impl World {
             Happening::Frame(to, from, frame) => self.frame(to, from, &frame),
             Happening::Judge => self.judge_addresses(),
             Happening::Stored(host, serial) => self.stored(host, serial),
+            Happening::LeaseEnds(host, boot) if self.workers[host].boot == boot => self.lease_ends(host),
+            Happening::LeaseEnds(..) => {}
             Happening::Left(host, boot) => self.left(host, boot),
             Happening::Syn(id, limit) => self.syn(id, limit),
             Happening::Connected(id) => self.connected(id),

@@ -188,7 +188,7 @@ pub(super) fn hears(all: &mut [Redis], n: usize, now: Instant, (link, tag): (Lin
             Effect::Follows(master) => follows(all, n, master),
             Effect::Released => inputs.extend(released(all, n, now)),
             // Nobody but the sentinel under test is connected, and its connections end when the script says so.
-            Effect::Promoted | Effect::Published(_) | Effect::Paused | Effect::Killed { .. } => {}
+            Effect::Promoted | Effect::Published(_) | Effect::Fenced | Effect::Paused | Effect::Killed { .. } => {}
         }
     }
     match heard.reply {

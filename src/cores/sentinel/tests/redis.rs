@@ -159,7 +159,7 @@ impl World {
             }
             // A hold has no end here but the one that whoever asked for it makes. Where the data come from is looked at in each
             // moment.
-            Effect::Paused | Effect::Follows(_) => {}
+            Effect::Fenced | Effect::Paused | Effect::Follows(_) => {}
         }
     }
 }
