@@ -59,6 +59,11 @@ impl World {
         let (boot, seed) = (random(), random());
         let (cluster, keys, rules) = (group_name(0), keys(), Rules::default());
         let lease = self.plan.lease;
+        #[cfg(feature = "sabotage")]
+        let rules = match self.sabotage {
+            Some(crate::sabotage::Broken::Promise(rule)) => Rules::without(rule),
+            Some(_) | None => rules,
+        };
         let config = Config { cluster, keys, me: host, roles, peers, port: PORT, lease, rules, boot, seed };
         let machine = Cluster::new(config, "1", self.local(host));
         let view = Rc::new(machine.view().clone());

@@ -94,7 +94,7 @@ impl World {
         #[cfg(feature = "sabotage")]
         let core = match self.sabotage {
             Some(crate::sabotage::Broken::Sentinel(rule)) => core.without(rule),
-            Some(crate::sabotage::Broken::Router(_) | crate::sabotage::Broken::Lease(_)) | None => core,
+            Some(_) | None => core,
         };
         core
     }

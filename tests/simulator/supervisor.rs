@@ -35,10 +35,22 @@ impl World {
         let nodes = group.iter().map(|r| redis_at(*r)).collect();
         // Random in the product: nobody's is another's.
         let life = u32::try_from(self.workers[host].boot << 8 | host as u64).expect("not so many starts");
-        let config =
-            Config { nodes, address: redis_at(host), priority: self.redis[host].priority, fenced: self.plan.lease.is_some(), life };
+        let config = Config {
+            nodes,
+            address: redis_at(host),
+            priority: self.redis[host].priority,
+            fenced: self.plan.lease.is_some(),
+            life,
+        };
         let machine = Supervisor::new(config, self.disks[host].record);
-        Keeper { driver: Driver::new(machine), wire: None, owed: VecDeque::new(), lease: None, open: None, records: VecDeque::new() }
+        Keeper {
+            driver: Driver::new(machine),
+            wire: None,
+            owed: VecDeque::new(),
+            lease: None,
+            open: None,
+            records: VecDeque::new(),
+        }
     }
 
     fn supervise(&mut self, host: usize, input: Input) {
@@ -79,6 +91,7 @@ impl World {
         let over = keeper.lease.is_none_or(|held| now >= held.lease.ends_at());
         if over && keeper.open == Some(self.redis[host].incarnation) && self.redis[host].alive {
             self.note(|| format!("the guard of n{host} kills its redis"));
+            self.stats.guard_kills += 1;
             self.kill_redis(host, true, Exit::Signal(9));
         }
     }
@@ -216,6 +229,8 @@ impl Lives<Supervisor> for World {
             }
             Output::Post(facts) => self.post(host, Part::Redis(facts)),
             Output::Writes(writes) => {
+                self.stats.opened += u64::from(writes == Writes::Taken);
+                self.stats.closed += u64::from(writes == Writes::Refused);
                 if writes != Writes::Taken
                     && let Some(keeper) = self.workers[host].keeper.as_mut()
                 {

@@ -84,7 +84,8 @@ impl World {
         let two = self.groups[group].iter().filter(takes).count() > 1;
         let since = self.writes.two_since.remove(&group);
         if two && self.plan.lease.is_some() {
-            let open: Vec<usize> = self.groups[group].iter().copied().filter(|r| self.redis[*r].takes_writes()).collect();
+            let open: Vec<usize> =
+                self.groups[group].iter().copied().filter(|r| self.redis[*r].takes_writes()).collect();
             self.checks.violated(format!("two acknowledge writes at once: {open:?}"));
         }
         if two {
