@@ -47,6 +47,69 @@ pub enum Tenure {
     },
 }
 
+impl Tenure {
+    /// The epoch of the lease by which the redis takes writes.
+    pub fn open(self) -> Option<Epoch> {
+        match self {
+            Self::Asks { open, .. } => open,
+            Self::None | Self::Released { .. } => None,
+        }
+    }
+}
+
+/// What a majority has promised, as its holder counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The stamp that was answered by the promise of the majority that ends first.
+    pub from: Instant,
+    /// The length of that promise.
+    pub length: Duration,
+}
+
+impl Lease {
+    /// When it begins to refuse writes, unless it was renewed.
+    pub fn fence_at(self) -> Instant {
+        self.after(70)
+    }
+
+    /// When a redis that has not confirmed by then that it refuses writes is killed.
+    pub fn kill_at(self) -> Instant {
+        self.after(86)
+    }
+
+    /// When nothing may be acknowledged any more. A tenth is left for clocks of different rates.
+    pub fn ends_at(self) -> Instant {
+        self.after(90)
+    }
+
+    fn after(self, percent: u32) -> Instant {
+        self.from + self.length * percent / 100
+    }
+}
+
+/// What a majority has promised to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The epoch in which it was elected.
+    pub epoch: Epoch,
+    /// For how long.
+    pub lease: Lease,
+}
+
+/// What the redis of this node does with writes, by its supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// It refuses them.
+    Refused,
+    /// It takes them.
+    Taken,
+    /// It refuses them since `at`, to make room for another one: what it was promised until then is given back.
+    Returned {
+        /// When it had confirmed that.
+        at: Instant,
+    },
+}
+
 /// What the file of a node says of the voters. Between nodes of which it is not the same there is no vote and no grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {

@@ -1,5 +1,6 @@
 //! Sockets, netlink, processes, disks and clocks. It drives the cores and has no opinion about protocol meaning.
 
+pub mod alarm;
 pub mod clock;
 pub mod connection;
 pub mod control;

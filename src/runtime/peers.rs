@@ -6,6 +6,7 @@
 
 mod clerk;
 mod ears;
+mod liveness;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as Bound};
@@ -17,12 +18,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::clerk::Lines;
 use self::ears::Ears;
-use super::drive::{Execute, Flow, drive};
+pub use self::liveness::Liveness;
+use super::alarm::Alarm;
+use super::drive::{Execute, Flow, drive_by};
 use super::journal::{Journal, Level};
 use super::realtime::{self, Rank};
+use crate::base::lease::Held;
 use crate::base::node::Health;
 use crate::base::{Credentials, Instant, NodeName};
-use crate::cores::cluster::lease::Held;
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
 use crate::runtime::clock;
 
@@ -62,16 +65,20 @@ impl PeersError {
 /// A link that listens, and its ends for the roles of this node.
 #[derive(Debug)]
 pub struct Peers {
-    /// What this node knows of the cluster. Whoever borrows it holds the link up.
+    /// What this node knows of the cluster. A role that keeps it borrowed holds the link up.
     pub view: watch::Receiver<Arc<View>>,
     /// For the roles to speak of themselves.
     pub post: mpsc::Sender<Part>,
     /// For the roles to make sure of a node before they tell it a password.
     pub presence: Presence,
+    /// For the thread of the roles to show that it runs.
+    pub liveness: Liveness,
     /// The lease that the redis of this node has, or had last.
     pub lease: watch::Receiver<Option<Held>>,
     machine: Cluster,
     socket: Bound,
+    /// Nothing waited in it then.
+    bound_at: Instant,
     views: watch::Sender<Arc<View>>,
     leases: watch::Sender<Option<Held>>,
     posted: mpsc::Receiver<Part>,
@@ -129,6 +136,7 @@ impl Peers {
         let own = &config.peers[config.me];
         let address = SocketAddr::new(own.address, config.port);
         let fault = |source| PeersError { node: own.name.clone(), address, hint: hint(&source), source };
+        let bound_at = clock::now();
         let socket = ears::bind(address).map_err(fault)?;
         let nodes: Arc<[IpAddr]> = config.peers.iter().map(|peer| peer.address).collect();
         let machine = Cluster::new(config, env!("CARGO_PKG_VERSION"), clock::now());
@@ -138,7 +146,22 @@ impl Peers {
         let (reached, seen) = watch::channel(vec![None; nodes.len()]);
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         let presence = Presence { own: address.ip(), nodes, stock: Arc::default(), reached: seen, ask };
-        Ok(Self { view, post, presence, lease, machine, socket, views, leases, posted, reached, asked })
+        let liveness = Liveness::new();
+        Ok(Self {
+            view,
+            post,
+            presence,
+            liveness,
+            lease,
+            machine,
+            socket,
+            bound_at,
+            views,
+            leases,
+            posted,
+            reached,
+            asked,
+        })
     }
 
     /// Runs the link in a thread of its own until `stop` says so; what was posted before that is still said.
@@ -186,11 +209,25 @@ impl Peers {
         lines: Lines,
     ) -> io::Result<Attended> {
         // Without its own ends, so that it sees when the roles have let go of theirs.
-        let Self { view: _, post: _, presence: _, lease: _, machine, socket, views, leases, posted, reached, asked } =
-            self;
+        let Self {
+            view: _,
+            post: _,
+            presence: _,
+            liveness,
+            lease: _,
+            machine,
+            socket,
+            bound_at,
+            views,
+            leases,
+            posted,
+            reached,
+            asked,
+        } = self;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let ears = Ears::new((posted, asked), credentials, stop, Arc::clone(&socket));
-        Ok(Attended { machine, ears, executor: Executor { socket, views, leases, reached, lines } })
+        let ears = Ears::new((posted, asked), credentials, stop, (Arc::clone(&socket), bound_at));
+        let executor = Executor { socket, liveness, views, leases, reached, lines };
+        Ok(Attended { alarm: Alarm::new()?, machine, ears, executor })
     }
 }
 
@@ -217,6 +254,7 @@ async fn written(clerk: oneshot::Receiver<()>) {
 /// A link with all that it needs to run.
 #[derive(Debug)]
 struct Attended {
+    alarm: Alarm,
     machine: Cluster,
     ears: Ears,
     executor: Executor,
@@ -224,14 +262,15 @@ struct Attended {
 
 impl Attended {
     async fn run(self) {
-        let Self { mut machine, ears, mut executor } = self;
-        drive(&mut machine, ears, &mut executor).await;
+        let Self { mut alarm, mut machine, ears, mut executor } = self;
+        drive_by(&mut alarm, &mut machine, ears, &mut executor).await;
     }
 }
 
 #[derive(Debug)]
 struct Executor {
     socket: Arc<UdpSocket>,
+    liveness: Liveness,
     views: watch::Sender<Arc<View>>,
     leases: watch::Sender<Option<Held>>,
     reached: watch::Sender<Vec<Option<Instant>>>,
@@ -242,7 +281,9 @@ impl Execute<Cluster> for Executor {
     async fn execute(&mut self, output: Output) -> Flow<Input> {
         match output {
             // Not sent (no route, a full queue): the next frame repeats it.
-            Output::Send { to, bytes } => drop(self.socket.try_send_to(&bytes, to)),
+            Output::Send { to, bytes } if self.liveness.lasts() => drop(ears::send(&self.socket, &bytes, to)),
+            // The others find this node silent, which it is but for this thread.
+            Output::Send { .. } => {}
             Output::View(view) => drop(self.views.send_replace(Arc::new(*view))),
             Output::Lease(held) => drop(self.leases.send_replace(held)),
             Output::Reached { node, sent } => self.reached.send_modify(|reached| {

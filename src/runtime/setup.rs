@@ -138,7 +138,7 @@ impl Spec {
             state_dir: self.state_dir.clone(),
             priority: own.replica_priority,
             life,
-            fenced: false,
+            lease: None,
         }
     }
 

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::node::{Decision, RedisFacts, RedisRole};
+use crate::base::node::{Decision, MasterFacts, RedisFacts, RedisRole};
 use crate::base::{EPOCH_STEP, Epoch, NodeName};
 use crate::cores::cluster::View;
 use crate::cores::proxy::route::{Facts, Peer, Server, Voice};
+use crate::cores::redis::Named;
 use crate::cores::sentinel::NodeFacts;
 
 /// What a sentinel has been told of the nodes.
@@ -26,6 +27,8 @@ impl News {
                 node: node.name.clone(),
                 redis: state.and_then(|state| state.redis.clone()).map(steady),
                 sentinel: state.and_then(|state| state.sentinel.clone()),
+                lease: state.and_then(|state| state.tenure.open()),
+                hears_majority: state.is_some_and(|state| state.hears_majority),
                 fresh: node.fresh && state.is_some(),
             };
             let told = self.told.get(&node.name);
@@ -43,9 +46,19 @@ fn steady(facts: RedisFacts) -> RedisFacts {
     RedisFacts { offset: 0, ..facts }
 }
 
-/// What a supervisor steers its redis by: the master that the cluster decided on, and the epoch of the failover that is on, if
-/// one is, by the sentinels that are heard.
-pub fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
+/// What a supervisor steers its redis by, of what the sentinels that are heard say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steering {
+    /// The master that the cluster decided on.
+    pub decision: Option<Decision>,
+    /// The epoch of the failover that is on, if one is.
+    pub leading: Option<Epoch>,
+    /// Whom its leader wants as the master.
+    pub named: Option<Named>,
+}
+
+/// What a supervisor must know of a view.
+pub fn heard(view: &View, cluster: &str) -> Steering {
     let sentinels: Vec<_> = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref()).collect();
     let mut epochs: Vec<_> = sentinels.iter().map(|sentinel| sentinel.current_epoch).collect();
     epochs.sort_unstable();
@@ -53,8 +66,14 @@ pub fn heard(view: &View, cluster: &str) -> (Option<Decision>, Option<Epoch>) {
     let most = epochs.get(epochs.len().saturating_sub(1) / 2).copied().unwrap_or(0);
     let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
     let masters = masters.filter(|master| master.name.as_str() == cluster);
-    let leads = masters.filter_map(|master| master.leads).filter(|epoch| *epoch <= most.saturating_add(EPOCH_STEP));
-    (view.newest_decision(cluster), leads.max())
+    let in_reach = |master: &&MasterFacts| master.leads.is_some_and(|epoch| epoch <= most.saturating_add(EPOCH_STEP));
+    let leaders: Vec<&MasterFacts> = masters.filter(in_reach).collect();
+    let named = |master: &&MasterFacts| Some(Named { epoch: master.leads?, incarnation: master.target? });
+    Steering {
+        decision: view.newest_decision(cluster),
+        leading: leaders.iter().filter_map(|master| master.leads).max(),
+        named: leaders.iter().filter_map(named).max_by_key(|named| named.epoch),
+    }
 }
 
 /// What the route of a proxy must know of the cluster, reduced to what it acts upon: most frames change none of it.

@@ -107,6 +107,7 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     let (view, post, presence) = (peers.view.clone(), peers.post.clone(), peers.presence.clone());
     // Read again at SIGHUP, and followed by every role.
     let (renew, credentials) = watch::channel(Arc::new(spec.config.cluster.credentials.clone()));
+    tokio::task::spawn_local(peers.liveness.clone().show());
     let link = peers.spawn(credentials.clone(), journal.clone(), link_ends)?;
     journal.record("worker", Level::Info, "started", format!("{} runs {}", own.name, spec.roles.joined(", ")));
 

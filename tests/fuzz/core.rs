@@ -268,7 +268,15 @@ fn answers_to(make: fn(Instant) -> Sentinel, input: &[u8]) {
 /// What a node says over the peer link: a master and a sentinel that leads.
 fn facts(n: usize) -> NodeFacts {
     let state = frames()[0].state.clone();
-    NodeFacts { node: name(n), redis: state.redis, sentinel: state.sentinel, fresh: true }
+    let lease = state.tenure.open();
+    NodeFacts {
+        node: name(n),
+        redis: state.redis,
+        sentinel: state.sentinel,
+        lease,
+        hears_majority: state.hears_majority,
+        fresh: true,
+    }
 }
 
 /// Frames of a node with every role, and of one with none.

@@ -53,6 +53,8 @@ pub enum Effect {
     Follows(SocketAddr),
     /// Whoever has subscribed gets this.
     Published(Bytes),
+    /// It refuses writes, or takes them again.
+    Fenced,
     /// It holds writes.
     Paused,
     /// It holds writes no more: what waited goes on.
@@ -234,6 +236,11 @@ impl Server {
             }
             ("SCRIPT", "KILL") => {
                 self.busy = false;
+                ok()
+            }
+            ("CONFIG", "SET") if word(words, 2) == "MIN-REPLICAS-TO-WRITE" => {
+                self.fenced = text(words, 3) != "0";
+                effects.push(Effect::Fenced);
                 ok()
             }
             ("CLIENT" | "CONFIG" | "SCRIPT", _) => ok(),

@@ -82,6 +82,8 @@ pub struct Server {
     pub pause: Option<Instant>,
     /// What clients log in with.
     pub password: Option<String>,
+    /// It wants more replicas than there are, and refuses writes until that is changed.
+    pub fenced: bool,
     /// Commands that it answers by an error, by how they begin.
     pub refuses: Vec<(String, String)>,
     /// Commands that it answers and does not carry out, by how they begin.
@@ -127,6 +129,7 @@ impl Server {
             master_since: Instant::START,
             pause: None,
             password: None,
+            fenced: false,
             refuses: Vec::new(),
             ignores: Vec::new(),
             without_offset: false,
@@ -187,7 +190,7 @@ impl Server {
 
     /// Whether a client that reaches it is told that its write is done.
     pub fn takes_writes(&self) -> bool {
-        self.is_master() && !self.hung && !self.loading && self.pause.is_none()
+        self.is_master() && !self.fenced && !self.hung && !self.loading && self.pause.is_none()
     }
 
     /// Whether it takes the stream of the master at that address.

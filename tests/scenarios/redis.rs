@@ -84,11 +84,14 @@ impl Surroundings for Machine {
             Output::Ask { ask: Ask::Probe { .. }, .. } => "probe".to_owned(),
             Output::Ask { ask: Ask::Secrets, .. } => "order: take the new secrets".to_owned(),
             Output::Ask { ask: Ask::LogWrites, .. } => "order: log writes".to_owned(),
+            Output::Ask { ask: Ask::Open { .. }, .. } => "order: take writes".to_owned(),
+            Output::Ask { ask: Ask::Close, .. } => "order: refuse writes".to_owned(),
             Output::Ask { ask: Ask::Follow { master, demote: false }, .. } => format!("order: follow {master}"),
             Output::Ask { ask: Ask::Follow { master, demote: true }, .. } => {
                 format!("order: cut all clients and follow {master}")
             }
             Output::Post(facts) => facts_text(facts),
+            Output::Writes(writes) => format!("writes: {writes:?}"),
             Output::Fault(Some(why)) => format!("fault: {why}"),
             Output::Fault(None) => "fault: none".to_owned(),
             Output::Publish(event) => format!("event: {}", event_text(event)),
@@ -117,6 +120,7 @@ impl Surroundings for Machine {
             | Output::Terminate
             | Output::Kill
             | Output::Post(_)
+            | Output::Writes(_)
             | Output::Fault(_)
             | Output::Publish(_)
             | Output::Left => None,
@@ -138,7 +142,7 @@ impl World for Host {
             history = Some(History { epoch, in_sync: true, offset: words.value("an offset")? });
         }
         let nodes = (4..=6).map(|last| ([192, 168, 0, last], 6379).into()).collect();
-        let config = Config { address: OWN.parse().expect("an address"), priority: 100, nodes, life: 0 };
+        let config = Config { address: OWN.parse().expect("an address"), priority: 100, nodes, fenced: false, life: 0 };
         let mut server = Server::new(Some(CLOSED), RunId([2; 20]));
         server.write(1);
         server.save();
@@ -160,7 +164,7 @@ impl World for Host {
                 words.keyword("master")?;
                 words.keyword("epoch")?;
                 let decision = Decision { master: OWN.parse().expect("an address"), epoch: words.value("an epoch")? };
-                stage.give(Input::Cluster { decision: Some(decision), leading: None });
+                stage.give(Input::Cluster { decision: Some(decision), leading: None, named: None });
                 (stage.around.server.master, stage.around.server.link) = (None, Link::None);
                 stage.wait();
             }
@@ -210,7 +214,7 @@ impl World for Host {
                 words.keyword("epoch")?;
                 let decision = Some(Decision { master, epoch: words.value("an epoch")? });
                 let leading = if words.optional("failover") { Some(words.value("an epoch")?) } else { None };
-                Ok(stage.give(Input::Cluster { decision, leading }))
+                Ok(stage.give(Input::Cluster { decision, leading, named: None }))
             }
             other => {
                 let commands = "advance, cluster, disk, exited, secrets, server, show, spawning, start, stop or wrote";
@@ -326,6 +330,10 @@ fn event_text(event: &Event) -> String {
         Event::NotSecrets(why) => format!("does not take the new secrets: {why}"),
         Event::Logs => "logs its writes".to_owned(),
         Event::NotLogged(why) => format!("does not log its writes: {why}"),
+        Event::Opened(epoch) => format!("takes writes (epoch {epoch})"),
+        Event::NotOpened(why) => format!("does not take writes: {why}"),
+        Event::Closed { returned } => format!("refuses writes, returned: {returned}"),
+        Event::Unconfirmed => "has not confirmed its fence".to_owned(),
         Event::Role { from, to } => format!("was {}, is {}", role_text(*from), role_text(*to)),
     }
 }

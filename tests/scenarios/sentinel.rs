@@ -87,7 +87,7 @@ impl World for Site {
             // The nodes of all redis are heard on the peer link, where their supervisors have nothing to say yet.
             for n in 0..site.redis.len() {
                 let node = site.redis[n].name.parse().map_err(|error| format!("{error}"))?;
-                let facts = NodeFacts { node, redis: None, sentinel: None, fresh: true };
+                let facts = NodeFacts::unfenced(node, None, None, true);
                 site.give(Input::Facts(Box::new(facts)));
             }
         }

@@ -6,9 +6,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use vigie::base::lease::Grant;
+use vigie::base::lease::{Grant, Held};
 use vigie::base::{Epoch, Instant};
-use vigie::cores::cluster::lease::{Ask, Ballot, Claim, Grantor, Held, Holder, Process, Rules, ask_every};
+use vigie::cores::cluster::lease::{Ask, Ballot, Claim, Grantor, Holder, Process, Rules, ask_every};
 
 use crate::dice::Dice;
 

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use vigie::base::node::{Decision, Roles};
-use vigie::base::{Epoch, Instant, Secret};
+use vigie::base::node::Roles;
+use vigie::base::{Instant, Secret};
 use vigie::cores::cluster::lease::Rules;
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer, View};
 use vigie::cores::redis::{Input as SupervisorInput, Supervisor};
 use vigie::cores::sentinel::Input as SentinelInput;
 use vigie::runtime::drive::Flow;
-use vigie::runtime::view::{News, heard};
+use vigie::runtime::view::{News, Steering, heard};
 use vigie::wire::frame::Keys;
 
 use crate::drive::{Driver, Kind, Lane, Lives};
@@ -29,7 +29,7 @@ pub struct Link {
     view: Rc<View>,
     news: News,
     /// What the supervisor steers by.
-    steered: Option<(Option<Decision>, Option<Epoch>)>,
+    steered: Option<Steering>,
     /// Connections that wait until the node at their far end has shown that it is there: which, where, since when.
     shows: Vec<(u64, usize, Instant)>,
 }
@@ -57,8 +57,14 @@ impl World {
         let (peers, roles) = (peers.collect(), self.roles(host));
         let mut random = || u64::from_le_bytes(self.dice.id().0[..8].try_into().expect("8 bytes"));
         let (boot, seed) = (random(), random());
-        let (cluster, keys, rules) = ("cluster".to_owned(), keys(), Rules::default());
-        let config = Config { cluster, keys, me: host, roles, peers, port: PORT, lease: None, rules, boot, seed };
+        let (cluster, keys, rules) = (group_name(0), keys(), Rules::default());
+        let lease = self.plan.lease;
+        #[cfg(feature = "sabotage")]
+        let rules = match self.sabotage {
+            Some(crate::sabotage::Broken::Promise(rule)) => Rules::without(rule),
+            Some(_) | None => rules,
+        };
+        let config = Config { cluster, keys, me: host, roles, peers, port: PORT, lease, rules, boot, seed };
         let machine = Cluster::new(config, "1", self.local(host));
         let view = Rc::new(machine.view().clone());
         Link { driver: Driver::new(machine), view, news: News::default(), steered: None, shows: Vec::new() }
@@ -110,8 +116,8 @@ impl World {
         if let (Some(redis), Some(link)) = (self.redis.get(host), self.workers[host].link.as_mut()) {
             let now = heard(&view, &group_name(redis.group));
             if link.steered.replace(now) != Some(now) {
-                let (decision, leading) = now;
-                self.feed::<Supervisor>(host, Lane::First, SupervisorInput::Cluster { decision, leading });
+                let Steering { decision, leading, named } = now;
+                self.feed::<Supervisor>(host, Lane::First, SupervisorInput::Cluster { decision, leading, named });
             }
         }
         self.route_news(host, &view);
@@ -155,7 +161,7 @@ impl Lives<Cluster> for World {
     fn carry_out(&mut self, host: usize, output: Output) -> Option<Flow<Input>> {
         match output {
             Output::Send { to, bytes } => self.send_frame(host, to, &bytes),
-            Output::Lease(_) => {}
+            Output::Lease(held) => self.leased(host, held),
             Output::View(view) => {
                 if let Some(link) = self.workers[host].link.as_mut() {
                     link.view = Rc::new(*view);

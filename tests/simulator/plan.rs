@@ -149,6 +149,8 @@ pub struct Plan {
     pub scripts: bool,
     /// Silence before a master is suspected.
     pub down_after: Duration,
+    /// The lease by which its redis takes writes; none: the cluster is not fenced.
+    pub lease: Option<Duration>,
     /// Longest phase of a failover.
     pub failover_timeout: Duration,
     /// Replicas re-pointed at once.
@@ -186,6 +188,7 @@ impl Plan {
         let sentinels = dice.pick(&[3, 3, 3, 3, 3, 3, 5, 5, 4, 6, 7]);
         let groups = dice.pick(&[1, 1, 1, 1, 1, 1, 1, 2, 2, 3]);
         let groups: Vec<usize> = (0..groups).map(|_| dice.pick(&[3, 3, 3, 3, 4, 5])).collect();
+        let single = groups.len() == 1;
         let quorums = groups.iter().map(|_| {
             let usual = sentinels / 2 + 1;
             let quorum = if dice.chance(600) { usual } else { 1 + dice.below(sentinels) };
@@ -257,6 +260,7 @@ impl Plan {
             named,
             scripts: drop_in && other.chance(300),
             down_after,
+            lease: (linked && single && Dice::new(seed, 9).chance(500)).then_some(ms(250).min(down_after / 2)),
             failover_timeout: dice.pick(&[ms(2_000), ms(5_000), ms(10_000)]),
             parallel_syncs: dice.pick(&[1, 1, 2, 5]),
             drift: dice.pick(&[0, 50, 500, 2_000]),

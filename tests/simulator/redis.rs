@@ -113,9 +113,11 @@ impl World {
             return;
         }
         let (id, lineage, linked) = (self.dice.id(), self.dice.id(), self.plan.linked);
+        let fenced = self.plan.lease.is_some();
         let redis = &mut self.redis[r];
         let master = if linked { Some(CLOSED) } else { redis.conf };
         redis.start(id, lineage, master);
+        redis.fenced = fenced;
         redis.listening = !linked;
         redis.flush_due = false;
         redis.terminated = false;
@@ -246,6 +248,7 @@ impl World {
                 Effect::Promoted => self.promoted(r),
                 Effect::Follows(master) => self.follows(r, master),
                 Effect::Published(payload) => self.published(r, &payload),
+                Effect::Fenced => self.masters_changed(r),
                 Effect::Paused => self.paused(r, id),
                 Effect::Released => self.released(r),
                 Effect::Killed { subscribed } => self.killed(r, id, subscribed),

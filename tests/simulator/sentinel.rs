@@ -61,6 +61,7 @@ impl World {
             busy_grace: ms(5_000).max(self.plan.down_after),
             failover_timeout: self.plan.failover_timeout,
             parallel_syncs: self.plan.parallel_syncs,
+            lease: self.plan.lease,
             nodes: group
                 .iter()
                 .map(|r| DataNode { name: node_name(*r), address: redis_at(*r), bootstrap: *r == group[0] })
@@ -93,7 +94,7 @@ impl World {
         #[cfg(feature = "sabotage")]
         let core = match self.sabotage {
             Some(crate::sabotage::Broken::Sentinel(rule)) => core.without(rule),
-            Some(crate::sabotage::Broken::Router(_) | crate::sabotage::Broken::Lease(_)) | None => core,
+            Some(_) | None => core,
         };
         core
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use vigie::base::Instant;
+use vigie::base::lease::{Held, Writes};
 use vigie::cores::cluster::Part;
 use vigie::cores::redis::{Answer, Ask, Config, Durable, Exit, Input, Output, Supervisor, Token};
 use vigie::runtime::drive::Flow;
@@ -20,6 +21,10 @@ pub struct Keeper {
     /// Its connection, and what it was asked there.
     wire: Option<u64>,
     owed: VecDeque<(Token, Ask)>,
+    /// The lease that it was told of last.
+    lease: Option<Held>,
+    /// The process that may take writes, from before it is told to until it has confirmed that it does not: what the guard sees.
+    open: Option<u64>,
     /// Records to be written, one after the other, and whether that is waited for; the first is being written.
     records: VecDeque<(Durable, bool)>,
 }
@@ -28,10 +33,24 @@ impl World {
     pub fn new_keeper(&mut self, host: usize) -> Keeper {
         let group = &self.groups[self.redis[host].group];
         let nodes = group.iter().map(|r| redis_at(*r)).collect();
-        let life = u32::try_from(self.workers[host].boot).expect("not so many starts");
-        let config = Config { nodes, address: redis_at(host), priority: self.redis[host].priority, life };
+        // Random in the product: nobody's is another's.
+        let life = u32::try_from(self.workers[host].boot << 8 | host as u64).expect("not so many starts");
+        let config = Config {
+            nodes,
+            address: redis_at(host),
+            priority: self.redis[host].priority,
+            fenced: self.plan.lease.is_some(),
+            life,
+        };
         let machine = Supervisor::new(config, self.disks[host].record);
-        Keeper { driver: Driver::new(machine), wire: None, owed: VecDeque::new(), records: VecDeque::new() }
+        Keeper {
+            driver: Driver::new(machine),
+            wire: None,
+            owed: VecDeque::new(),
+            lease: None,
+            open: None,
+            records: VecDeque::new(),
+        }
     }
 
     fn supervise(&mut self, host: usize, input: Input) {
@@ -45,6 +64,35 @@ impl World {
             && self.dice.chance(500)
         {
             self.disks[host].record = record;
+        }
+    }
+
+    /// The link tells what has become of the lease.
+    pub fn leased(&mut self, host: usize, held: Option<Held>) {
+        let Some(keeper) = self.workers[host].keeper.as_mut() else { return };
+        keeper.lease = held.or(keeper.lease);
+        if keeper.open.is_some() {
+            self.watch_lease(host);
+        }
+        self.supervise(host, Input::Lease(held));
+    }
+
+    /// The guard looks again when the lease ends that it sees now.
+    fn watch_lease(&mut self, host: usize) {
+        let ends = self.workers[host].keeper.as_ref().and_then(|keeper| keeper.lease).map(|held| held.lease.ends_at());
+        let at = ends.map_or(self.now, |ends| self.hosts[host].clock.when(ends));
+        self.at(at, Happening::LeaseEnds(host, self.workers[host].boot));
+    }
+
+    /// The guard kills a redis that may take writes although its lease has ended, whatever its supervisor does.
+    pub fn lease_ends(&mut self, host: usize) {
+        let now = self.local(host);
+        let Some(keeper) = self.workers[host].keeper.as_ref() else { return };
+        let over = keeper.lease.is_none_or(|held| now >= held.lease.ends_at());
+        if over && keeper.open == Some(self.redis[host].incarnation) && self.redis[host].alive {
+            self.note(|| format!("the guard of n{host} kills its redis"));
+            self.stats.guard_kills += 1;
+            self.kill_redis(host, true, Exit::Signal(9));
         }
     }
 
@@ -167,12 +215,29 @@ impl Lives<Supervisor> for World {
             Output::Terminate => self.terminate(host),
             Output::Kill => self.kill_redis(host, true, Exit::Signal(9)),
             Output::Ask { token, ask } => {
+                if let Ask::Open { .. } = ask {
+                    let incarnation = self.redis[host].incarnation;
+                    if let Some(keeper) = self.workers[host].keeper.as_mut() {
+                        keeper.open = Some(incarnation);
+                    }
+                    self.watch_lease(host);
+                }
                 if !matches!(ask, Ask::Probe { .. }) {
                     self.note(|| format!("k{host} > {ask:?}"));
                 }
                 self.ask(host, token, ask);
             }
             Output::Post(facts) => self.post(host, Part::Redis(facts)),
+            Output::Writes(writes) => {
+                self.stats.opened += u64::from(writes == Writes::Taken);
+                self.stats.closed += u64::from(writes == Writes::Refused);
+                if writes != Writes::Taken
+                    && let Some(keeper) = self.workers[host].keeper.as_mut()
+                {
+                    keeper.open = None;
+                }
+                self.post(host, Part::Writes(writes));
+            }
             Output::Fault(reason) => self.post(host, Part::Fault { source: "redis", reason }),
             Output::Publish(event) => self.note(|| format!("k{host} > {event:?}")),
             Output::Left => self.later(std::time::Duration::ZERO, Happening::Left(host, self.workers[host].boot)),

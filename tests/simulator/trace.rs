@@ -85,6 +85,7 @@ pub fn supervisor_input(input: &vigie::cores::redis::Input) -> Option<String> {
         | Input::Exited(_)
         | Input::LastWords(_)
         | Input::Cluster { .. }
+        | Input::Lease(_)
         | Input::Secrets(_)
         | Input::Stop => Some(format!("{input:?}")),
     }

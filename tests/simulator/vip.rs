@@ -80,7 +80,7 @@ impl World {
         #[cfg(feature = "sabotage")]
         let machine = match self.sabotage {
             Some(crate::sabotage::Broken::Router(rule)) => machine.without(rule),
-            Some(crate::sabotage::Broken::Sentinel(_) | crate::sabotage::Broken::Lease(_)) | None => machine,
+            Some(_) | None => machine,
         };
         Seat {
             driver: Driver::new(machine),

@@ -84,6 +84,8 @@ pub enum Happening {
     Wake(Kind, usize, u64),
     /// A store of a sentinel ends.
     Stored(usize, u64),
+    /// The lease of a process of that boot ends, unless it was renewed.
+    LeaseEnds(usize, u64),
     /// A role of a process of that boot has left.
     Left(usize, u64),
     /// A process of that boot tells its roles to stop.
@@ -201,6 +203,11 @@ pub struct Stats {
     pub two_masters: Duration,
     /// Worlds in which that was so.
     pub two_masters_in: u64,
+    /// Worlds with leases; how often a redis was opened there, closed since its lease was about to end, and killed by the guard.
+    pub fenced: u64,
+    pub opened: u64,
+    pub closed: u64,
+    pub guard_kills: u64,
     /// Writes that the older one of two acknowledged.
     pub acked_by_older: u64,
     /// Virtual addresses that there are.
@@ -231,7 +238,7 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 28] = [
+        let sums: [(&mut u64, u64); 32] = [
             (&mut self.addresses, other.addresses),
             (&mut self.takeovers, other.takeovers),
             (&mut self.two_holders_in, other.two_holders_in),
@@ -239,6 +246,10 @@ impl Stats {
             (&mut self.astray, other.astray),
             (&mut self.acked_by_older, other.acked_by_older),
             (&mut self.two_masters_in, other.two_masters_in),
+            (&mut self.fenced, other.fenced),
+            (&mut self.opened, other.opened),
+            (&mut self.closed, other.closed),
+            (&mut self.guard_kills, other.guard_kills),
             (&mut self.frames, other.frames),
             (&mut self.worlds, other.worlds),
             (&mut self.events, other.events),
@@ -443,6 +454,7 @@ impl World {
         (self.stats.forced, self.stats.thin) = (self.checks.forced, self.checks.thin);
         self.stats.split = self.checks.splits();
         self.stats.two_holders_in = u64::from(!self.stats.two_holders.is_zero());
+        self.stats.fenced = u64::from(self.plan.lease.is_some());
         self.stats.two_masters_in = u64::from(!self.stats.two_masters.is_zero());
         self.stats.virtual_time = self.now.since(Instant::from_millis(1_000));
     }
@@ -470,6 +482,8 @@ impl World {
             Happening::Frame(to, from, frame) => self.frame(to, from, &frame),
             Happening::Judge => self.judge_addresses(),
             Happening::Stored(host, serial) => self.stored(host, serial),
+            Happening::LeaseEnds(host, boot) if self.workers[host].boot == boot => self.lease_ends(host),
+            Happening::LeaseEnds(..) => {}
             Happening::Left(host, boot) => self.left(host, boot),
             Happening::Syn(id, limit) => self.syn(id, limit),
             Happening::Connected(id) => self.connected(id),

@@ -83,6 +83,11 @@ impl World {
         let takes = |r: &&usize| self.redis[**r].takes_writes();
         let two = self.groups[group].iter().filter(takes).count() > 1;
         let since = self.writes.two_since.remove(&group);
+        if two && self.plan.lease.is_some() {
+            let open: Vec<usize> =
+                self.groups[group].iter().copied().filter(|r| self.redis[*r].takes_writes()).collect();
+            self.checks.violated(format!("two acknowledge writes at once: {open:?}"));
+        }
         if two {
             self.writes.two_since.insert(group, now);
         }
@@ -183,7 +188,7 @@ impl World {
         let Write { writer, id, via } = write;
         let redis = &self.redis[r];
         let back = via.map_or(self.writers[writer].host, |via| via.host);
-        if !redis.is_master() || redis.loading {
+        if !redis.is_master() || redis.fenced || redis.loading {
             match via {
                 Some(via) if self.net.passes(r, back) => {
                     let takes = self.net.takes_surely(r, back);

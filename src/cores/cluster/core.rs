@@ -5,9 +5,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::lease::Held;
 use super::promises::Promises;
 use super::{Config, NodeView, Part, View};
+use crate::base::lease::Held;
 use crate::base::node::{Health, NodeState, clipped};
 use crate::base::time::earliest;
 use crate::base::{Instant, Machine, NodeName, Rng};

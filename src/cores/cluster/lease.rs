@@ -27,10 +27,10 @@ mod sabotage;
 use std::time::Duration;
 
 pub use grantor::{Ask, Ballot, Grantor};
-pub use holder::{Held, Holder};
+pub use holder::Holder;
 pub use sabotage::{Rule, Rules};
 
-use crate::base::{Epoch, Instant};
+use crate::base::Epoch;
 
 /// One process of a redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,36 +48,6 @@ pub struct Claim {
     pub process: Process,
     /// In which epoch.
     pub epoch: Epoch,
-}
-
-/// What a majority has promised, as its holder counts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// The stamp that was answered by the promise of the majority that ends first.
-    pub from: Instant,
-    /// The length of that promise.
-    pub length: Duration,
-}
-
-impl Lease {
-    /// When it begins to refuse writes, unless it was renewed.
-    pub fn fence_at(self) -> Instant {
-        self.after(70)
-    }
-
-    /// When a redis that has not confirmed by then that it refuses writes is killed.
-    pub fn kill_at(self) -> Instant {
-        self.after(86)
-    }
-
-    /// When nothing may be acknowledged any more. A tenth is left for clocks of different rates.
-    pub fn ends_at(self) -> Instant {
-        self.after(90)
-    }
-
-    fn after(self, percent: u32) -> Instant {
-        self.from + self.length * percent / 100
-    }
 }
 
 /// Between two frames of a node whose redis may hold a lease.

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::base::census::{Named, majority};
+use crate::base::lease::Writes;
 use crate::base::node::{Decision, NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
 use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::frame::Keys;
@@ -119,20 +120,6 @@ impl View {
         let masters = sentinels.flat_map(|sentinel| sentinel.masters.iter().filter(|master| master.name == name));
         Named::by(masters.filter_map(|master| master.decision))
     }
-}
-
-/// What the redis of this node does with writes, by its supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writes {
-    /// It refuses them.
-    Refused,
-    /// It takes them.
-    Taken,
-    /// It refuses them since `at`, to make room for another one: what it was promised until then is given back.
-    Returned {
-        /// When it had confirmed that.
-        at: Instant,
-    },
 }
 
 /// What a role of this node says of itself: becomes part of this node's state, and of the next frame, which leaves at once

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::lease::{Ask, Ballot, Claim, Grantor, Held, Holder, Process, Rules, ask_every};
-use super::{Config, View, Writes};
-use crate::base::lease::{Grant, Tenure, Terms};
+use super::lease::{Ask, Ballot, Claim, Grantor, Holder, Process, Rules, ask_every};
+use super::{Config, View};
+use crate::base::lease::{Grant, Held, Tenure, Terms, Writes};
 use crate::base::node::{self, Decision, NodeState};
 use crate::base::{Epoch, Instant};
 

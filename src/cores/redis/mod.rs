@@ -17,6 +17,7 @@
 
 mod ask;
 pub mod fence;
+mod gate;
 mod info;
 mod supervisor;
 
@@ -28,6 +29,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::base::Epoch;
+use crate::base::lease::{Held, Writes};
 use crate::base::node::{Decision, History, RedisFacts, RedisRole};
 
 /// What a supervisor must know from the start.
@@ -39,6 +41,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Replica priority, 0–1000000; 0: never a master.
     pub priority: u32,
+    /// Whether it takes writes only by a lease.
+    pub fenced: bool,
     /// A number that no other supervisor of this redis has, on whatever disk: see [`crate::base::node::incarnation`].
     pub life: u32,
 }
@@ -50,6 +54,15 @@ pub struct Durable {
     pub incarnation: u64,
     /// Where the data came from.
     pub history: Option<History>,
+}
+
+/// Whom a leader wants as the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Which process.
+    pub incarnation: u64,
 }
 
 /// How a process ended.
@@ -89,6 +102,13 @@ pub enum Ask {
     Secrets,
     /// To begin its append-only file, from the data it has read.
     LogWrites,
+    /// To take writes.
+    Open {
+        /// It is a replica, and becomes a master by the same transaction.
+        promote: bool,
+    },
+    /// To refuse writes.
+    Close,
     /// To replicate `master`.
     Follow {
         /// Whom.
@@ -151,7 +171,11 @@ pub enum Input {
         decision: Option<Decision>,
         /// The highest epoch in which a sentinel leads a failover at this moment.
         leading: Option<Epoch>,
+        /// The process that the leader of the highest epoch wants as the master, and that epoch.
+        named: Option<Named>,
     },
+    /// The lease that it has, or had last.
+    Lease(Option<Held>),
     /// The secrets have changed so often by now.
     Secrets(u64),
     /// End the process and leave.
@@ -180,6 +204,8 @@ pub enum Output {
     },
     /// Tell the cluster.
     Post(RedisFacts),
+    /// Tell it what redis does with writes.
+    Writes(Writes),
     /// What keeps redis from its work, for a person; none: mended.
     Fault(Option<String>),
     /// Tell people.
@@ -228,6 +254,17 @@ pub enum Event {
     Logs,
     /// It does not, as it was told to.
     NotLogged(String),
+    /// It takes writes, by the lease of that epoch.
+    Opened(Epoch),
+    /// It does not, as it was told to.
+    NotOpened(String),
+    /// It refuses writes from now on.
+    Closed {
+        /// To make room for another master; else since the lease was not renewed in time.
+        returned: bool,
+    },
+    /// It has not confirmed that it refuses writes, and is killed before its lease ends.
+    Unconfirmed,
     /// Its role changed.
     Role {
         /// What it was.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Output, Token};
+use super::gate::{Gate, Move};
+use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Named, Output, Token};
+use crate::base::lease::{Held, Writes};
 use crate::base::node::{Decision, History, Process, RedisFacts, RedisRole, incarnation, starts};
 use crate::base::{Epoch, Instant, Machine, time::earliest};
 
@@ -46,6 +48,10 @@ pub struct Supervisor {
     failed_runs: u32,
     decision: Option<Decision>,
     leading: Option<Epoch>,
+    /// Whom the leader of the highest epoch wants.
+    named: Option<Named>,
+    /// The lease that it has, or had last.
+    lease: Option<Held>,
     /// The master that the cluster names now, if it is none of its data nodes.
     stranger: Option<Decision>,
     /// How often the secrets have changed.
@@ -89,6 +95,10 @@ struct Up {
     /// The order to follow somebody that is not answered yet.
     order: Option<(Token, Decision)>,
     log: Log,
+    /// Whether it takes writes, in a cluster with leases.
+    gate: Gate,
+    /// A lease of an epoch up to this was given back, whatever the link still says of it.
+    given_back: Option<Epoch>,
     /// The secrets that it has.
     secrets: u64,
     /// The order to take others that is not answered yet, and which.
@@ -162,13 +172,18 @@ impl Machine for Supervisor {
             Input::Exited(exit) => self.on_exited(now, exit, out),
             Input::LastWords(words) => self.on_last_words(&words, out),
             Input::Answer { token, answer } => self.on_answer(now, token, answer, out),
-            Input::Cluster { decision, leading } => self.on_cluster(now, decision, leading, out),
+            Input::Cluster { decision, leading, named } => {
+                self.named = named;
+                self.on_cluster(now, decision, leading, out);
+            }
+            Input::Lease(held) => self.lease = held,
             Input::Secrets(count) => {
                 self.secrets = count;
                 self.give_secrets(out);
             }
             Input::Stop => self.on_stop(now, out),
         }
+        self.guard(now, out);
         self.ask_if_due(now, out);
         self.post(now, out);
         if matches!(self.state, State::Left) && !matches!(out.last(), Some(Output::Left)) {
@@ -185,7 +200,8 @@ impl Machine for Supervisor {
                     Probe::Asked { .. } => None,
                 };
                 let late = up.probe.silent_since().filter(|_| self.facts.process == Process::Alive);
-                earliest(due, earliest(late.map(|since| since + ANSWER_LATE), up.slow_at))
+                let gate = up.gate.deadline(self.lease.filter(|held| Some(held.epoch) > up.given_back));
+                earliest(gate, earliest(due, earliest(late.map(|since| since + ANSWER_LATE), up.slow_at)))
             }
             State::Stopping { kill_at, .. } => *kill_at,
             State::Spawning { .. } | State::Left => None,
@@ -216,6 +232,8 @@ impl Supervisor {
             failed_runs: 0,
             decision: None,
             leading: None,
+            named: None,
+            lease: None,
             stranger: None,
             secrets: 0,
             floor: 0,
@@ -316,6 +334,8 @@ impl Supervisor {
                 probe,
                 order: None,
                 log,
+                gate: Gate::START,
+                given_back: None,
                 secrets,
                 secrets_order: None,
                 strange_since: None,
@@ -441,6 +461,14 @@ impl Supervisor {
 
     fn on_answer(&mut self, now: Instant, token: Token, answer: Answer, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
+        let gate_token = match up.gate {
+            Gate::Opening { token, .. } => Some(token),
+            Gate::Closing { token, .. } => token,
+            Gate::Closed { .. } | Gate::Open { .. } => None,
+        };
+        if gate_token == Some(token) {
+            return self.on_gate(now, answer, out);
+        }
         let known = up.order.is_some_and(|(order, _)| order == token)
             || up.secrets_order.is_some_and(|(order, _)| order == token)
             || matches!(up.log, Log::Ordered(order) if order == token)
@@ -529,6 +557,86 @@ impl Supervisor {
             }
             None => Probe::Due { at: now + PROBE_EVERY, silent_since: None },
         };
+    }
+
+    /// Moves the gate as far as it can be moved now.
+    fn guard(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if !self.config.fenced {
+            return;
+        }
+        let ready = matches!(self.facts.process, Process::Alive | Process::Busy);
+        let (own, incarnation) = (self.config.address, self.facts.incarnation);
+        let (named, decision) = (self.named, self.decision);
+        let replaced = |epoch: Epoch| {
+            named.is_some_and(|named| named.epoch > epoch && named.incarnation != incarnation)
+                || decision.is_some_and(|decision| decision.epoch > epoch && decision.master != own)
+        };
+        // A thread that was starved may find the end of the lease where it looks for its fence.
+        while let State::Up(up) = &mut self.state
+            && let lease = self.lease.filter(|held| Some(held.epoch) > up.given_back)
+            && let Some(next) = up.gate.next(now, lease, ready, replaced)
+        {
+            match next {
+                Move::Open(epoch) => {
+                    let promote = !matches!(self.facts.role, RedisRole::Master { .. });
+                    self.asked += 1;
+                    up.gate = Gate::Opening { token: self.asked, epoch };
+                    out.push(Output::Ask { token: self.asked, ask: Ask::Open { promote } });
+                }
+                Move::GoOn(epoch) => {
+                    up.gate = Gate::Open { epoch };
+                    self.floor = self.floor.max(epoch);
+                }
+                Move::Close { returns } => {
+                    self.asked += 1;
+                    up.gate = Gate::Closing { token: Some(self.asked), again_at: now, returns };
+                    out.push(Output::Ask { token: self.asked, ask: Ask::Close });
+                }
+                Move::Kill => {
+                    out.extend([Output::Publish(Event::Unconfirmed), Output::Kill]);
+                    // Its end is awaited, and it is started again.
+                    let run = if now.since(up.since) >= RUN_MIN { Run::Long } else { Run::Served };
+                    self.state = State::Stopping { kill_at: None, again: Some(run) };
+                }
+            }
+        }
+    }
+
+    /// Redis has answered, or not, what the gate had told it.
+    fn on_gate(&mut self, now: Instant, answer: Answer, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        match (up.gate, answer) {
+            (Gate::Opening { epoch, .. }, Answer::Done) => {
+                up.gate = Gate::Open { epoch };
+                up.refusal = None;
+                // It was promoted by its own node in that epoch: a decision before it is not about this.
+                self.floor = self.floor.max(epoch);
+                out.extend([Output::Publish(Event::Opened(epoch)), Output::Writes(Writes::Taken)]);
+                self.probe_soon(now);
+            }
+            (Gate::Opening { .. }, Answer::Refused(reason) | Answer::ShutOut(reason)) => {
+                up.gate = Gate::refused(now);
+                up.refused(reason, Event::NotOpened, out);
+            }
+            // It may have heard the order all the same.
+            (Gate::Opening { .. }, Answer::Busy | Answer::Unreachable(_) | Answer::Info(_)) => {
+                up.gate = Gate::insist(now, false);
+            }
+            (Gate::Closing { returns, .. }, Answer::Done) => {
+                up.gate = Gate::START;
+                if returns {
+                    up.given_back = up.given_back.max(self.lease.map(|held| held.epoch));
+                }
+                out.push(Output::Publish(Event::Closed { returned: returns }));
+                out.push(Output::Writes(if returns { Writes::Returned { at: now } } else { Writes::Refused }));
+                self.steer(out);
+            }
+            (
+                Gate::Closing { returns, .. },
+                Answer::Refused(_) | Answer::ShutOut(_) | Answer::Busy | Answer::Unreachable(_) | Answer::Info(_),
+            ) => up.gate = Gate::insist(now, returns),
+            (Gate::Closed { .. } | Gate::Open { .. }, _) => {}
+        }
     }
 
     fn probe_soon(&mut self, now: Instant) {
@@ -624,7 +732,9 @@ impl Supervisor {
         // Whoever leads a later failover points the replicas, and may just have promoted this one.
         let being_failed_over = self.leading.is_some_and(|leading| leading > decision.epoch);
         let ordered = up.order.is_some_and(|(_, ordered)| ordered.master == decision.master);
-        if decision.master == self.config.address || !answers || being_failed_over || ordered {
+        // Whoever takes writes refuses them first, so that what it was promised is given back.
+        let open = self.config.fenced && !up.gate.is_closed();
+        if decision.master == self.config.address || !answers || being_failed_over || ordered || open {
             return;
         }
         let demote = match self.facts.role {

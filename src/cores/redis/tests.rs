@@ -29,7 +29,7 @@ impl Scene {
 
     fn with(durable: Durable) -> Self {
         let machine = Supervisor::new(
-            Config { address: OWN, priority: 100, nodes: (0..=255).map(node).collect(), life: 0 },
+            Config { address: OWN, priority: 100, nodes: (0..=255).map(node).collect(), fenced: false, life: 0 },
             durable,
         );
         Self { machine, now: Instant::from_millis(1_000_000), out: Vec::new() }
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     fn cluster(&mut self, master: SocketAddr, epoch: Epoch, leading: Option<Epoch>) -> Vec<Output> {
-        self.give(Input::Cluster { decision: Some(Decision { master, epoch }), leading })
+        self.give(Input::Cluster { decision: Some(Decision { master, epoch }), leading, named: None })
     }
 }
 
@@ -361,7 +361,7 @@ fn a_later_decision_overtakes_an_order_that_is_not_answered() {
     assert_eq!(order(&scene.cluster(node(5), 3, None)), Some((node(5), false)));
     assert_eq!(order(&scene.cluster(node(6), 4, None)), Some((node(6), false)));
     assert_eq!(order(&scene.cluster(node(5), 3, None)), None, "an older one is not believed");
-    assert_eq!(order(&scene.give(Input::Cluster { decision: None, leading: None })), None);
+    assert_eq!(order(&scene.give(Input::Cluster { decision: None, leading: None, named: None })), None);
 }
 
 #[test]
@@ -520,7 +520,10 @@ fn any_order_of_inputs_is_survived() {
                 0 if living == 1 => Input::Exited(Exit::Code(0)),
                 1 => Input::SpawnFailed("x".into()),
                 2 | 3 => Input::Spawned { pid: PID, log_later: false, secrets: token },
-                4 | 5 => Input::Cluster { decision, leading: (rng.next_u32().is_multiple_of(3)).then_some(token) },
+                4 | 5 => {
+                    let leading = (rng.next_u32().is_multiple_of(3)).then_some(token);
+                    Input::Cluster { decision, leading, named: None }
+                }
                 6 if rng.next_u32().is_multiple_of(20) => Input::Stop,
                 7 => Input::Tick,
                 _ => Input::Answer { token, answer },
@@ -540,5 +543,175 @@ fn any_order_of_inputs_is_survived() {
                 assert_eq!((living, scene.machine.deadline()), (0, None), "seed {seed}");
             }
         }
+    }
+}
+
+mod fenced {
+    use super::*;
+    use crate::base::lease::Lease;
+
+    const LENGTH: Duration = Duration::from_millis(250);
+
+    fn held(epoch: Epoch, from: Instant) -> Input {
+        Input::Lease(Some(Held { epoch, lease: Lease { from, length: LENGTH } }))
+    }
+
+    fn named(epoch: Epoch, incarnation: u64) -> Input {
+        Input::Cluster { decision: None, leading: Some(epoch), named: Some(Named { epoch, incarnation }) }
+    }
+
+    fn asks(out: &[Output]) -> Vec<(Token, Ask)> {
+        let asks = out.iter().filter_map(|output| match output {
+            Output::Ask { token, ask: ask @ (Ask::Open { .. } | Ask::Close) } => Some((*token, *ask)),
+            _ => None,
+        });
+        asks.collect()
+    }
+
+    fn writes(out: &[Output]) -> Vec<Writes> {
+        let writes = out.iter().filter_map(|output| match output {
+            Output::Writes(writes) => Some(*writes),
+            _ => None,
+        });
+        writes.collect()
+    }
+
+    impl Scene {
+        /// A closed redis in a cluster with leases.
+        fn fenced(role: RedisRole) -> Self {
+            let mut scene = Self::new();
+            let nodes = (0..=255).map(node).collect();
+            let config = Config { address: OWN, priority: 100, nodes, fenced: true, life: 0 };
+            scene.machine = Supervisor::new(config, Durable::default());
+            scene.start();
+            scene.look(role);
+            scene
+        }
+
+        /// One that takes writes in epoch 3.
+        fn open() -> Self {
+            let mut scene = Self::fenced(RedisRole::Closed);
+            let out = scene.give(held(3, scene.now));
+            let [(token, Ask::Open { promote: true })] = asks(&out)[..] else { panic!("{out:?}") };
+            let out = scene.give(Input::Answer { token, answer: Answer::Done });
+            assert_eq!(writes(&out), [Writes::Taken]);
+            // Its new role is looked at in the same moment.
+            let token = scene.machine.owed().expect("a probe");
+            scene.give(Input::Answer { token, answer: Answer::Info(Box::new(Info { role: MASTER, ..info() })) });
+            scene
+        }
+    }
+
+    #[test]
+    fn it_opens_with_the_lease_and_closes_before_that_ends() {
+        let mut scene = Scene::fenced(replica(node(9)));
+        scene.cluster(node(9), 2, Some(3));
+        // What has almost ended opens nothing.
+        assert!(asks(&scene.give(held(3, scene.now - LENGTH * 70 / 100))).is_empty());
+        let begun = scene.now;
+        let out = scene.give(held(3, scene.now));
+        let [(token, Ask::Open { promote: true })] = asks(&out)[..] else { panic!("{out:?}") };
+        scene.give(Input::Answer { token, answer: Answer::Done });
+        // Renewed in time it stays open.
+        for _ in 0..20 {
+            assert!(asks(&scene.pass(ms(100))).is_empty());
+            assert!(asks(&scene.give(held(3, scene.now))).is_empty());
+        }
+        let renewed = scene.now;
+        let out = scene.pass(LENGTH);
+        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
+        assert!(begun < renewed);
+        assert!(out.contains(&Output::Kill), "it has not confirmed that in time: {out:?}");
+        assert!(writes(&scene.give(Input::Answer { token, answer: Answer::Done })).is_empty());
+    }
+
+    #[test]
+    fn a_fence_that_is_confirmed_is_undone_without_a_restart() {
+        let mut scene = Scene::open();
+        let out = scene.pass(LENGTH * 71 / 100);
+        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
+        let out = scene.give(Input::Answer { token, answer: Answer::Done });
+        assert_eq!(writes(&out), [Writes::Refused]);
+        assert!(!scene.pass(ms(3_000)).contains(&Output::Kill));
+        let out = scene.give(held(3, scene.now));
+        assert!(matches!(asks(&out)[..], [(_, Ask::Open { promote: false })]), "{out:?}");
+    }
+
+    #[test]
+    fn what_is_not_confirmed_is_told_again_and_killed_in_the_end() {
+        for answer in [Answer::Busy, Answer::Refused("OOM".into()), Answer::Unreachable("reset".into())] {
+            let mut scene = Scene::open();
+            let mut out = scene.pass(LENGTH * 70 / 100);
+            let (fenced, mut tries) = (scene.now, 0);
+            while !out.contains(&Output::Kill) {
+                tries += asks(&out).len();
+                if let [(token, Ask::Close)] = asks(&out)[..] {
+                    scene.give(Input::Answer { token, answer: answer.clone() });
+                }
+                out = scene.pass(ms(1));
+                assert!(scene.now.since(fenced) <= LENGTH * 17 / 100, "it lives on: {answer:?}");
+            }
+            assert!(tries > 2, "{answer:?}: {tries} tries");
+        }
+    }
+
+    #[test]
+    fn an_order_to_open_whose_fate_is_unknown_is_taken_back() {
+        let mut scene = Scene::fenced(RedisRole::Closed);
+        let out = scene.give(held(3, scene.now));
+        let [(token, Ask::Open { .. })] = asks(&out)[..] else { panic!("{out:?}") };
+        scene.give(Input::Answer { token, answer: Answer::Unreachable("reset".into()) });
+        let out = scene.pass(ms(20));
+        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
+        let out = scene.give(Input::Answer { token, answer: Answer::Done });
+        assert_eq!(writes(&out), [Writes::Refused]);
+        assert!(matches!(asks(&out)[..], [(_, Ask::Open { .. })]), "the lease lasts: {out:?}");
+        // One that ends while the order is on its way is followed by its end.
+        let out = scene.pass(LENGTH * 75 / 100);
+        assert!(matches!(asks(&out)[..], [(_, Ask::Close)]), "{out:?}");
+    }
+
+    #[test]
+    fn it_makes_room_for_another_one_that_is_named_or_elected_in_a_later_epoch() {
+        let own = Scene::open().machine.facts().incarnation;
+        for (epoch, incarnation, leaves) in [(3, 99, false), (4, own, false), (4, 99, true)] {
+            let mut scene = Scene::open();
+            let out = scene.give(named(epoch, incarnation));
+            assert_eq!(asks(&out).len(), usize::from(leaves), "{epoch} {incarnation}: {out:?}");
+            if let [(token, Ask::Close)] = asks(&out)[..] {
+                scene.now = scene.now + ms(1);
+                let out = scene.give(Input::Answer { token, answer: Answer::Done });
+                assert_eq!(writes(&out), [Writes::Returned { at: scene.now }]);
+                // What it still has of the lease opens nothing any more.
+                assert!(asks(&scene.give(held(3, scene.now))).is_empty());
+                // Named again, in an epoch of its own, it is opened again.
+                scene.give(named(5, own));
+                assert!(matches!(asks(&scene.give(held(5, scene.now)))[..], [(_, Ask::Open { .. })]));
+            }
+        }
+        // Elected: it refuses writes first, and follows then.
+        let mut scene = Scene::open();
+        let out = scene.cluster(node(9), 4, None);
+        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
+        assert_eq!(order(&out), None);
+        let out = scene.give(Input::Answer { token, answer: Answer::Done });
+        assert_eq!((writes(&out), order(&out)), (vec![Writes::Returned { at: scene.now }], Some((node(9), true))));
+    }
+
+    #[test]
+    fn elected_again_it_goes_on_without_a_pause() {
+        let mut scene = Scene::open();
+        assert!(asks(&scene.give(held(7, scene.now))).is_empty());
+        // A decision between the two is not about it any more.
+        assert!(asks(&scene.cluster(node(9), 6, None)).is_empty());
+    }
+
+    #[test]
+    fn without_a_lease_it_is_never_opened_nor_in_a_cluster_without_leases_closed() {
+        let mut scene = Scene::fenced(RedisRole::Closed);
+        assert!(asks(&scene.pass(ms(5_000))).is_empty());
+        let mut scene = Scene::up(MASTER);
+        assert!(asks(&scene.give(held(3, scene.now))).is_empty());
+        assert!(asks(&scene.pass(ms(5_000))).is_empty());
     }
 }

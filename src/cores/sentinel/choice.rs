@@ -27,6 +27,7 @@ impl Master {
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
+            cut_off: self.config.lease.is_some() && !(facts.is_some() && node.hears_majority),
             // A recorded master that came back closed, or was made a replica, counts as down, as a master, and yet answers.
             down: node.down_since.is_some()
                 && !(info.role == Some(Role::Replica)
@@ -99,6 +100,7 @@ impl Master {
                 now.since(self.nodes[at].pulse.last_ok) > wait
             }
             Rejection::NoReplica
+            | Rejection::CutOff
             | Rejection::PriorityZero
             | Rejection::Closed
             | Rejection::Loading

@@ -58,6 +58,8 @@ pub struct MasterConfig {
     pub parallel_syncs: u32,
     /// The data nodes of the file.
     pub nodes: Vec<DataNode>,
+    /// The lease by which its redis takes writes, of which the peer link tells; none: the sentinels order who is master.
+    pub lease: Option<Duration>,
     /// User at the redis.
     pub auth_user: Option<String>,
     /// Password at the redis.
@@ -83,6 +85,7 @@ impl MasterConfig {
             failover_timeout: FAILOVER_TIMEOUT,
             parallel_syncs: 1,
             nodes: Vec::new(),
+            lease: None,
             auth_user: None,
             auth_pass: None,
             notification_script: None,

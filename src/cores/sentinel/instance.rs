@@ -59,6 +59,8 @@ pub(super) struct Instance {
     pub(super) rebooted_at: Option<Instant>,
     /// Its supervisor's word.
     pub(super) facts: Option<RedisFacts>,
+    /// Whether its node says that it hears a majority of the sentinels.
+    pub(super) hears_majority: bool,
     pub(super) fresh: bool,
     /// The incarnation that serves or served as the master this sentinel knows of.
     pub(super) served: Option<u64>,
@@ -94,6 +96,7 @@ impl Instance {
             role_since: now,
             rebooted_at: None,
             facts: None,
+            hears_majority: false,
             fresh: false,
             served: None,
             busy_since: None,

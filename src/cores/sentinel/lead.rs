@@ -131,6 +131,8 @@ pub(super) enum Promotion {
     Unsent,
     /// Sent; ROLE is asked again then.
     Sent { role_at: Instant },
+    /// Not told but named, where there is a lease: the supervisor of that process makes it the master once it has that.
+    Named { incarnation: u64 },
 }
 
 impl Failover {
@@ -176,7 +178,7 @@ impl Failover {
             Phase::Electing => "wait_start",
             Phase::Selecting { .. } | Phase::Pausing { .. } | Phase::Catching { .. } => "select_slave",
             Phase::Promoting { step: Promotion::Unsent, .. } => "send_slaveof_noone",
-            Phase::Promoting { step: Promotion::Sent { .. }, .. } => "wait_promotion",
+            Phase::Promoting { step: Promotion::Sent { .. } | Promotion::Named { .. }, .. } => "wait_promotion",
             Phase::Reconfiguring => "reconf_slaves",
         })
     }
@@ -239,10 +241,25 @@ impl Phase {
         }
     }
 
+    /// The process that is wanted as the master of the epoch, for as long as it is none.
+    pub(super) fn named(&self) -> Option<u64> {
+        match self {
+            Self::Promoting { step: Promotion::Named { incarnation }, .. } => Some(*incarnation),
+            Self::Promoting { step: Promotion::Unsent | Promotion::Sent { .. }, .. }
+            | Self::Electing
+            | Self::Selecting { .. }
+            | Self::Pausing { .. }
+            | Self::Catching { .. }
+            | Self::Reconfiguring => None,
+        }
+    }
+
     /// Whether the target has been told to be master: there may be a new master already.
     pub(super) fn is_told(&self) -> bool {
         match self {
-            Self::Promoting { step: Promotion::Sent { .. }, .. } | Self::Reconfiguring => true,
+            Self::Promoting { step: Promotion::Sent { .. } | Promotion::Named { .. }, .. } | Self::Reconfiguring => {
+                true
+            }
             Self::Promoting { step: Promotion::Unsent, .. }
             | Self::Electing
             | Self::Selecting { .. }

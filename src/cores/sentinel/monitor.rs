@@ -405,13 +405,16 @@ impl Agreement {
 
     /// Takes in what the peer link says of a node.
     pub(super) fn facts(&mut self, facts: NodeFacts, now: Instant) {
-        let NodeFacts { node: name, redis, sentinel, fresh } = facts;
+        let NodeFacts { node: name, redis, sentinel, lease, hears_majority, fresh } = facts;
         for m in 0..self.masters.len() {
             let master = &mut self.masters[m];
-            if let Some(n) = master.place_of_node(&name)
-                && master.nodes[n].told(redis.as_ref(), fresh, now)
-            {
+            let Some(n) = master.place_of_node(&name) else { continue };
+            master.nodes[n].hears_majority = hears_majority;
+            if master.nodes[n].told(redis.as_ref(), fresh, now) {
                 self.ask_info(m, n, now);
+            }
+            if let Some(epoch) = lease.filter(|_| fresh) {
+                self.lease_seen(m, n, epoch, now);
             }
         }
         if let Some(p) = self.peers.iter().position(|peer| peer.name.as_ref() == Some(&name)) {

@@ -73,8 +73,19 @@ pub struct NodeFacts {
     pub redis: Option<RedisFacts>,
     /// Its sentinel's word.
     pub sentinel: Option<SentinelFacts>,
+    /// The epoch of the lease by which its redis takes writes; none: it holds none.
+    pub lease: Option<Epoch>,
+    /// Whether it hears a majority of the sentinels.
+    pub hears_majority: bool,
     /// Whether it is recent enough to be acted upon.
     pub fresh: bool,
+}
+
+impl NodeFacts {
+    /// Of a cluster without leases.
+    pub fn unfenced(node: NodeName, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>, fresh: bool) -> Self {
+        Self { node, redis, sentinel, lease: None, hears_majority: false, fresh }
+    }
 }
 
 impl From<names::Answer> for Input {

@@ -23,9 +23,19 @@ impl Agreement {
     pub(super) fn begin_promoting(&mut self, m: usize, lead: Lead, target: usize, hold: Option<Hold>, now: Instant) {
         self.node_event("+selected-slave", m, target, "");
         self.node_event("+failover-state-send-slaveof-noone", m, target, "");
-        let timeout = self.masters[m].config.failover_timeout;
-        let until = now + if hold.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
-        self.go_on(m, lead, hold, Phase::Promoting { target, step: Promotion::Unsent }, until);
+        let config = &self.masters[m].config;
+        let timeout = config.failover_timeout;
+        let timeout = if hold.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
+        let (step, timeout) = match (config.lease, self.masters[m].nodes[target].fresh_facts()) {
+            (None, _) => (Promotion::Unsent, timeout),
+            // Once for the lease of the one before to end, once to be granted its own.
+            (Some(lease), Some(facts)) => (Promotion::Named { incarnation: facts.incarnation }, timeout.min(lease * 2)),
+            (Some(_), None) => {
+                let reason = "the new master is not heard on the peer link";
+                return self.abort(m, "-failover-abort-slave-timeout", reason, now);
+            }
+        };
+        self.go_on(m, lead, hold, Phase::Promoting { target, step }, now + timeout);
     }
 
     pub(super) fn step_promoting(&mut self, m: usize, lead: Lead, target: usize, step: Promotion, now: Instant) {
@@ -35,15 +45,27 @@ impl Agreement {
         let dead = node.fresh_facts().is_some_and(|facts| facts.process == Process::Dead);
         let lost = dead || (node.down_since.is_some() && !node.answers(now, master.config.down_after));
         let link = node.command.up();
-        if now >= until || lost {
-            return self.abort(m, "-failover-abort-slave-timeout", "the new master does not answer", now);
+        let process = node.fresh_facts().map(|facts| facts.incarnation);
+        let another = lead.phase.named().is_some_and(|named| process.is_some_and(|process| process != named));
+        if now >= until || lost || another {
+            let reason = match step {
+                Promotion::Named { .. } if another => "the new master was restarted",
+                Promotion::Named { .. } if !lost => {
+                    "a majority of the sentinels did not grant the new master the lease in time"
+                }
+                Promotion::Named { .. } | Promotion::Unsent | Promotion::Sent { .. } => {
+                    "the new master does not answer"
+                }
+            };
+            return self.abort(m, "-failover-abort-slave-timeout", reason, now);
         }
         self.wake_at(until);
         match (step, link) {
             (Promotion::Unsent, _) if self.current_epoch > epoch => {
                 self.abort(m, "-failover-abort-not-elected", "another sentinel stands at a higher epoch", now);
             }
-            (_, None) => {}
+            // Its frame says when it is the master.
+            (Promotion::Named { .. }, _) | (_, None) => {}
             (Promotion::Unsent, Some(link)) => {
                 if hold.is_some() {
                     // The hold must outlast the promotion whatever its time until now.
@@ -85,7 +107,7 @@ impl Agreement {
     }
 
     /// The replica says that it is master. From here on there is no way back: decided, stored, told.
-    fn promoted(&mut self, m: usize, lead: Lead, target: usize, now: Instant) {
+    pub(super) fn promoted(&mut self, m: usize, lead: Lead, target: usize, now: Instant) {
         let Lead { epoch, cause, hold, .. } = lead;
         debug_assert!(
             epoch <= self.current_epoch,

@@ -295,12 +295,33 @@ impl Agreement {
         if let Some(id) = id.filter(|_| moves) {
             self.sentinel_event("+config-update-from", m, id, address);
         }
-        let before = self.told_place(m);
+        self.accept(m, decision, now);
+    }
+
+    /// Makes a decision that was made elsewhere the current one.
+    fn accept(&mut self, m: usize, decision: Decision, now: Instant) {
+        let (moves, before) = (self.masters[m].monitored() != decision.master, self.told_place(m));
         self.switch(m, decision, now);
         if moves {
             self.reconfigure_clients(m, scripts::Role::Observer, &before, &self.told_place(m));
         }
         self.become_idle(m, now);
+    }
+
+    /// A redis takes writes by the lease of that epoch. A majority has granted it: that is the decision, whether its leader lives to
+    /// store it or not.
+    pub(super) fn lease_seen(&mut self, m: usize, n: usize, epoch: Epoch, now: Instant) {
+        if self.masters[m].config.lease.is_none() || !self.is_in_reach(epoch) {
+            return;
+        }
+        self.raise_epoch(epoch, now);
+        let master = &self.masters[m];
+        if let Some(lead) = master.promoting(n, epoch).filter(|lead| lead.phase.named().is_some()) {
+            self.promoted(m, lead, n, now);
+        } else if master.decision.is_none_or(|known| known.epoch < epoch) {
+            let decision = Decision { master: master.nodes[n].address, epoch };
+            self.accept(m, decision, now);
+        }
     }
 
     /// Makes a decision the current one: everything that was true of the old master is forgotten.
@@ -344,8 +365,8 @@ impl Agreement {
             sees_down: master.sees_down(),
             leads: master.leads(),
             vote: master.vote,
-            target: None,
-            fenced: false,
+            target: master.failover().lead().and_then(|lead| lead.phase.named()),
+            fenced: master.config.lease.is_some() && master.decision.is_some(),
         });
         SentinelFacts { id: self.me(), current_epoch: self.current_epoch, masters: masters.take(4).collect() }
     }

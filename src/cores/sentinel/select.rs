@@ -17,6 +17,8 @@ pub(super) struct Candidate {
     pub(super) connected: bool,
     /// Whether this sentinel finds it down.
     pub(super) down: bool,
+    /// Whether no majority could grant it the lease that it needs: its node does not hear one, or is not heard.
+    pub(super) cut_off: bool,
     /// Age of what it last said of itself; none if it never did.
     pub(super) info_age: Option<Duration>,
     /// `slave_priority`
@@ -70,6 +72,9 @@ pub enum Rejection {
     /// It is down itself.
     #[error("down")]
     Down,
+    /// Its node hears no majority of the sentinels, or is not heard: it would get no lease.
+    #[error("cut off from the majority of the sentinels")]
+    CutOff,
     /// It has not said anything for too long.
     #[error("its INFO is too old")]
     StaleInfo,
@@ -194,6 +199,8 @@ fn reachable(one: &Candidate, ground: &Ground) -> Option<Rejection> {
         Some(Rejection::Down)
     } else if !one.connected {
         Some(Rejection::NotConnected)
+    } else if one.cut_off {
+        Some(Rejection::CutOff)
     } else if one.info_age.is_none_or(|age| age > ground.info_age_max) {
         Some(Rejection::StaleInfo)
     } else {

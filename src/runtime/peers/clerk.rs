@@ -1,4 +1,4 @@
-//! Writes the journal for the link: a log may make whoever writes it wait.
+//! Writes the journal for the link: a log may keep its writer waiting.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};

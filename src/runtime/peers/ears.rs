@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendto, setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -19,8 +19,8 @@ use crate::runtime::clock;
 use crate::runtime::drive::Inputs;
 use crate::wire::frame::{FRAME_MAX, Keys};
 
-/// What waits in the socket of a thread that is starved, at most: the newest datagrams are those that no longer fit, and only they
-/// tell that their senders are there. Of a hundred nodes, the frames of a second fit.
+/// What waits in the socket of a thread that is starved, at most, bytes: the newest datagrams are those that no longer fit, and only
+/// they tell that their senders are there. Of a hundred nodes, the frames of a second fit.
 const SOCKET_BUFFER: usize = 2 << 20;
 /// One byte more than the longest frame, so that a longer one is seen to be too long.
 const DATAGRAM_MAX: usize = FRAME_MAX + 1;
@@ -40,6 +40,12 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
+/// Sends a datagram, or drops it: by the socket, not by what tokio last heard of it, which is nothing before it has waited once.
+pub(super) fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+    sendto(socket.as_raw_fd(), bytes, &SockaddrStorage::from(to), MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
+}
+
 /// What the link is told.
 #[derive(Debug)]
 pub(super) struct Ears {
@@ -56,9 +62,9 @@ impl Ears {
         (posted, asked): (mpsc::Receiver<Part>, mpsc::Receiver<usize>),
         credentials: watch::Receiver<Arc<Credentials>>,
         stop: watch::Receiver<bool>,
-        socket: Arc<UdpSocket>,
+        (socket, bound_at): (Arc<UdpSocket>, Instant),
     ) -> Self {
-        Self { posted, asked, credentials, stop, socket, letters: Letters::new() }
+        Self { posted, asked, credentials, stop, socket, letters: Letters::new(bound_at) }
     }
 }
 
@@ -127,9 +133,9 @@ struct Letters {
 }
 
 impl Letters {
-    fn new() -> Self {
+    fn new(empty_at: Instant) -> Self {
         let beside = nix::cmsg_space!(libc::timespec);
-        Self { data: Box::new([0; DATAGRAM_MAX]), beside, empty_at: clock::now(), since_empty: 0 }
+        Self { data: Box::new([0; DATAGRAM_MAX]), beside, empty_at, since_empty: 0 }
     }
 
     /// The next datagram that waits, by the socket and not by what tokio last heard of it; [`io::ErrorKind::WouldBlock`] if none does.
@@ -160,7 +166,7 @@ impl Letters {
         Ok(Input::Datagram { from, at, bytes: self.data[..length].into() })
     }
 
-    /// Whether datagrams come faster than they are read; said once for each so many.
+    /// Whether datagrams come faster than they are read. Said once, then it is counted from the start.
     fn is_flooded(&mut self) -> bool {
         let flooded = self.since_empty >= FLOOD;
         if flooded {
@@ -183,7 +189,7 @@ mod tests {
     async fn datagrams_are_dated_by_their_arrival_and_a_flood_is_seen() {
         const LAY: Duration = Duration::from_millis(100);
         let socket = UdpSocket::from_std(bind(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
-        let mut letters = Letters::new();
+        let mut letters = Letters::new(clock::now());
         assert_eq!(letters.receive(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = socket.local_addr().unwrap();

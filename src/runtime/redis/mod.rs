@@ -29,7 +29,8 @@ use super::host;
 use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
 use super::store::{Store, StoreError};
-use super::view::heard;
+use super::view::{Steering, heard};
+use crate::base::lease::Held;
 use crate::base::node::{Decision, RedisRole, starts};
 use crate::base::{Credentials, Machine, NodeName, Secret};
 use crate::config;
@@ -69,8 +70,8 @@ pub struct Setup {
     pub priority: u32,
     /// A number that no other start of this node has.
     pub life: u32,
-    /// Each start refuses writes, whatever its role, until it is opened.
-    pub fenced: bool,
+    /// The lease by which it takes writes; none: the cluster is not fenced.
+    pub lease: Option<watch::Receiver<Option<Held>>>,
 }
 
 /// Why a supervisor could not begin its work. Whatever happens later is a fault that it posts, and tries again.
@@ -107,7 +108,7 @@ pub async fn run(
         persistence: setup.config.persistence,
         include: setup.config.include.iter().map(PathBuf::from).collect(),
         priority: setup.priority,
-        fenced: setup.fenced,
+        fenced: setup.lease.is_some(),
     };
     let store = record(&setup.state_dir);
     let own = SocketAddr::new(conf.own_ip(), conf.port);
@@ -132,7 +133,13 @@ pub async fn run(
 
     let address = SocketAddr::new(setup.address, setup.config.port);
     let mut machine = Supervisor::new(
-        Config { address, priority: setup.priority, nodes: setup.nodes.clone(), life: setup.life },
+        Config {
+            address,
+            priority: setup.priority,
+            nodes: setup.nodes.clone(),
+            fenced: setup.lease.is_some(),
+            life: setup.life,
+        },
         durable,
     );
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
@@ -160,6 +167,9 @@ pub async fn run(
     tasks.spawn(asker::run(own, local_now, secrets, asked, inputs.clone()));
     tasks.spawn(watch_secrets(setup.credentials.clone(), numbered, inputs.clone()));
     tasks.spawn(watch_view(setup.cluster.clone(), view, inputs.clone()));
+    if let Some(lease) = setup.lease.clone() {
+        tasks.spawn(watch_lease(lease, inputs.clone()));
+    }
     tasks.spawn(watch_stop(stop, inputs.clone()));
     tasks.spawn(write_records(store, recorded, journal.clone()));
     let (held, holds) = watch::channel(None);
@@ -185,8 +195,8 @@ async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, input
         let now = heard(&newest, &cluster);
         if last != Some(now) {
             last = Some(now);
-            let (decision, leading) = now;
-            if inputs.send(Input::Cluster { decision, leading }).await.is_err() {
+            let Steering { decision, leading, named } = now;
+            if inputs.send(Input::Cluster { decision, leading, named }).await.is_err() {
                 return;
             }
         }
@@ -194,6 +204,17 @@ async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, input
             return;
         }
     }
+}
+
+async fn watch_lease(mut lease: watch::Receiver<Option<Held>>, inputs: mpsc::Sender<Input>) {
+    while lease.changed().await.is_ok() {
+        let held = *lease.borrow_and_update();
+        if inputs.send(Input::Lease(held)).await.is_err() {
+            return;
+        }
+    }
+    // The link has ended; what it had promised ends by itself.
+    std::future::pending().await
 }
 
 /// Counts the changes of the secrets: the start of a process and a change while it runs must not miss each other.
@@ -391,6 +412,7 @@ impl Execute<Supervisor> for Executor {
             }
             // Whoever collects facts and no longer does is about to end everything.
             Output::Post(facts) => drop(self.post.send(Part::Redis(facts)).await),
+            Output::Writes(writes) => drop(self.post.send(Part::Writes(writes)).await),
             Output::Fault(reason) => drop(self.post.send(Part::Fault { source: SOURCE, reason }).await),
             Output::Publish(event) => self.publish(&event),
             Output::Left => {
@@ -449,6 +471,23 @@ impl Executor {
                 (Level::Warn, "not-secrets", format!("redis does not take the secrets that are valid now: {reason}"))
             }
             Event::NotFollowed(reason) => (Level::Warn, "not-followed", format!("redis refuses to follow: {reason}")),
+            Event::Opened(epoch) => {
+                (Level::Info, "opened", format!("redis takes writes, by the lease of epoch {epoch}"))
+            }
+            Event::NotOpened(reason) => {
+                (Level::Error, "not-opened", format!("redis does not take writes as it was told to: {reason}"))
+            }
+            Event::Closed { returned: true } => {
+                (Level::Info, "closed", "redis refuses writes, to make room for another master".to_owned())
+            }
+            Event::Closed { returned: false } => {
+                let text = "redis refuses writes: its lease was not renewed by a majority of the sentinels";
+                (Level::Warn, "fenced", text.to_owned())
+            }
+            Event::Unconfirmed => {
+                let text = "redis has not confirmed that it refuses writes, and is killed before its lease ends";
+                (Level::Error, "fence-killed", text.to_owned())
+            }
             Event::Role { from, to } => {
                 (Level::Info, "role", format!("redis is {}, and was {}", said(*to), said(*from)))
             }

@@ -158,7 +158,7 @@ impl Other {
         let sentinel = SentinelFacts { id: self.id, current_epoch: self.epoch, masters: [facts].into_iter().collect() };
         let fresh = matches!(self.line, Line::Up);
         let node = self.name.parse().expect("names of sentinels are s and a number");
-        let facts = NodeFacts { node, redis: None, sentinel: Some(sentinel), fresh };
+        let facts = NodeFacts::unfenced(node, None, Some(sentinel), fresh);
         let news = self.speaks && self.told.as_ref() != Some(&facts) && (fresh || self.told.is_some());
         news.then(|| self.told.insert(facts).clone())
     }

@@ -131,7 +131,7 @@ pub(super) fn supervisor(
 ) -> Result<NodeFacts, String> {
     let node = redis.name.parse().map_err(|error| format!("{error}"))?;
     let process = match words.next("the state of the process")?.as_str() {
-        "silent" => return Ok(NodeFacts { node, redis: None, sentinel: None, fresh: false }),
+        "silent" => return Ok(NodeFacts::unfenced(node, None, None, false)),
         "dead" => Process::Dead,
         "alive" => Process::Alive,
         "busy" => Process::Busy,
@@ -170,7 +170,7 @@ pub(super) fn supervisor(
         has_data: !redis.server.data.is_empty(),
         history,
     };
-    Ok(NodeFacts { node, redis: Some(facts), sentinel: None, fresh: true })
+    Ok(NodeFacts::unfenced(node, Some(facts), None, true))
 }
 
 /// What comes back when a command reaches redis `n`.
@@ -188,7 +188,7 @@ pub(super) fn hears(all: &mut [Redis], n: usize, now: Instant, (link, tag): (Lin
             Effect::Follows(master) => follows(all, n, master),
             Effect::Released => inputs.extend(released(all, n, now)),
             // Nobody but the sentinel under test is connected, and its connections end when the script says so.
-            Effect::Promoted | Effect::Published(_) | Effect::Paused | Effect::Killed { .. } => {}
+            Effect::Promoted | Effect::Published(_) | Effect::Fenced | Effect::Paused | Effect::Killed { .. } => {}
         }
     }
     match heard.reply {

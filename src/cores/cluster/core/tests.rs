@@ -2,13 +2,13 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::base::Secret;
-use crate::base::lease::Tenure;
+use crate::base::lease::{Tenure, Writes};
 use crate::base::node::{
     self, Decision, MasterFacts, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, VipFacts, VipState,
 };
 use crate::base::{Epoch, RunId};
+use crate::cores::cluster::Peer;
 use crate::cores::cluster::lease::Rules;
-use crate::cores::cluster::{Peer, Writes};
 
 /// Nodes of one cluster on a network that delivers at once, unless told otherwise.
 struct Net {

@@ -1,18 +1,9 @@
 //! What a redis may rely on.
 
-use super::{Lease, Rule, Rules};
+use super::{Rule, Rules};
 use crate::base::census::majority;
-use crate::base::lease::Grant;
+use crate::base::lease::{Grant, Held, Lease};
 use crate::base::{Epoch, Instant};
-
-/// What a majority has promised to a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The epoch in which it was elected.
-    pub epoch: Epoch,
-    /// For how long.
-    pub lease: Lease,
-}
 
 /// The promises that one process of a redis has. Another process has a holder of its own.
 #[derive(Debug)]

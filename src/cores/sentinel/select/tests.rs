@@ -9,6 +9,7 @@ fn returned(last: u8, offset: u64) -> Candidate {
     Candidate {
         address: SocketAddr::from(([192, 168, 0, last], 6379)),
         connected: true,
+        cut_off: false,
         down: false,
         info_age: Some(Duration::ZERO),
         priority: 100,

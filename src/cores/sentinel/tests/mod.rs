@@ -500,7 +500,7 @@ fn a_decision_outside_of_the_file_changes_nothing() {
     let mut facts = sentinel.unwrap();
     facts.current_epoch = 2;
     facts.masters[0].decision = Some(Decision { master: "10.6.6.6:6379".parse().unwrap(), epoch: 2 });
-    let facts = NodeFacts { node: name(1), redis: Some(redis), sentinel: Some(facts), fresh: true };
+    let facts = NodeFacts::unfenced(name(1), Some(redis), Some(facts), true);
     world.feed(2, Input::Facts(Box::new(facts)));
     assert_eq!(world.said("master-refused"), 1, "{:#?}", world.told_events());
     assert_eq!(world.disks[2].as_ref().unwrap().masters, before[2].as_ref().unwrap().masters);
@@ -541,4 +541,79 @@ fn a_minority_replaces_nobody() {
     world.run(ms(3_000));
     assert_eq!(world.master(), Some(0));
     assert_eq!(world.said("+switch-master"), 0);
+}
+
+mod fenced {
+    use super::*;
+
+    /// Whom a redis was ordered by a sentinel to be the master of, or anything like it.
+    fn ordered(world: &World, n: usize) -> Vec<String> {
+        let orders = world.redis[n].log.iter().filter(|order| order.contains("REPLICAOF"));
+        orders.cloned().collect()
+    }
+
+    #[test]
+    fn the_first_master_takes_its_lease_and_no_sentinel_orders_it() {
+        let mut world = World::fenced();
+        assert_eq!((world.master(), world.leases.clone()), (Some(0), vec![Some(1), None, None]));
+        // A lost process and a lost host are replaced as ever; what is waited for is the lease.
+        world.kill_redis(0);
+        world.leases[0] = None;
+        let took = world.run_until(ms(1_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+        assert!(took < ms(60), "{took:?}");
+        let master = world.master().unwrap();
+        assert!(ordered(&world, master).is_empty(), "{:?}", world.redis[master].log);
+        assert_eq!(world.said("+switch-master"), 3);
+        assert_eq!(world.leases[master], Some(world.epoch(0)));
+    }
+
+    #[test]
+    fn who_gets_no_lease_is_passed_over_in_a_new_epoch() {
+        let mut world = World::fenced();
+        world.run(ms(17));
+        // It is lost, and its lease has not ended.
+        world.cut(0, true);
+        world.run_until(ms(2_000), "one gives up", |world| world.said("-failover-abort-slave-timeout") == 1);
+        let (epoch, events) = (world.epoch_seen(1).max(world.epoch_seen(2)), world.told_events());
+        assert!(world.master() == Some(0) || world.master().is_none(), "{events:#?}");
+        world.leases[0] = None;
+        world.grant();
+        world.run_until(ms(5_000), "a new master", |world| world.leases[1].max(world.leases[2]) > Some(epoch));
+        assert_eq!(world.leases.iter().flatten().count(), 1, "{:?}", world.leases);
+    }
+
+    #[test]
+    fn a_leader_that_dies_before_it_hears_of_its_success_changes_nothing() {
+        let mut world = World::fenced();
+        world.kill_redis(0);
+        world.leases[0] = None;
+        let taken = |world: &World| world.leases[1].or(world.leases[2]).is_some();
+        world.run_until(ms(1_000), "a lease", taken);
+        let leader = (0..3).find(|n| world.facts[*n].1.as_ref().is_some_and(|facts| facts.masters[0].target.is_some()));
+        world.crash_sentinel(leader.expect("somebody has named it"));
+        let master = if world.leases[1].is_some() { 1 } else { 2 };
+        let epoch = world.leases[master].unwrap();
+        world.run(ms(3_000));
+        let others = (0..3).filter(|n| Some(*n) != leader);
+        others.for_each(|n| assert_eq!(world.epoch(n), epoch, "sentinel {n}"));
+        assert_eq!(world.leases.iter().flatten().count(), 1);
+    }
+
+    #[test]
+    fn nobody_is_chosen_whose_node_hears_no_majority() {
+        let mut world = World::fenced();
+        // Nodes 1 and 2 do not hear their supervisors say that they hear one another.
+        world.supervised = false;
+        for n in [1, 2] {
+            for to in 0..3 {
+                let (redis, sentinel) = world.facts[n].clone();
+                let facts = NodeFacts::unfenced(name(n), Some(redis), sentinel, true);
+                world.feed(to, Input::Facts(Box::new(facts)));
+            }
+        }
+        world.give(0, Input::Order(OrderId(1), Some(name(1))));
+        world.run(ms(1_500));
+        let [Err(why)] = &world.done[..] else { panic!("{:?}", world.done) };
+        assert!(why.contains("cut off from the majority"), "{why}");
+    }
 }

@@ -63,7 +63,8 @@ impl World {
         };
         RedisFacts {
             address: redis_at(n),
-            incarnation: redis.incarnation,
+            // No two of a cluster have the same.
+            incarnation: redis.incarnation.wrapping_add((n as u64 + 1) << 48),
             process,
             role,
             run_id: Some(redis.run_id),
@@ -158,7 +159,7 @@ impl World {
             }
             // A hold has no end here but the one that whoever asked for it makes. Where the data come from is looked at in each
             // moment.
-            Effect::Paused | Effect::Follows(_) => {}
+            Effect::Fenced | Effect::Paused | Effect::Follows(_) => {}
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::base::node::{History, RedisFacts, SentinelFacts};
+use crate::base::node::{History, MasterFacts, RedisFacts, SentinelFacts};
 use crate::base::{Machine, Secret};
 use crate::wire::info::CLOSED;
 
@@ -72,6 +72,8 @@ enum Happening {
     /// A fact of a node reaches a sentinel.
     Facts(usize, usize),
     Stale(usize, usize, u64),
+    /// The process of a redis has the lease of that epoch.
+    Granted(usize, u64, Epoch),
 }
 
 pub(super) struct World {
@@ -91,6 +93,10 @@ pub(super) struct World {
     pub(super) drains: Vec<Option<(Instant, Vec<u32>)>>,
     pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
     told: Vec<Vec<Option<NodeFacts>>>,
+    /// The lease that masters need; none: the cluster is not fenced.
+    pub(super) lease: Option<Duration>,
+    /// The epoch of the lease by which each redis takes writes.
+    pub(super) leases: Vec<Option<Epoch>>,
     /// Hosts cut from all others.
     pub(super) cut: Vec<bool>,
     cuts: Vec<u64>,
@@ -115,6 +121,15 @@ impl World {
         world
     }
 
+    /// The same in a cluster with leases, settled.
+    pub(super) fn fenced() -> Self {
+        let mut world = Self::empty();
+        world.lease = Some(ms(250));
+        (0..3).for_each(|n| world.start(n));
+        world.settle();
+        world
+    }
+
     fn empty() -> Self {
         let mut world = Self {
             now: Instant::from_millis(1_000),
@@ -130,6 +145,8 @@ impl World {
             drains: vec![None, None, None],
             facts: vec![],
             told: vec![vec![None; 3]; 3],
+            lease: None,
+            leases: vec![None; 3],
             cut: vec![false; 3],
             cuts: vec![0; 3],
             supervised: true,
@@ -195,6 +212,7 @@ impl World {
                 busy_grace: ms(5_000),
                 failover_timeout: ms(10_000),
                 nodes,
+                lease: self.lease,
                 auth_pass: self.password.clone().map(Secret::new),
                 ..MasterConfig::new("mymaster", 2)
             }],
@@ -292,7 +310,7 @@ impl World {
         let mut facts = sentinel.expect("it runs");
         facts.current_epoch = epoch;
         (facts.masters[0].vote, facts.masters[0].leads) = (Some((facts.id, epoch)), Some(epoch));
-        let facts = NodeFacts { node: name(from), redis: Some(redis), sentinel: Some(facts), fresh: true };
+        let facts = NodeFacts::unfenced(name(from), Some(redis), Some(facts), true);
         self.feed(to, Input::Facts(Box::new(facts)));
     }
 
@@ -389,6 +407,7 @@ impl World {
                     self.tell(node, to, !down);
                 }
             }
+            Happening::Granted(n, incarnation, epoch) => self.granted(n, incarnation, epoch),
             Happening::Stale(node, to, cuts) => {
                 if self.cuts[node].max(self.cuts[to]) == cuts && !self.reach(node, to) {
                     self.tell(node, to, false);
@@ -399,7 +418,9 @@ impl World {
 
     fn tell(&mut self, node: usize, to: usize, fresh: bool) {
         let (redis, sentinel) = self.facts[node].clone();
-        let facts = NodeFacts { node: name(node), redis: Some(redis), sentinel, fresh };
+        let lease = self.leases[node].filter(|_| self.redis[node].alive);
+        let hears_majority = (0..3).filter(|other| self.reach(node, *other)).count() > 1;
+        let facts = NodeFacts { node: name(node), redis: Some(redis), sentinel, lease, hears_majority, fresh };
         if self.told[to][node].as_ref() != Some(&facts) {
             self.told[to][node] = Some(facts.clone());
             self.feed(to, Input::Facts(Box::new(facts)));
@@ -468,12 +489,49 @@ impl World {
                 }
                 self.facts[n].1 = Some(*facts);
                 self.announce(n);
+                self.grant();
             }
             Output::Fault(fault) => self.faults[n] = fault,
             Output::Publish(event) => self.events.push((self.now, n, event)),
             Output::OrderDone(_, result) => self.done.push(result),
             Output::Bootstrapped(_, result) => self.said_to_operator.push(result),
             Output::Why(..) => {}
+        }
+    }
+
+    /// What links and supervisors do: who is named by a leader, and granted the lease by a majority that has stored the epoch, is
+    /// made the master by its own node.
+    pub(super) fn grant(&mut self) {
+        if self.lease.is_none() {
+            return;
+        }
+        for n in 0..3 {
+            let incarnation = self.facts_of(n).incarnation;
+            let heard = |by: &usize| self.reach(*by, n) && self.sentinels[*by].is_some();
+            let said = |by: usize| self.facts[by].1.as_ref().map(|facts| facts.masters[0].clone());
+            let named = (0..3).filter(heard).filter_map(said).filter(|master| master.target == Some(incarnation));
+            let Some(epoch) = named.filter_map(|master| master.leads).max() else { continue };
+            let stored = |master: &MasterFacts| {
+                master.vote.map(|(_, epoch)| epoch).max(master.decision.map(|decision| decision.epoch)) == Some(epoch)
+            };
+            let free = (0..3).all(|other| other == n || self.leases[other].is_none());
+            let granted = (0..3).filter(heard).filter_map(said).filter(stored).count();
+            if self.leases[n] < Some(epoch) && free && granted > 1 && self.redis[n].alive {
+                self.later(LATENCY, Happening::Granted(n, incarnation, epoch));
+            }
+        }
+    }
+
+    fn granted(&mut self, n: usize, incarnation: u64, epoch: Epoch) {
+        if self.facts_of(n).incarnation == incarnation && self.leases[n] < Some(epoch) {
+            if self.redis[n].master.is_some() {
+                self.count += 1;
+                let id = id(9, n, self.count);
+                self.redis[n].promote(self.now, id);
+            }
+            self.leases[n] = Some(epoch);
+            self.replicate();
+            self.announce(n);
         }
     }
 
