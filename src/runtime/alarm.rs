@@ -1,63 +1,34 @@
-//! A timer of the kernel, for a thread on which other nodes wait.
+//! Waits with a timer of the kernel, for a thread on which other nodes wait.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::time::Duration;
 
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::clock;
 use super::drive::Wait;
+use super::timer::Timer;
 use crate::base::Instant;
 
 /// Rings at a deadline by the clock that the cores live by. Tokio's own timers are up to a millisecond late, and about each 64 ms
 /// they wake their thread to do no more than to sort themselves.
 #[derive(Debug)]
-pub struct Alarm {
-    timer: AsyncFd<Timer>,
-    /// What it was set to last.
-    set: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Timer(TimerFd);
-
-impl AsRawFd for Timer {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
+pub struct Alarm(AsyncFd<Timer>);
 
 impl Alarm {
     /// One that is set to nothing. Needs a tokio runtime.
     #[expect(unsafe_code, reason = "the safe constructors of AsyncFd are deprecated")]
     pub fn new() -> io::Result<Self> {
-        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        // SAFETY: a TimerFd owns its descriptor and names the same one as long as it lives, which the AsyncFd keeps it.
-        let timer = unsafe { AsyncFd::register(Timer(timer)) }?;
-        Ok(Self { timer, set: None })
-    }
-
-    fn set(&mut self, deadline: Instant) -> io::Result<()> {
-        if self.set != Some(deadline) {
-            let time = Duration::from_micros(deadline.as_micros());
-            // This takes back what it rang for and nobody has heard.
-            let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
-            self.timer.get_ref().0.set(Expiration::OneShot(time.into()), flags)?;
-            self.set = Some(deadline);
-        }
-        Ok(())
+        // SAFETY: a Timer owns its descriptor and names the same one as long as it lives, which the AsyncFd keeps it.
+        let timer = unsafe { AsyncFd::register(Timer::new()?) }?;
+        Ok(Self(timer))
     }
 
     async fn ring(&mut self, deadline: Instant) -> io::Result<()> {
         while clock::now() < deadline {
-            self.set(deadline)?;
-            let mut ready = self.timer.readable().await?;
-            // It may have been about what the alarm was set to before.
-            if let Ok(rung) = ready.try_io(|timer| Ok(timer.get_ref().0.wait()?)) {
-                rung?;
-            }
+            self.0.get_mut().set(Some(deadline))?;
+            // It may be about what the timer was set to before.
+            self.0.readable_mut().await?.clear_ready();
+            self.0.get_mut().hush();
         }
         Ok(())
     }
@@ -78,6 +49,8 @@ impl Wait for Alarm {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);

@@ -14,9 +14,8 @@ pub fn now() -> Instant {
     Instant::START + time
 }
 
-/// Time since 1970 by the wall clock, which may be wrong and jump: for people, never for a decision ([`received`] has
-/// bounds for it). One that is set to a time
-/// before 1970 is shown as 1970.
+/// Time since 1970 by the wall clock, which may be wrong and jump: for people, never for a decision ([`received`] has bounds for
+/// it). One that is set to a time before 1970 is shown as 1970.
 pub fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

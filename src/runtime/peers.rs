@@ -16,13 +16,13 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::clerk::Lines;
 use self::ears::Ears;
 pub use self::liveness::Liveness;
 use super::alarm::Alarm;
 use super::drive::{Execute, Flow, drive_by};
 use super::journal::{Journal, Level};
-use super::realtime::{self, Rank};
+use super::lines::Lines;
+use super::realtime::Rank;
 use crate::base::lease::Held;
 use crate::base::node::Health;
 use crate::base::{Credentials, Instant, NodeName};
@@ -179,9 +179,7 @@ impl Peers {
         };
         let (here, ended) = oneshot::channel();
         let work = move || {
-            if let Err(error) = realtime::raise(Rank::Link) {
-                link.executor.lines.put(Level::Warn, "not-realtime", error.to_string());
-            }
+            link.executor.lines.raise(Rank::Link);
             runtime.block_on(link.run());
             drop(here);
         };
@@ -209,21 +207,7 @@ impl Peers {
         lines: Lines,
     ) -> io::Result<Attended> {
         // Without its own ends, so that it sees when the roles have let go of theirs.
-        let Self {
-            view: _,
-            post: _,
-            presence: _,
-            liveness,
-            lease: _,
-            machine,
-            socket,
-            bound_at,
-            views,
-            leases,
-            posted,
-            reached,
-            asked,
-        } = self;
+        let Self { liveness, machine, socket, bound_at, views, leases, posted, reached, asked, .. } = self;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let ears = Ears::new((posted, asked), credentials, stop, (Arc::clone(&socket), bound_at));
         let executor = Executor { socket, liveness, views, leases, reached, lines };

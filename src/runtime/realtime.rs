@@ -79,23 +79,21 @@ pub fn lock_memory() -> Result<(), NotLocked> {
 }
 
 /// Makes the calling thread real-time. Those that it starts afterwards are, too.
-#[expect(unsafe_code, reason = "no safe binding of pthread_setschedparam exists; musl's sched_setscheduler is a stub")]
 pub fn raise(rank: Rank) -> Result<(), NotRealtime> {
-    // SAFETY: sched_param is plain numbers (musl has reserved ones besides the priority), for which zero is valid.
-    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameters.sched_priority = rank.priority();
-    // SAFETY: the thread is the calling one, and `parameters` outlives the call, which only reads it.
-    let error = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_FIFO, &raw const parameters) };
-    if error == 0 { Ok(()) } else { Err(NotRealtime { rank, source: io::Error::from_raw_os_error(error) }) }
+    schedule(rank, 0)
 }
 
 /// The same for what has no other thread, and starts processes that are not to be.
-#[expect(unsafe_code, reason = "neither std nor nix has sched_setscheduler, and that of musl is a stub")]
 pub fn raise_alone(rank: Rank) -> Result<(), NotRealtime> {
+    schedule(rank, libc::SCHED_RESET_ON_FORK)
+}
+
+#[expect(unsafe_code, reason = "neither std nor nix has sched_setscheduler, and that of musl is a stub")]
+fn schedule(rank: Rank, flags: libc::c_int) -> Result<(), NotRealtime> {
     let this_thread: libc::pid_t = 0;
     // To the kernel it is nothing but the priority.
     let parameters: [libc::c_int; 1] = [rank.priority()];
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    let policy = libc::SCHED_FIFO | flags;
     // SAFETY: `parameters` outlives the call, which only reads one integer of it.
     let result = unsafe {
         libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, (&raw const parameters).cast::<libc::c_int>())

@@ -12,13 +12,13 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::page::Page;
 use super::shared::Bell;
 use crate::base::Instant;
 use crate::cores::redis::fence::Doors;
 use crate::runtime::pidfd::PidFd;
+use crate::runtime::timer::Timer;
 
 /// Descriptors of the page, of the socket by which the guard is told of a redis, and of the guard's bell, in the environment of
 /// a worker.
@@ -33,8 +33,7 @@ pub(crate) struct Second {
     /// None: the worker has closed its end.
     socket: Option<OwnedFd>,
     bell: Bell,
-    timer: TimerFd,
-    set: Option<Instant>,
+    timer: Timer,
     /// The redis that the worker has started last.
     held: Option<(u64, PidFd)>,
     /// The incarnation that was killed, and who needs no more looking after.
@@ -63,9 +62,9 @@ impl Second {
         let bell = Bell::new()?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (socket, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        let timer = Timer::new()?;
         let given = [page.memory().try_clone_to_owned()?, other, bell.as_fd().try_clone_to_owned()?];
-        Ok((Self { page, socket: Some(socket), bell, timer, set: None, held: None, done: None }, Given(given)))
+        Ok((Self { page, socket: Some(socket), bell, timer, held: None, done: None }, Given(given)))
     }
 
     /// Each becomes readable when there may be something to look at.
@@ -79,7 +78,8 @@ impl Second {
         self.bell.hush();
         self.hear();
         let (verdict, next) = self.judge(now);
-        if let Err(error) = self.alarm(next) {
+        self.timer.hush();
+        if let Err(error) = self.timer.set(next) {
             tracing::error!("the second fence of redis has no timer: {error}");
         }
         verdict
@@ -128,23 +128,6 @@ impl Second {
                 self.held = Some((u64::from_le_bytes(letter), PidFd::from(held)));
             }
         }
-    }
-
-    fn alarm(&mut self, at: Option<Instant>) -> nix::Result<()> {
-        // Read off, whether it has rung or not: it is set to another time, or to none.
-        let _ = self.timer.wait();
-        if self.set == at {
-            return Ok(());
-        }
-        match at {
-            Some(at) => {
-                let time = Duration::from_micros(at.as_micros().max(1));
-                self.timer.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
-            }
-            None => self.timer.unset()?,
-        }
-        self.set = at;
-        Ok(())
     }
 }
 

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::line::{Heard, Line, Sent};
 use super::page::Leased;
 use super::shared::{Bell, Fenced, Shared, Wish};
-use crate::base::{Instant, Machine};
+use crate::base::Machine;
 use crate::cores::redis::fence::{Doors, Fence, Input, OUTPUTS_MAX, Output, Phase, Status};
 use crate::runtime::clock;
 use crate::runtime::realtime::{self, Rank};
+use crate::runtime::timer::Timer;
 
 /// Of its stack: what it takes, several times over.
 const STACK: usize = 192 * 1024;
@@ -39,14 +39,13 @@ pub(super) struct Thread {
     line: Line,
     lease: Option<Leased>,
     told: Status,
-    timer: TimerFd,
-    set: Option<Instant>,
+    timer: Timer,
     stop: bool,
 }
 
 /// Starts the thread. What it could not have is said: it works without, later than it should when the host is short of it.
 pub(super) fn start(shared: Arc<Shared>, guard: Option<Arc<Bell>>) -> io::Result<Vec<String>> {
-    let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+    let timer = Timer::new()?;
     let mut thread = Thread {
         shared,
         guard,
@@ -58,7 +57,6 @@ pub(super) fn start(shared: Arc<Shared>, guard: Option<Arc<Bell>>) -> io::Result
         lease: None,
         told: Status::default(),
         timer,
-        set: None,
         stop: false,
     };
     let (say, said) = std::sync::mpsc::channel();
@@ -204,7 +202,7 @@ impl Thread {
 
     fn wait(&mut self) {
         let deadline = self.machine.deadline();
-        let timeout = if self.alarm(deadline).is_ok() { PollTimeout::NONE } else { PollTimeout::from(TURN_MAX) };
+        let timeout = if self.timer.set(deadline).is_ok() { PollTimeout::NONE } else { PollTimeout::from(TURN_MAX) };
         let mut waited = heapless::Vec::<PollFd<'_>, 4>::new();
         let process = self.process.as_ref().map(|process| (process.held.as_fd(), PollFlags::POLLIN));
         let always = [self.shared.bell.as_fd(), self.timer.as_fd()].map(|fd| Some((fd, PollFlags::POLLIN)));
@@ -218,26 +216,9 @@ impl Thread {
             Err(_) => std::thread::sleep(Duration::from_millis(TURN_MAX.into())),
         }
         let rung = waited[1].any() == Some(true);
+        drop(waited);
         if rung {
-            // It stays quiet until it is set again.
-            let _ = self.timer.wait();
-            self.set = None;
+            self.timer.hush();
         }
-    }
-
-    fn alarm(&mut self, deadline: Option<Instant>) -> nix::Result<()> {
-        if self.set == deadline {
-            return Ok(());
-        }
-        match deadline {
-            Some(deadline) => {
-                // All zeros would take it back.
-                let time = Duration::from_micros(deadline.as_micros().max(1));
-                self.timer.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
-            }
-            None => self.timer.unset()?,
-        }
-        self.set = deadline;
-        Ok(())
     }
 }

@@ -9,16 +9,14 @@ use crate::base::node::{VipFacts, VipState};
 use crate::cores::cluster::Part;
 use crate::cores::vrrp::{Event, Router, Why};
 use crate::runtime::journal::{Journal, Level};
-use crate::runtime::realtime::{self, Rank};
-
-/// Lines that wait for the journal; further ones are lost.
-const LINES_MAX: usize = 256;
+use crate::runtime::lines::{self, Line, Lines};
+use crate::runtime::realtime::Rank;
 
 /// What the clerk is told; clones tell the same one. Telling never waits.
 #[derive(Clone, Debug)]
 pub(super) struct Reports {
     snapshot: Arc<watch::Sender<Snapshot>>,
-    lines: mpsc::Sender<Line>,
+    lines: Lines,
 }
 
 /// The clerk's ends.
@@ -32,13 +30,6 @@ pub(super) struct Reported {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Snapshot(Vec<(VipFacts, Option<String>)>);
 
-#[derive(Debug)]
-struct Line {
-    level: Level,
-    name: &'static str,
-    text: String,
-}
-
 /// A way to the clerk, with the routers at their start.
 pub(super) fn channel(vips: &[VipSpec], routers: &[Router]) -> (Reports, Reported) {
     let facts = vips.iter().zip(routers).map(|(vip, router)| {
@@ -46,22 +37,19 @@ pub(super) fn channel(vips: &[VipSpec], routers: &[Router]) -> (Reports, Reporte
         (VipFacts { virtual_router_id, state: router.vip_state(), priority: router.priority() }, None)
     });
     let (snapshot_tx, snapshot) = watch::channel(Snapshot(facts.collect()));
-    let (lines_tx, lines) = mpsc::channel(LINES_MAX);
-    (Reports { snapshot: Arc::new(snapshot_tx), lines: lines_tx }, Reported { snapshot, lines })
+    let (lines, put) = lines::channel();
+    (Reports { snapshot: Arc::new(snapshot_tx), lines }, Reported { snapshot, lines: put })
 }
 
 impl Reports {
     /// A line for the journal.
     pub(super) fn line(&self, level: Level, name: &'static str, text: impl Into<String>) {
-        // A journal that is so far behind has worse things to tell.
-        let _ = self.lines.try_send(Line { level, name, text: text.into() });
+        self.lines.put(level, name, text);
     }
 
     /// Makes the calling thread real-time. Without the right to, it says so and goes on.
     pub(super) fn raise(&self, rank: Rank) {
-        if let Err(error) = realtime::raise(rank) {
-            self.line(Level::Warn, "not-realtime", error.to_string());
-        }
+        self.lines.raise(rank);
     }
 
     /// An event of the router at `place` in the list.
@@ -129,7 +117,7 @@ pub(super) fn run(mut reported: Reported, post: &mpsc::Sender<Part>, journal: &J
                     told = now;
                 }
                 line = reported.lines.recv() => match line {
-                    Some(Line { level, name, text }) => journal.record("vrrp", level, name, text),
+                    Some(line) => line.write("vrrp", journal),
                     None => return,
                 },
             }

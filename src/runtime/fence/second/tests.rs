@@ -33,11 +33,11 @@ fn what_is_open_for_too_long_is_killed_once() {
     assert_eq!(second.turn(now), Verdict::Good);
     worker.page.set_doors(Doors::Open(term(7, now)));
     assert_eq!(second.turn(now), Verdict::Good);
-    assert_eq!(second.set, Some(now + Duration::from_millis(20)));
+    assert_eq!(second.timer.due(), Some(now + Duration::from_millis(20)));
     // Closed in time.
     worker.page.set_doors(Doors::Closed);
     assert_eq!(second.turn(now + Duration::from_millis(20)), Verdict::Good);
-    assert_eq!(second.set, None);
+    assert_eq!(second.timer.due(), None);
     worker.page.set_doors(Doors::Open(term(7, now)));
     let late = Duration::from_millis(25);
     assert_eq!(second.turn(now + late), Verdict::Killed(late));
