@@ -27,7 +27,11 @@
 //! the worker, one thread runs the control plane (sentinel, supervisor, routes, control socket), a few threads carry the bytes of
 //! clients, and one that never ends starts redis-server, whose life the kernel ties to it. Two jobs have [real-time](runtime::realtime)
 //! threads, since other nodes wait for them whatever happens on this one: VRRP, and below it the peer link. Those wait for no disk,
-//! no log and no other thread; what they have to tell is written by clerks.
+//! no log and no other thread; what they have to tell is written by clerks. The guard is real-time, too, and locked in memory: it has
+//! to act where its worker cannot.
+//!
+//! Not in use yet, for no cluster file can ask for it: the [lease](cores::cluster::lease) by which a master may take writes, and the
+//! [fence](runtime::fence) that makes redis refuse them before it ends.
 //!
 //! The roles meet in one place: each posts [what it knows of itself](cores::cluster::Part) to the peer link, and reads what
 //! it must know of others, near or far, from the link's [`View`](cores::cluster::View).

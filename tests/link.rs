@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use vigie::base::node::{Health, Roles};
 use vigie::base::{Credentials, Purpose, Secret};
-use vigie::cores::cluster::lease::Rules;
 use vigie::cores::cluster::{Config, NodeView, Part, Peer, View};
 use vigie::runtime::clock;
 use vigie::runtime::journal::Journal;
@@ -45,8 +44,7 @@ fn config(cluster: u8, me: usize) -> Config {
     let keys = Keys::new(&credentials().own(Purpose::Link));
     let (boot, roles) = (u64::try_from(me).unwrap() + 1, Roles { sentinel: true, ..Roles::default() });
     let cluster = "mymaster".to_owned();
-    let (peers, rules) = (peers.collect(), Rules::default());
-    Config { cluster, keys, me, roles, peers, port: PORT, lease: None, rules, boot, seed: boot }
+    Config { cluster, keys, me, roles, peers: peers.collect(), port: PORT, lease: None, boot, seed: boot }
 }
 
 /// Where a link runs.

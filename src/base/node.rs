@@ -153,6 +153,24 @@ pub struct RedisFacts {
     pub history: Option<History>,
 }
 
+impl RedisFacts {
+    /// Of a redis of which nothing is known yet but where it will be reached: no process, with the usual priority.
+    pub fn new(address: SocketAddr, incarnation: u64) -> Self {
+        Self {
+            address,
+            incarnation,
+            process: Process::Dead,
+            role: RedisRole::Unknown,
+            run_id: None,
+            replication_id: None,
+            offset: 0,
+            priority: 100,
+            has_data: false,
+            history: None,
+        }
+    }
+}
+
 /// Where the data of a redis came from, kept durably beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct History {

@@ -62,7 +62,6 @@ impl Spec {
         });
         cluster::Config {
             lease: None,
-            rules: cluster::lease::Rules::default(),
             cluster: cluster.name.clone(),
             keys: Keys::new(&cluster.credentials.own(Purpose::Link)),
             me: self.me,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use vigie::base::node::{ProxyFacts, Roles};
 use vigie::base::{Instant, Machine, Secret};
-use vigie::cores::cluster::lease::Rules;
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer};
 use vigie::wire::frame::Keys;
 
@@ -131,7 +130,6 @@ impl Network {
             peers,
             port: PORT,
             lease: None,
-            rules: Rules::default(),
             boot: self.boots,
             seed: self.boots,
         };

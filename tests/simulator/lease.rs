@@ -2,8 +2,7 @@
 //! restarts, and leaders that come and go. Small, so that there can be many of these worlds. A node acknowledges for as long
 //! as its rules let it.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vigie::base::lease::{Grant, Held};
@@ -33,7 +32,7 @@ const fn ms(millis: u64) -> Duration {
 #[derive(Clone, Debug)]
 struct Frame {
     stamp: Instant,
-    process: Option<Process>,
+    process: Process,
     asks: Option<Epoch>,
     open: Option<Epoch>,
     /// The epoch of what it gives back, and since when it refuses writes.
@@ -140,8 +139,8 @@ struct Leads {
 
 pub struct World {
     now: u64,
-    events: BinaryHeap<Reverse<(u64, u64)>>,
-    queue: std::collections::BTreeMap<u64, Event>,
+    /// By their time, and those of one moment in their order.
+    queue: BTreeMap<(u64, u64), Event>,
     count: u64,
     nodes: Vec<Node>,
     dice: Dice,
@@ -207,8 +206,7 @@ impl World {
         let late = if calm { 0 } else { dice.pick(&[15, 15, 200]) };
         let mut world = Self {
             now: 1,
-            events: BinaryHeap::new(),
-            queue: std::collections::BTreeMap::new(),
+            queue: BTreeMap::new(),
             count: 0,
             cut: vec![vec![false; count]; count],
             nodes,
@@ -251,8 +249,7 @@ impl World {
 
     fn later(&mut self, wait: Duration, event: Event) {
         self.count += 1;
-        self.events.push(Reverse((self.now + wait.as_micros() as u64, self.count)));
-        self.queue.insert(self.count, event);
+        self.queue.insert((self.now + wait.as_micros() as u64, self.count), event);
     }
 
     fn local(&self, node: usize) -> Instant {
@@ -304,7 +301,7 @@ impl World {
         let it = &self.nodes[node];
         Frame {
             stamp: self.local(node),
-            process: Some(self.process(node)),
+            process: self.process(node),
             asks: it.holder.wants().filter(|_| it.released.is_none()),
             open: it.open,
             released: it.released,
@@ -338,12 +335,12 @@ impl World {
         }
         let it = &mut self.nodes[at];
         if let Some(bound) = it.grantor.bound(now).filter(|bound| bound.process.node == from)
-            && frame.process != Some(bound.process)
+            && frame.process != bound.process
         {
             it.grantor.gone(now, bound.process);
         }
-        if let (Some(released), Some(process)) = (frame.released, frame.process) {
-            it.grantor.released(now, process, released);
+        if let Some(released) = frame.released {
+            it.grantor.released(now, frame.process, released);
         }
         if let Some(epoch) = frame.open
             && it.disk.decided.is_none_or(|(_, known)| known < epoch)
@@ -369,7 +366,7 @@ impl World {
     fn consider(&mut self, at: usize) {
         for from in 0..self.nodes.len() {
             let Some((frame, _)) = self.nodes[at].heard[from].clone() else { continue };
-            let Some(process) = frame.process else { continue };
+            let process = frame.process;
             let now = self.local(at);
             let named = self.nodes[at].heard.iter().flatten();
             let named = named.filter(|(_, at)| now.since(*at) < DOWN_AFTER).filter_map(|(frame, _)| frame.leads);
@@ -473,11 +470,10 @@ impl World {
     pub fn run(&mut self) {
         let trouble = TROUBLE.as_micros() as u64;
         let end = trouble + LIVENESS.as_micros() as u64;
-        while let Some(Reverse((at, number))) = self.events.pop() {
+        while let Some(((at, _), event)) = self.queue.pop_first() {
             if self.violation.is_some() || at > end {
                 break;
             }
-            let event = self.queue.remove(&number).expect("queued once");
             self.now = at;
             self.happens(event, at < trouble);
             self.check();
@@ -654,14 +650,14 @@ impl World {
         }
         *votes += 1;
         if *votes as usize == majority {
-            let heard = self.nodes[node].heard.iter().flatten().filter_map(|(frame, _)| frame.process);
+            let heard = self.nodes[node].heard.iter().flatten().map(|(frame, _)| frame.process);
             let heard: Vec<_> = heard.collect();
             if heard.is_empty() {
                 return;
             }
             // One that has just given its lease back is as good as any other.
             let handed = self.nodes[node].heard.iter().flatten().filter(|(frame, _)| frame.released.is_some());
-            let handed = handed.filter_map(|(frame, _)| frame.process).next().filter(|_| self.dice.chance(500));
+            let handed = handed.map(|(frame, _)| frame.process).next().filter(|_| self.dice.chance(500));
             let target = handed.unwrap_or_else(|| heard[self.dice.below(heard.len())]);
             // Some go on for long, some give up before anybody can have done anything.
             let until =

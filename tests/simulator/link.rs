@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use vigie::base::node::Roles;
 use vigie::base::{Instant, Secret};
-use vigie::cores::cluster::lease::Rules;
 use vigie::cores::cluster::{Cluster, Config, Input, Output, Part, Peer, View};
 use vigie::cores::redis::{Input as SupervisorInput, Supervisor};
 use vigie::cores::sentinel::Input as SentinelInput;
@@ -16,6 +15,8 @@ use vigie::runtime::view::{News, Steering, heard};
 use vigie::wire::frame::Keys;
 
 use crate::drive::{Driver, Kind, Lane, Lives};
+#[cfg(feature = "sabotage")]
+use crate::sabotage::Broken;
 use crate::world::{Happening, World, group_name, host_of, ms, node_name, redis_at};
 
 /// Where it listens.
@@ -57,15 +58,14 @@ impl World {
         let (peers, roles) = (peers.collect(), self.roles(host));
         let mut random = || u64::from_le_bytes(self.dice.id().0[..8].try_into().expect("8 bytes"));
         let (boot, seed) = (random(), random());
-        let (cluster, keys, rules) = (group_name(0), keys(), Rules::default());
-        let lease = self.plan.lease;
-        #[cfg(feature = "sabotage")]
-        let rules = match self.sabotage {
-            Some(crate::sabotage::Broken::Promise(rule)) => Rules::without(rule),
-            Some(_) | None => rules,
-        };
-        let config = Config { cluster, keys, me: host, roles, peers, port: PORT, lease, rules, boot, seed };
+        let (cluster, lease) = (group_name(0), self.plan.lease);
+        let config = Config { cluster, keys: keys(), me: host, roles, peers, port: PORT, lease, boot, seed };
         let machine = Cluster::new(config, "1", self.local(host));
+        #[cfg(feature = "sabotage")]
+        let machine = match self.sabotage {
+            Some(Broken::Promise(rule)) => machine.without(rule, self.local(host)),
+            Some(Broken::Sentinel(_) | Broken::Router(_) | Broken::Lease(_)) | None => machine,
+        };
         let view = Rc::new(machine.view().clone());
         Link { driver: Driver::new(machine), view, news: News::default(), steered: None, shows: Vec::new() }
     }

@@ -245,7 +245,7 @@ impl Plan {
             faults.push((Fault::ReplicasDropped, ms(1_500)));
             faults.push((Fault::RedisHang, ms(4_000)));
         }
-        Self {
+        let plan = Self {
             seed,
             sentinels,
             proxies,
@@ -268,14 +268,15 @@ impl Plan {
             jitter: dice.pick(&[Duration::from_micros(100), ms(1), ms(10)]),
             loss: if calm { 0 } else { dice.pick(&[0, 0, 1, 10, 50]) },
             store: dice.pick(&[ms(1), ms(5), ms(30)]),
-            copy: Some(dice.pick(&[ms(50), ms(500), ms(3_000)])).filter(|_| !bulky).unwrap_or(ms(20_000)),
-            repl_timeout: Some(dice.pick(&[ms(2_000), ms(10_000), ms(60_000)])).filter(|_| !bulky).unwrap_or(ms(2_000)),
-            backlog: Some(dice.pick(&[3, 50, 10_000])).filter(|_| !bulky).unwrap_or(3),
+            copy: dice.pick(&[ms(50), ms(500), ms(3_000)]),
+            repl_timeout: dice.pick(&[ms(2_000), ms(10_000), ms(60_000)]),
+            backlog: dice.pick(&[3, 50, 10_000]),
             restart: dice.pick(&[ms(100), ms(1_000), ms(4_000)]),
             write_every: dice.pick(&[ms(10), ms(40), ms(40), ms(200)]),
             faults,
             trouble: dice.pick(&[ms(3_000), ms(6_000), ms(6_000), ms(12_000), ms(25_000)]),
-        }
+        };
+        if bulky { Self { copy: ms(20_000), repl_timeout: ms(2_000), backlog: 3, ..plan } } else { plan }
     }
 
     /// Within so long after the last fault everything must be well again. Where nobody hears the supervisors it takes a few

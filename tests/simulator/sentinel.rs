@@ -16,6 +16,8 @@ use vigie::runtime::drive::Flow;
 
 use crate::drive::{Driver, Kind, Lane, Lives};
 use crate::net::{Packet, Way};
+#[cfg(feature = "sabotage")]
+use crate::sabotage::Broken;
 use crate::world::{Happening, World, group_name, ms, node_name, redis_at, sentinel_at};
 
 /// What applications log in with.
@@ -93,8 +95,8 @@ impl World {
         };
         #[cfg(feature = "sabotage")]
         let core = match self.sabotage {
-            Some(crate::sabotage::Broken::Sentinel(rule)) => core.without(rule),
-            Some(_) | None => core,
+            Some(Broken::Sentinel(rule)) => core.without(rule),
+            Some(Broken::Router(_) | Broken::Lease(_) | Broken::Promise(_)) | None => core,
         };
         core
     }

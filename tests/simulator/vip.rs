@@ -11,6 +11,8 @@ use vigie::runtime::drive::Flow;
 use vigie::runtime::vip::words;
 
 use crate::drive::{Driver, Kind, Lane, Lives};
+#[cfg(feature = "sabotage")]
+use crate::sabotage::Broken;
 use crate::segment::virtual_address;
 use crate::world::{Happening, World, ms, redis_at};
 
@@ -79,8 +81,8 @@ impl World {
         let machine = Router::new(config).expect("a good plan");
         #[cfg(feature = "sabotage")]
         let machine = match self.sabotage {
-            Some(crate::sabotage::Broken::Router(rule)) => machine.without(rule),
-            Some(_) | None => machine,
+            Some(Broken::Router(rule)) => machine.without(rule),
+            Some(Broken::Sentinel(_) | Broken::Lease(_) | Broken::Promise(_)) | None => machine,
         };
         Seat {
             driver: Driver::new(machine),

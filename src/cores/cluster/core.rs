@@ -221,6 +221,14 @@ impl Cluster {
         }
     }
 
+    /// This link, made at `now`, without one rule of the lease.
+    #[cfg(feature = "sabotage")]
+    #[must_use]
+    pub fn without(mut self, rule: super::lease::Rule, now: Instant) -> Self {
+        self.promises = self.promises.without(rule, now);
+        self
+    }
+
     /// What this node knows.
     pub fn view(&self) -> &View {
         &self.view
@@ -304,9 +312,9 @@ impl Cluster {
         match part {
             Part::Redis(facts) => {
                 self.own().redis = Some(facts);
-                self.promises.redis_changed(now, &self.view);
+                self.promises.redis_changed(&self.view);
             }
-            Part::Writes(writes) => self.promises.writes(now, writes, &self.view),
+            Part::Writes(writes) => self.promises.writes(writes),
             Part::Sentinel(facts) => {
                 self.own().sentinel = Some(facts);
                 self.serve_all(now, out);

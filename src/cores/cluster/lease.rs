@@ -54,6 +54,3 @@ pub struct Claim {
 pub fn ask_every(lease: Duration) -> Duration {
     (lease * 2 / 5).min(Duration::from_millis(100))
 }
-
-#[cfg(test)]
-mod tests;

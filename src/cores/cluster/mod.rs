@@ -33,8 +33,6 @@ pub struct Config {
     pub port: u16,
     /// What a sentinel of this file promises at a time; none: the cluster is not fenced.
     pub lease: Option<Duration>,
-    /// Which rules of the lease hold.
-    pub rules: lease::Rules,
     /// Random at each start.
     pub boot: u64,
     /// Seed of nonces and jitter, random at each start.

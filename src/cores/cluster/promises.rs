@@ -6,6 +6,7 @@ use super::lease::{Ask, Ballot, Claim, Grantor, Holder, Process, Rules, ask_ever
 use super::{Config, View};
 use crate::base::lease::{Grant, Held, Tenure, Terms, Writes};
 use crate::base::node::{self, Decision, NodeState};
+use crate::base::time::millis;
 use crate::base::{Epoch, Instant};
 
 /// Who asks and has no majority of answers asks again so soon.
@@ -36,7 +37,7 @@ pub(super) struct Promises {
     again_at: Option<Instant>,
     told: Option<Held>,
     /// The shortest time that was left before a fence, since the lease was taken.
-    slack: Duration,
+    slack: Option<Duration>,
 }
 
 impl Promises {
@@ -48,8 +49,8 @@ impl Promises {
         Self {
             cluster: config.cluster.clone(),
             terms,
-            rules: config.rules,
-            grantor: grantor.map(|lease| Grantor::new(lease, lease, now, config.rules)),
+            rules: Rules::default(),
+            grantor: grantor.map(|lease| Grantor::new(lease, lease, now, Rules::default())),
             given: vec![None; config.peers.len()],
             voters,
             holder: None,
@@ -58,8 +59,16 @@ impl Promises {
             asked_at: now,
             again_at: None,
             told: None,
-            slack: Duration::MAX,
+            slack: None,
         }
+    }
+
+    /// The same, just made, without one rule.
+    #[cfg(feature = "sabotage")]
+    pub(super) fn without(self, rule: super::lease::Rule, now: Instant) -> Self {
+        let rules = Rules::without(rule);
+        let lease = self.terms.lease.filter(|_| self.grantor.is_some());
+        Self { rules, grantor: lease.map(|lease| Grantor::new(lease, lease, now, rules)), ..self }
     }
 
     pub(super) fn terms(&self) -> Terms {
@@ -107,8 +116,7 @@ impl Promises {
                 let grants = self.voters.iter().enumerate().filter(|(voter, _)| grants & 1 << voter != 0);
                 let grants =
                     grants.fold(0, |bits, (_, place)| bits | 1_u32.unbounded_shl(u32::try_from(*place).unwrap_or(32)));
-                let slack = held.map_or(Duration::ZERO, |_| self.slack);
-                let slack = Duration::from_millis(u64::try_from(slack.as_millis()).unwrap_or(0));
+                let slack = Duration::from_millis(millis(held.and(self.slack).unwrap_or_default()));
                 Tenure::Asks { epoch, open: held.map(|held| held.epoch), grants, slack }
             }
             (_, Writes::Returned { at }) => match self.given_back {
@@ -160,7 +168,7 @@ fn named(view: &View, cluster: &str, process: Process) -> Option<Epoch> {
 
 impl Promises {
     /// The redis of this node is another process, or none any more; or what it does with writes has changed.
-    pub(super) fn redis_changed(&mut self, now: Instant, view: &View) {
+    pub(super) fn redis_changed(&mut self, view: &View) {
         let process = own_process(view);
         let known = self.holder.as_ref().map(Holder::incarnation);
         if known != process.map(|process| process.incarnation) {
@@ -168,18 +176,16 @@ impl Promises {
             self.holder = process.filter(|_| self.terms.lease.is_some()).map(holder);
             (self.writes, self.given_back) = (Writes::Refused, None);
         }
-        self.seek(now, view);
     }
 
     /// Its supervisor says what the redis of this node does with writes.
-    pub(super) fn writes(&mut self, now: Instant, writes: Writes, view: &View) {
+    pub(super) fn writes(&mut self, writes: Writes) {
         let Some(holder) = self.holder.as_mut() else { return };
         if let Writes::Returned { at } = writes {
             self.given_back = self.given_back.max(holder.wants());
             holder.release(at);
         }
         self.writes = writes;
-        self.seek(now, view);
     }
 
     /// Asks for the lease in the epoch in which a leader wants this node's redis.
@@ -272,10 +278,7 @@ impl Promises {
         let held = self.holder.as_ref().and_then(|holder| holder.held().filter(|_| holder.wants().is_some()));
         let news = (held != self.told).then(|| {
             let left = self.told.map(|before| before.lease.fence_at().since(now));
-            self.slack = match left.filter(|_| held.is_some()) {
-                Some(left) => self.slack.min(left),
-                None => Duration::MAX,
-            };
+            self.slack = left.filter(|_| held.is_some()).map(|left| self.slack.map_or(left, |slack| slack.min(left)));
             self.told = held;
             held
         });

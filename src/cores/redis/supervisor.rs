@@ -214,16 +214,9 @@ impl Supervisor {
     pub fn new(config: Config, mut durable: Durable) -> Self {
         durable.incarnation = incarnation(config.life, starts(durable.incarnation));
         let facts = RedisFacts {
-            address: config.address,
-            incarnation: durable.incarnation,
-            process: Process::Dead,
-            role: RedisRole::Unknown,
-            run_id: None,
-            replication_id: None,
-            offset: 0,
             priority: config.priority,
-            has_data: false,
             history: durable.history,
+            ..RedisFacts::new(config.address, durable.incarnation)
         };
         Self {
             config,
@@ -312,14 +305,10 @@ impl Supervisor {
         self.in_sync = false;
         self.rewriting = false;
         self.facts = RedisFacts {
-            incarnation: self.durable.incarnation,
             process: Process::Starting,
-            role: RedisRole::Unknown,
-            run_id: None,
-            replication_id: None,
-            offset: 0,
-            has_data: false,
-            ..self.facts.clone()
+            priority: self.facts.priority,
+            history: self.facts.history,
+            ..RedisFacts::new(self.facts.address, self.durable.incarnation)
         };
         out.push(Output::Publish(Event::Started { pid, incarnation: self.facts.incarnation }));
         if then_stop {

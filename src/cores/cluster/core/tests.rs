@@ -4,11 +4,10 @@ use super::*;
 use crate::base::Secret;
 use crate::base::lease::{Tenure, Writes};
 use crate::base::node::{
-    self, Decision, MasterFacts, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, VipFacts, VipState,
+    self, Decision, MasterFacts, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts, VipState,
 };
 use crate::base::{Epoch, RunId};
 use crate::cores::cluster::Peer;
-use crate::cores::cluster::lease::Rules;
 
 /// Nodes of one cluster on a network that delivers at once, unless told otherwise.
 struct Net {
@@ -50,7 +49,6 @@ fn config(me: usize, count: usize, boot: u64, password: &str) -> Config {
         peers: peers.collect(),
         port: 26_380,
         lease: None,
-        rules: Rules::default(),
         boot,
         seed: boot,
     }
@@ -592,18 +590,8 @@ const LEASE: Duration = Duration::from_millis(250);
 
 /// The redis of a node, in that incarnation.
 fn redis(place: usize, incarnation: u64, process: node::Process) -> Part {
-    Part::Redis(RedisFacts {
-        address: SocketAddr::new(address(place), 6379),
-        incarnation,
-        process,
-        role: RedisRole::Unknown,
-        run_id: None,
-        replication_id: None,
-        offset: 0,
-        priority: 100,
-        has_data: true,
-        history: None,
-    })
+    let address = SocketAddr::new(address(place), 6379);
+    Part::Redis(RedisFacts { process, has_data: true, ..RedisFacts::new(address, incarnation) })
 }
 
 /// What a sentinel says: its last vote, the decision that it knows, and whom it wants in the epoch in which it leads.
@@ -630,6 +618,15 @@ impl Net {
         }
         // Longer than what they may have promised before they were started.
         net.run(500);
+        net
+    }
+
+    /// The same with node 1 as the master of epoch 1, which takes writes. Every sentinel knows that, and has voted in epoch `vote`.
+    fn with_master(vote: Epoch) -> Self {
+        let mut net = Self::with_redis();
+        net.post(0, sentinel(1, None, Some((1, 101))));
+        net.post(1, Part::Writes(Writes::Taken));
+        (0..3).for_each(|place| net.post(place, sentinel(vote, Some((1, 1)), None)));
         net
     }
 
@@ -687,10 +684,7 @@ fn whom_a_leader_names_gets_the_lease_at_once_and_keeps_it() {
 #[test]
 fn another_process_waits_for_the_end_of_the_lease_or_for_its_return() {
     for returned in [false, true] {
-        let mut net = Net::with_redis();
-        net.post(0, sentinel(1, None, Some((1, 101))));
-        net.post(1, Part::Writes(Writes::Taken));
-        (0..3).for_each(|place| net.post(place, sentinel(2, Some((1, 1)), None)));
+        let mut net = Net::with_master(2);
         net.run(200);
         assert_eq!(net.holds(1), Some(1), "votes alone take nothing away");
         let begun = net.now;
@@ -715,10 +709,7 @@ fn another_process_waits_for_the_end_of_the_lease_or_for_its_return() {
 
 #[test]
 fn a_dead_process_is_waited_for_by_nobody_and_its_successor_has_nothing_of_it() {
-    let mut net = Net::with_redis();
-    net.post(0, sentinel(1, None, Some((1, 101))));
-    net.post(1, Part::Writes(Writes::Taken));
-    (0..3).for_each(|place| net.post(place, sentinel(2, Some((1, 1)), None)));
+    let mut net = Net::with_master(2);
     net.post(1, redis(1, 101, node::Process::Dead));
     assert_eq!(net.leases[1], None);
     assert_eq!(net.tenure(0, 1), Tenure::None);
@@ -757,10 +748,7 @@ fn nothing_is_promised_in_an_epoch_that_is_not_on_disk_nor_to_a_node_with_other_
 #[test]
 fn a_sentinel_that_was_restarted_renews_the_master_that_it_knows_and_nobody_else_for_a_while() {
     for other in [false, true] {
-        let mut net = Net::with_redis();
-        net.post(0, sentinel(1, None, Some((1, 101))));
-        net.post(1, Part::Writes(Writes::Taken));
-        (0..3).for_each(|place| net.post(place, sentinel(1, Some((1, 1)), None)));
+        let mut net = Net::with_master(1);
         // Without the third one, the lease hangs on the one that is restarted.
         net.nodes[2] = None;
         net.run(100);

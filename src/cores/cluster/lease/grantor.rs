@@ -124,9 +124,4 @@ impl Grantor {
             bound.until = bound.until.min(now);
         }
     }
-
-    /// When it would be free for somebody else.
-    pub fn free_at(&self) -> Instant {
-        self.bound.map_or(self.quiet_until, |bound| bound.until)
-    }
 }

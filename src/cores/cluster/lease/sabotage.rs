@@ -32,7 +32,7 @@ pub enum Rule {
 /// Which of them hold.
 pub type Rules = crate::base::sabotage::Rules<Rule>;
 
-#[cfg(any(test, feature = "sabotage"))]
+#[cfg(feature = "sabotage")]
 impl Rule {
     /// All of them.
     pub const ALL: [Self; 12] = [

@@ -66,16 +66,10 @@ fn a_stock_sentinel_in_the_place_of_one_of_ours_is_given_its_time() {
 fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() {
     let now = Instant::from_millis(1_000_000);
     let facts = |process| crate::base::node::RedisFacts {
-        address: node(4),
-        incarnation: 1,
         process,
         role: crate::base::node::RedisRole::Master { replicas: 2 },
-        run_id: None,
-        replication_id: None,
-        offset: 0,
-        priority: 100,
         has_data: true,
-        history: None,
+        ..crate::base::node::RedisFacts::new(node(4), 1)
     };
     for (process, sentinel_is_there, node_speaks, was_paused, down) in [
         (Process::Dead, true, false, false, true),

@@ -33,18 +33,8 @@ fn sentinel(now: Instant, said: RedisRole) -> Sentinel {
     sentinel.agreement.switch(0, Decision { master: node(4), epoch: 1 }, now);
     let replica = &mut sentinel.agreement.masters[0].nodes[1];
     replica.fresh = true;
-    replica.facts = Some(RedisFacts {
-        address: node(5),
-        incarnation: 1,
-        process: Process::Alive,
-        role: said,
-        run_id: None,
-        replication_id: None,
-        offset: 0,
-        priority: 100,
-        has_data: true,
-        history: None,
-    });
+    replica.facts =
+        Some(RedisFacts { process: Process::Alive, role: said, has_data: true, ..RedisFacts::new(node(5), 1) });
     sentinel
 }
 
