@@ -20,9 +20,9 @@ use nix::unistd::Pid;
 
 use vigie::base::secret::LOCAL_USER;
 use vigie::base::{Instant, Secret};
-use vigie::cores::redis::fence::{Cause, MAX_LAG, OUT_OF_REACH, Phase, Refusal, Setting, Status, Term};
+use vigie::cores::redis::fence::{Answer, By, Cause, MAX_LAG, OUT_OF_REACH, Phase, Refusal, Setting, Status, Term};
 use vigie::runtime::clock;
-use vigie::runtime::fence::{self, Begun, Fence, Guarded, Process, Renewals};
+use vigie::runtime::fence::{self, Begun, Guarded, Process, Renewals, Wish};
 use vigie::runtime::guard::{GuardSpec, guard, is_worker};
 use vigie::runtime::pidfd::PidFd;
 use vigie::runtime::redis::LOCAL_RIGHTS;
@@ -73,7 +73,7 @@ static ALLOCATOR: Counting = Counting;
 /// Of a lease that was asked for at `from`.
 fn term(from: Instant) -> Term {
     let after = |percent: u32| from + LEASE * percent / 100;
-    Term { incarnation: INCARNATION, fence_at: after(70), kill_at: after(86), ends_at: after(90) }
+    Term { incarnation: INCARNATION, epoch: 1, fence_at: after(70), kill_at: after(86), ends_at: after(90) }
 }
 
 /// A closed redis, which ends with the test.
@@ -127,7 +127,7 @@ impl Server {
         self.client().say_all("ROLE", 2).pop().unwrap()
     }
 
-    fn process(&self, fence: &mut Fence) {
+    fn process(&self, fence: &fence::Fence) {
         let password = Secret::new(PASSWORD.replace(' ', "-"));
         let process =
             Process { incarnation: INCARNATION, held: &self.held, address: self.address, password: &password };
@@ -191,16 +191,56 @@ impl Client {
     }
 }
 
-/// A fence around a redis, ready to be opened.
-async fn fenced(server: &Server) -> (Fence, Renewals) {
-    let Begun { mut fence, renewals, handicaps } = fence::start(None).unwrap();
-    println!("{handicaps:?}");
-    server.process(&mut fence);
-    until(&fence, "it is ready", |status| status.ready).await;
-    (fence, renewals)
+/// A fence, and what became of the orders that it is given.
+struct Fence {
+    fence: fence::Fence,
+    order: u64,
 }
 
-async fn until(fence: &Fence, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+impl std::ops::Deref for Fence {
+    type Target = fence::Fence;
+
+    fn deref(&self) -> &fence::Fence {
+        &self.fence
+    }
+}
+
+impl Fence {
+    fn new(fence: fence::Fence) -> Self {
+        Self { fence, order: 0 }
+    }
+
+    async fn open(&mut self, setting: Setting) -> Result<Instant, Refusal> {
+        self.wish(Wish::Open { by: By::Lease, epoch: 1, setting }).await
+    }
+
+    async fn close(&mut self) -> Result<Instant, Refusal> {
+        self.wish(Wish::Close).await
+    }
+
+    /// When that was done by.
+    async fn wish(&mut self, wish: Wish) -> Result<Instant, Refusal> {
+        self.order += 1;
+        self.fence.order(self.order, wish);
+        let order = self.order;
+        let status = until(&self.fence, "an answer", |status| status.answered.0 == order).await;
+        match status.answered.1 {
+            Answer::Opened | Answer::Closed => Ok(status.since),
+            Answer::Refused(refusal) => Err(refusal),
+        }
+    }
+}
+
+/// A fence around a redis, ready to be opened.
+async fn fenced(server: &Server) -> (Fence, Renewals) {
+    let Begun { fence, renewals, handicaps } = fence::start(None).unwrap();
+    println!("{handicaps:?}");
+    server.process(&fence);
+    until(&fence, "it is ready", |status| status.ready).await;
+    (Fence::new(fence), renewals)
+}
+
+async fn until(fence: &fence::Fence, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
     let mut watched = fence.watch();
     let found = tokio::time::timeout(PATIENCE, watched.wait_for(|status| wanted(status))).await;
     *found.unwrap_or_else(|_| panic!("never: {what}; {:?}", fence.status())).unwrap()
@@ -210,11 +250,11 @@ async fn until(fence: &Fence, what: &str, wanted: impl Fn(&Status) -> bool) -> S
 fn keep_renewing(mut renewals: Renewals) -> (mpsc::Sender<()>, std::thread::JoinHandle<(Renewals, Term)>) {
     let (stop, stopped) = mpsc::channel();
     let mut last = term(clock::now());
-    renewals.renew(clock::now(), Some(last));
+    renewals.renew(Some(last));
     let renewing = std::thread::spawn(move || {
         while stopped.recv_timeout(RENEW_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             last = term(clock::now());
-            renewals.renew(clock::now(), Some(last));
+            renewals.renew(Some(last));
         }
         (renewals, last)
     });
@@ -255,17 +295,16 @@ async fn a_lease_that_is_not_renewed_ends_the_writes_in_time_and_a_new_one_goes_
     let server = Server::start("");
     assert_eq!(server.client().say("SET a 1").split(' ').next(), Some("-READONLY"));
     let (mut fence, renewals) = fenced(&server).await;
-    assert_eq!(fence.open(true, Setting::default()).await, Err(Refusal::NoLease));
+    assert_eq!(fence.open(Setting::default()).await, Err(Refusal::NoLease));
     let (stop, renewing) = keep_renewing(renewals);
     let begun = clock::now();
-    let opened = fence.open(true, Setting::default()).await.unwrap();
+    let opened = fence.open(Setting::default()).await.unwrap();
     println!("opened in {:?}", opened.since(begun));
     assert_eq!(server.role(), "master");
 
     let done = Arc::new(AtomicBool::new(false));
     let writing = keep_writing(server.address, Arc::clone(&done));
     tokio::time::sleep(3 * RENEW_EVERY).await;
-    let slack = fence.slack().unwrap();
     drop(stop);
     let (mut renewals, last) = renewing.join().unwrap();
     let closed = until(&fence, "it closes", |status| status.phase == Phase::Closed).await;
@@ -273,8 +312,7 @@ async fn a_lease_that_is_not_renewed_ends_the_writes_in_time_and_a_new_one_goes_
     done.store(true, Ordering::Relaxed);
     let seen = writing.join().unwrap();
     println!(
-        "{} writes acknowledged, the last one {:?} before the end of the lease; {} refused; confirmed {:?} after it was due; \
-         smallest slack {slack:?}",
+        "{} writes acknowledged, the last one {:?} before the end of the lease; {} refused; confirmed {:?} after it was due",
         seen.acknowledged,
         last.ends_at.since(seen.last_acknowledged.unwrap()),
         seen.refused,
@@ -284,15 +322,14 @@ async fn a_lease_that_is_not_renewed_ends_the_writes_in_time_and_a_new_one_goes_
     assert!(seen.last_acknowledged < Some(last.ends_at));
     assert!(seen.last_acknowledged < seen.first_refused, "on one connection, which stayed");
     assert!(seen.acknowledged > 0 && seen.refused > 0);
-    assert!(slack > Duration::ZERO && slack < LEASE);
     let mut client = server.client();
     for refused in ["SET a 1", "EVAL \"return redis.call('SET','a','1')\" 0"] {
         assert!(client.say(refused).contains("NOREPLICAS"), "{refused}");
     }
 
     // The same process goes on.
-    renewals.renew(clock::now(), Some(term(clock::now())));
-    fence.open(false, Setting::default()).await.unwrap();
+    renewals.renew(Some(term(clock::now())));
+    fence.open(Setting::default()).await.unwrap();
     assert_eq!(client.say("SET a 1"), "+OK");
     let before = clock::now();
     let at = fence.close().await.unwrap();
@@ -307,8 +344,8 @@ async fn what_its_operator_wants_of_replicas_holds_while_it_is_open_and_keeps_no
     let (mut fence, mut renewals) = fenced(&server).await;
     let mut client = server.client();
     for (setting, said) in [(Setting::new(1, 5), "-NOREPLICAS"), (Setting::new(3, 0), "+OK")] {
-        renewals.renew(clock::now(), Some(term(clock::now())));
-        fence.open(true, setting).await.unwrap();
+        renewals.renew(Some(term(clock::now())));
+        fence.open(setting).await.unwrap();
         let wanted = [setting.min_replicas(), setting.max_lag()].map(|number| number.to_string());
         for (name, value) in ["min-replicas-to-write", "min-replicas-max-lag"].into_iter().zip(wanted) {
             assert_eq!(client.say_all(&format!("CONFIG GET {name}"), 4).pop(), Some(value));
@@ -318,8 +355,8 @@ async fn what_its_operator_wants_of_replicas_holds_while_it_is_open_and_keeps_no
         assert!(client.say("SET a 1").starts_with("-NOREPLICAS"));
     }
     // Somebody switches the check off, which would keep the fence from closing.
-    renewals.renew(clock::now(), Some(term(clock::now())));
-    fence.open(false, Setting::default()).await.unwrap();
+    renewals.renew(Some(term(clock::now())));
+    fence.open(Setting::default()).await.unwrap();
     assert_eq!(client.say("CONFIG SET min-replicas-max-lag 0"), "+OK");
     fence.close().await.unwrap();
     assert!(client.say("SET a 1").starts_with("-NOREPLICAS"));
@@ -334,7 +371,7 @@ async fn a_connection_that_is_killed_is_made_again() {
     let kill = format!("CLIENT KILL USER {LOCAL_USER}");
     assert_eq!(client.say(&kill), ":1");
     let (begun, mut tries) = (clock::now(), 0);
-    while fence.open(true, Setting::default()).await.is_err() {
+    while fence.open(Setting::default()).await.is_err() {
         tries += 1;
         assert!(clock::now() < begun + PATIENCE);
         tokio::task::yield_now().await;
@@ -351,8 +388,8 @@ async fn dies_in_time(more: &str, harm: impl Fn(&Server, Term), cause: Cause) {
     let server = Server::start(more);
     let (mut fence, mut renewals) = fenced(&server).await;
     let last = term(clock::now());
-    renewals.renew(clock::now(), Some(last));
-    fence.open(true, Setting::default()).await.unwrap();
+    renewals.renew(Some(last));
+    fence.open(Setting::default()).await.unwrap();
     harm(&server, last);
     let ended = ended_by(&server.held, last.ends_at + PATIENCE).unwrap();
     println!(
@@ -363,7 +400,7 @@ async fn dies_in_time(more: &str, harm: impl Fn(&Server, Term), cause: Cause) {
     assert!(ended >= last.fence_at && ended < last.ends_at);
     let status = until(&fence, "it is closed", |status| status.phase == Phase::Closed).await;
     assert_eq!(status.killed.map(|(_, cause)| cause), Some(cause));
-    assert_eq!(fence.open(true, Setting::default()).await, Err(Refusal::NoProcess));
+    assert_eq!(fence.open(Setting::default()).await, Err(Refusal::NoProcess));
     fence.close().await.unwrap();
 }
 
@@ -398,7 +435,7 @@ async fn a_busy_redis_whose_close_is_asked_for_stays_open_while_its_lease_lasts(
     let server = Server::start("lua-time-limit 20");
     let (mut fence, renewals) = fenced(&server).await;
     let (_stop, _renewing) = keep_renewing(renewals);
-    fence.open(true, Setting::default()).await.unwrap();
+    fence.open(Setting::default()).await.unwrap();
     server.client().send("EVAL \"while true do end\" 0");
     eventually("it is busy", || server.client().say("PING").starts_with("-BUSY"));
     assert_eq!(fence.close().await, Err(Refusal::Refused));
@@ -411,15 +448,15 @@ async fn a_busy_redis_whose_close_is_asked_for_stays_open_while_its_lease_lasts(
 async fn a_redis_that_ends_is_closed_and_the_next_one_is_fenced() {
     let first = Server::start("");
     let (mut fence, mut renewals) = fenced(&first).await;
-    renewals.renew(clock::now(), Some(term(clock::now())));
-    fence.open(true, Setting::default()).await.unwrap();
+    renewals.renew(Some(term(clock::now())));
+    fence.open(Setting::default()).await.unwrap();
     first.held.signal(Signal::SIGKILL).unwrap();
     until(&fence, "it has ended", |status| status.incarnation.is_none()).await;
     assert_eq!(fence.status().phase, Phase::Closed);
     let second = Server::start("");
-    second.process(&mut fence);
+    second.process(&fence);
     until(&fence, "it is ready", |status| status.ready).await;
-    fence.open(true, Setting::default()).await.unwrap();
+    fence.open(Setting::default()).await.unwrap();
     assert_eq!(second.client().say("SET a 1"), "+OK");
     fence.close().await.unwrap();
 }
@@ -429,8 +466,8 @@ async fn a_fence_that_is_let_go_of_closes_what_is_open() {
     let server = Server::start("");
     let (mut fence, mut renewals) = fenced(&server).await;
     let last = term(clock::now());
-    renewals.renew(clock::now(), Some(last));
-    fence.open(true, Setting::default()).await.unwrap();
+    renewals.renew(Some(last));
+    fence.open(Setting::default()).await.unwrap();
     drop((fence, renewals));
     let mut client = server.client();
     assert_eq!(client.say("SET a 1"), "+OK");
@@ -464,8 +501,8 @@ async fn no_load_at_normal_priority_makes_a_close_too_late() {
     for _ in 0..CLOSES {
         // Old enough to begin soon.
         let last = term(clock::now() - LEASE * 65 / 100);
-        renewals.renew(clock::now(), Some(last));
-        if fence.open(true, Setting::default()).await.is_err() {
+        renewals.renew(Some(last));
+        if fence.open(Setting::default()).await.is_err() {
             continue;
         }
         let closed = until(&fence, "it closes", |status| matches!(status.phase, Phase::Closed)).await;
@@ -513,13 +550,14 @@ fn said(mut command: Command) -> Vec<String> {
 
 async fn unprivileged() {
     let server = Server::start("");
-    let Begun { mut fence, mut renewals, handicaps } = fence::start(None).unwrap();
+    let Begun { fence, mut renewals, handicaps } = fence::start(None).unwrap();
     println!("handicaps: {}", handicaps.join(" | "));
-    server.process(&mut fence);
+    let mut fence = Fence::new(fence);
+    server.process(&fence);
     until(&fence, "it is ready", |status| status.ready).await;
     let last = term(clock::now());
-    renewals.renew(clock::now(), Some(last));
-    fence.open(true, Setting::default()).await.unwrap();
+    renewals.renew(Some(last));
+    fence.open(Setting::default()).await.unwrap();
     assert_eq!(server.client().say("SET a 1"), "+OK");
     let closed = until(&fence, "it closes", |status| status.phase == Phase::Closed).await;
     println!("closed {:?} after it was due", closed.since.since(last.fence_at));
@@ -587,14 +625,13 @@ async fn idle() {
     tokio::time::sleep(Duration::from_secs(SECONDS)).await;
     println!("closed: {:.2} wake-ups a second", (wakes() - closed) as f64 / SECONDS as f64);
     let (stop, _renewing) = keep_renewing(renewals);
-    fence.open(true, Setting::default()).await.unwrap();
+    fence.open(Setting::default()).await.unwrap();
     let open = wakes();
     tokio::time::sleep(Duration::from_secs(SECONDS)).await;
     println!("open, renewed each {RENEW_EVERY:?}: {:.2} wake-ups a second", (wakes() - open) as f64 / SECONDS as f64);
-    println!("smallest slack {:?}", fence.slack());
     fence.close().await.unwrap();
     memory("after an open and a close");
-    fence.open(true, Setting::default()).await.unwrap();
+    fence.open(Setting::default()).await.unwrap();
     drop(stop);
     kill(server.pid(), Signal::SIGSTOP).unwrap();
     until(&fence, "it is killed", |status| status.killed.is_some() && status.incarnation.is_none()).await;
@@ -623,21 +660,24 @@ async fn worker() {
     let server = Server::start("");
     let guarded = Guarded::inherited().unwrap();
     assert!(guarded.is_some());
-    let Begun { mut fence, mut renewals, handicaps } = fence::start(guarded).unwrap();
+    let Begun { fence, mut renewals, handicaps } = fence::start(guarded).unwrap();
+    let mut fence = Fence::new(fence);
     assert!(!handicaps.iter().any(|handicap| handicap.contains("no second fence")), "{handicaps:?}");
-    server.process(&mut fence);
+    server.process(&fence);
     until(&fence, "it is ready", |status| status.ready).await;
+    let (leased, has_lease) = mpsc::channel();
     std::thread::spawn(move || {
         loop {
             let last = term(clock::now());
             // Before it holds: nothing is open for longer than was said.
             println!("ends_at {}", last.ends_at.as_micros());
-            renewals.renew(clock::now(), Some(last));
+            renewals.renew(Some(last));
+            let _ = leased.send(());
             std::thread::sleep(RENEW_EVERY);
         }
     });
-    eventually("it is leased", || fence.slack().is_some());
-    fence.open(true, Setting::default()).await.unwrap();
+    has_lease.recv().unwrap();
+    fence.open(Setting::default()).await.unwrap();
     println!("redis {} {}", server.child.id(), server.address);
     let status = until(&fence, "redis has ended", |status| status.incarnation.is_none()).await;
     assert_eq!(status.killed, None, "not by this one");

@@ -44,7 +44,18 @@ fn config(cluster: u8, me: usize) -> Config {
     let keys = Keys::new(&credentials().own(Purpose::Link));
     let (boot, roles) = (u64::try_from(me).unwrap() + 1, Roles { sentinel: true, ..Roles::default() });
     let cluster = "mymaster".to_owned();
-    Config { cluster, keys, me, roles, peers: peers.collect(), port: PORT, lease: None, boot, seed: boot }
+    Config {
+        cluster,
+        keys,
+        me,
+        roles,
+        peers: peers.collect(),
+        port: PORT,
+        lease: None,
+        fencing: false,
+        boot,
+        seed: boot,
+    }
 }
 
 /// Where a link runs.

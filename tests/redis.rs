@@ -20,6 +20,7 @@ use vigie::base::{Credentials, NodeName, Purpose, RunId, Secret, Secrets};
 use vigie::config::{self, Persistence};
 use vigie::cores::cluster::{NodeView, Part, View};
 use vigie::runtime::clock;
+use vigie::runtime::fence;
 use vigie::runtime::journal::Journal;
 use vigie::runtime::redis::{self, RedisError, Setup};
 
@@ -74,7 +75,9 @@ fn setup(dir: &Path) -> Setup {
         state_dir: dir.to_owned(),
         priority: 100,
         life: 0,
-        lease: None,
+        lease: watch::channel(None).1,
+        fencing: false,
+        fence: Arc::new(fence::start(None).unwrap().fence),
     }
 }
 
@@ -613,7 +616,7 @@ async fn an_include_is_read_unless_it_sets_what_vigie_owns() {
 async fn a_fenced_redis_refuses_writes_whoever_promotes_it() {
     let dir = tempfile::tempdir().unwrap();
     let include = dir.path().join("more.conf");
-    let mut setup = Setup { lease: Some(watch::channel(None).1), ..setup(dir.path()) };
+    let mut setup = Setup { fencing: true, ..setup(dir.path()) };
     setup.config.include = vec![include.to_str().unwrap().to_owned()];
     fs::write(&include, "min-replicas-to-write 0\nmin-slaves-max-lag 0\n").unwrap();
     let kept = redis::replicas_wanted(std::slice::from_ref(&include)).unwrap();

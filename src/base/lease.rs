@@ -90,6 +90,8 @@ impl Lease {
 /// What a majority has promised to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
+    /// Of whom: see [`crate::base::node::incarnation`].
+    pub incarnation: u64,
     /// The epoch in which it was elected.
     pub epoch: Epoch,
     /// For how long.
@@ -101,8 +103,10 @@ pub struct Held {
 pub enum Writes {
     /// It refuses them.
     Refused,
-    /// It takes them.
+    /// It takes them, for as long as its lease lasts.
     Taken,
+    /// It takes them without a lease: its cluster is not fenced.
+    Unleased,
     /// It refuses them since `at`, to make room for another one: what it was promised until then is given back.
     Returned {
         /// When it had confirmed that.

@@ -20,6 +20,7 @@ use self::ears::Ears;
 pub use self::liveness::Liveness;
 use super::alarm::Alarm;
 use super::drive::{Execute, Flow, drive_by};
+use super::fence::Renewals;
 use super::journal::{Journal, Level};
 use super::lines::Lines;
 use super::realtime::Rank;
@@ -27,6 +28,7 @@ use crate::base::lease::Held;
 use crate::base::node::Health;
 use crate::base::{Credentials, Instant, NodeName};
 use crate::cores::cluster::{Cluster, Config, Event, Input, Output, Part, View};
+use crate::cores::redis::fence::Term;
 use crate::runtime::clock;
 
 /// Parts and questions that may wait; further parts wait with their senders.
@@ -81,6 +83,7 @@ pub struct Peers {
     bound_at: Instant,
     views: watch::Sender<Arc<View>>,
     leases: watch::Sender<Option<Held>>,
+    renewals: Option<Renewals>,
     posted: mpsc::Receiver<Part>,
     reached: watch::Sender<Vec<Option<Instant>>>,
     asked: mpsc::Receiver<usize>,
@@ -158,10 +161,16 @@ impl Peers {
             bound_at,
             views,
             leases,
+            renewals: None,
             posted,
             reached,
             asked,
         })
+    }
+
+    /// The same, of a node whose redis has a fence: it is told of every renewal of the lease by the link itself.
+    pub fn renewing(self, renewals: Renewals) -> Self {
+        Self { renewals: Some(renewals), ..self }
     }
 
     /// Runs the link in a thread of its own until `stop` says so; what was posted before that is still said.
@@ -207,10 +216,10 @@ impl Peers {
         lines: Lines,
     ) -> io::Result<Attended> {
         // Without its own ends, so that it sees when the roles have let go of theirs.
-        let Self { liveness, machine, socket, bound_at, views, leases, posted, reached, asked, .. } = self;
+        let Self { liveness, machine, socket, bound_at, views, leases, renewals, posted, reached, asked, .. } = self;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let ears = Ears::new((posted, asked), credentials, stop, (Arc::clone(&socket), bound_at));
-        let executor = Executor { socket, liveness, views, leases, reached, lines };
+        let executor = Executor { socket, liveness, views, leases, renewals, reached, lines };
         Ok(Attended { alarm: Alarm::new()?, machine, ears, executor })
     }
 }
@@ -257,6 +266,8 @@ struct Executor {
     liveness: Liveness,
     views: watch::Sender<Arc<View>>,
     leases: watch::Sender<Option<Held>>,
+    /// Of the fence of this node's redis.
+    renewals: Option<Renewals>,
     reached: watch::Sender<Vec<Option<Instant>>>,
     lines: Lines,
 }
@@ -269,7 +280,13 @@ impl Execute<Cluster> for Executor {
             // The others find this node silent, which it is but for this thread.
             Output::Send { .. } => {}
             Output::View(view) => drop(self.views.send_replace(Arc::new(*view))),
-            Output::Lease(held) => drop(self.leases.send_replace(held)),
+            Output::Lease(held) => {
+                // The fence first: what the others are told of the lease holds for it, too.
+                if let Some(renewals) = &mut self.renewals {
+                    renewals.renew(held.map(Term::from));
+                }
+                self.leases.send_replace(held);
+            }
             Output::Reached { node, sent } => self.reached.send_modify(|reached| {
                 reached[node] = reached[node].max(Some(sent));
             }),

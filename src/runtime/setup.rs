@@ -3,12 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::fence::Fence;
 use super::peers::Presence;
 use super::sentinel::renewal;
 use super::{proxy, redis, vip};
+use crate::base::lease::Held;
 use crate::base::node::Roles;
 use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Purpose};
@@ -61,7 +64,8 @@ impl Spec {
             roles: node.roles,
         });
         cluster::Config {
-            lease: None,
+            lease: Some(self.lease()),
+            fencing: self.fencing(),
             cluster: cluster.name.clone(),
             keys: Keys::new(&cluster.credentials.own(Purpose::Link)),
             me: self.me,
@@ -71,6 +75,16 @@ impl Spec {
             boot,
             seed,
         }
+    }
+
+    /// Whether the file asks for leases.
+    fn fencing(&self) -> bool {
+        false
+    }
+
+    /// The length of leases, whether this file asks for them or not: the cluster may have them all the same.
+    fn lease(&self) -> Duration {
+        (self.config.cluster.down_after / 2).min(Duration::from_millis(250))
     }
 
     /// Where clients find the sentinel of this node: not on networks that the cluster file says nothing of.
@@ -109,6 +123,8 @@ impl Spec {
                 busy_grace: cluster.busy_grace,
                 failover_timeout: cluster.failover_timeout,
                 parallel_syncs: PARALLEL_SYNCS,
+                lease: Some(self.lease()),
+                fencing: self.fencing(),
                 nodes: nodes.collect(),
                 auth_user: Some(CONTROL_USER.to_owned()),
                 auth_pass: Some(renewal.auth_pass),
@@ -125,7 +141,13 @@ impl Spec {
     }
 
     /// What the supervisor of this node's redis is told.
-    pub(super) fn redis(&self, life: u32, credentials: watch::Receiver<Arc<Credentials>>) -> redis::Setup {
+    pub(super) fn redis(
+        &self,
+        life: u32,
+        credentials: watch::Receiver<Arc<Credentials>>,
+        lease: watch::Receiver<Option<Held>>,
+        fence: Arc<Fence>,
+    ) -> redis::Setup {
         let own = self.node();
         redis::Setup {
             config: self.config.redis.clone(),
@@ -137,7 +159,9 @@ impl Spec {
             state_dir: self.state_dir.clone(),
             priority: own.replica_priority,
             life,
-            lease: None,
+            fencing: self.fencing(),
+            lease,
+            fence,
         }
     }
 

@@ -28,13 +28,14 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 pub trait Record: Sized {
     /// Two letters that tell the kinds of files apart.
     const KIND: [u8; 2];
-    /// The version of the layout that is written. This one and all before it, from 1, are read.
+    /// The newest version of the layout. This one and all before it, from 1, are read.
     const VERSION: u8;
     /// What it means to go on without an unreadable file, and how: for a person.
     const WITHOUT: &'static str;
 
-    /// The body in the layout of [`Self::VERSION`].
-    fn encode(&self) -> Result<Vec<u8>, postcard::Error>;
+    /// The body, in the oldest layout that has a place for all that it says, and the version of that: an older build, which has no use
+    /// for the rest, can go on with it.
+    fn encode(&self) -> Result<(u8, Vec<u8>), postcard::Error>;
 
     /// What a body in that version says, 1 to [`Self::VERSION`].
     fn decode(version: u8, body: &[u8]) -> Result<Self, Unreadable>;
@@ -167,14 +168,14 @@ impl<T: Record> Store<T> {
     /// Replaces the state as a whole or not at all. Returns when it is on disk.
     pub fn save(&self, state: &T) -> Result<(), StoreError> {
         let fault = |fault| StoreError::Encode { path: self.path.clone(), fault };
-        let body = state.encode().map_err(|error| fault(error.to_string()))?;
+        let (version, body) = state.encode().map_err(|error| fault(error.to_string()))?;
         let length = u32::try_from(body.len()).map_err(|_| fault("it exceeds 4 GiB".to_owned()))?;
         let mut bytes = Vec::with_capacity(HEADER + body.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&T::KIND);
-        bytes.push(T::VERSION);
+        bytes.push(version);
         bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&checksum(T::VERSION, &body).to_le_bytes());
+        bytes.extend_from_slice(&checksum(version, &body).to_le_bytes());
         bytes.extend_from_slice(&body);
         replace(&self.path, &bytes, Rights::Mode(0o600))
             .map_err(|ReplaceError { action, source }| self.io(action, source))
@@ -232,8 +233,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Asserts that files with these contents, in hexadecimal digits, hold these records; those of the version that is written are
-    /// written alike.
+    /// Asserts that files with these contents, in hexadecimal digits, hold these records, and are written alike if they are written in
+    /// that version.
     pub(crate) fn assert_layout<T: Record + PartialEq + fmt::Debug>(version: u8, files: &[&str], records: &[T]) {
         assert_eq!(files.len(), records.len());
         let directory = tempfile::tempdir().unwrap();
@@ -246,7 +247,7 @@ pub(crate) mod tests {
             assert_eq!(store.load().unwrap().as_ref(), Some(record), "{file}");
             store.save(record).unwrap();
             assert_eq!(store.load().unwrap().as_ref(), Some(record));
-            if version == T::VERSION {
+            if record.encode().unwrap().0 == version {
                 assert_eq!(fs::read(store.path()).unwrap(), bytes, "the layout has drifted");
             }
         }
@@ -264,8 +265,8 @@ pub(crate) mod tests {
         const VERSION: u8 = 3;
         const WITHOUT: &'static str = "without it nothing is told: move the file away";
 
-        fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-            postcard::to_allocvec(&(&self.text, u64::from(self.number)))
+        fn encode(&self) -> Result<(u8, Vec<u8>), postcard::Error> {
+            Ok((3, postcard::to_allocvec(&(&self.text, u64::from(self.number)))?))
         }
 
         fn decode(version: u8, body: &[u8]) -> Result<Self, Unreadable> {

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::census::majority;
+use crate::base::lease::Terms;
 use crate::base::node::{Decision, MasterFacts, RedisFacts, RedisRole};
 use crate::base::{EPOCH_STEP, Epoch, NodeName};
 use crate::cores::cluster::View;
 use crate::cores::proxy::route::{Facts, Peer, Server, Voice};
 use crate::cores::redis::Named;
-use crate::cores::sentinel::NodeFacts;
+use crate::cores::sentinel::{FileTerms, NodeFacts};
 
 /// What a sentinel has been told of the nodes.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +23,7 @@ impl News {
     /// Every node whose facts have changed since the last view. A node never heard is what every node is at the start.
     pub fn of(&mut self, view: &View) -> Vec<NodeFacts> {
         let mut news = Vec::new();
+        let own = view.own().state.as_ref().map(|state| state.terms).unwrap_or_default();
         for node in &view.nodes {
             let state = node.state.as_ref();
             let facts = NodeFacts {
@@ -29,6 +32,7 @@ impl News {
                 sentinel: state.and_then(|state| state.sentinel.clone()),
                 lease: state.and_then(|state| state.tenure.open()),
                 hears_majority: state.is_some_and(|state| state.hears_majority),
+                terms: state.map_or(FileTerms::Unknown, |state| file_terms(state.terms, own)),
                 fresh: node.fresh && state.is_some(),
             };
             let told = self.told.get(&node.name);
@@ -38,6 +42,17 @@ impl News {
             }
         }
         news
+    }
+}
+
+/// What the file of a node says, beside the one of this node.
+fn file_terms(terms: Terms, own: Terms) -> FileTerms {
+    if terms == Terms::default() {
+        FileTerms::Unknown
+    } else if terms.voters == own.voters {
+        FileTerms::Same { fencing: terms.lease.is_some() }
+    } else {
+        FileTerms::OtherVoters
     }
 }
 
@@ -55,6 +70,8 @@ pub struct Steering {
     pub leading: Option<Epoch>,
     /// Whom its leader wants as the master.
     pub named: Option<Named>,
+    /// Whether the decision is one of a fenced cluster. That it is none is the word of a majority: an old build knows no other.
+    pub fenced: Option<bool>,
 }
 
 /// What a supervisor must know of a view.
@@ -66,13 +83,23 @@ pub fn heard(view: &View, cluster: &str) -> Steering {
     let most = epochs.get(epochs.len().saturating_sub(1) / 2).copied().unwrap_or(0);
     let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
     let masters = masters.filter(|master| master.name.as_str() == cluster);
+    let decision = view.newest_decision(cluster);
+    let decided = |fenced| {
+        let said = |master: &&MasterFacts| decision.is_some() && master.decision == decision && master.fenced == fenced;
+        masters.clone().filter(said).count()
+    };
+    let fenced = match (decided(true), decided(false)) {
+        (1.., _) => Some(true),
+        (0, unfenced) => (unfenced >= majority(view.voters())).then_some(false),
+    };
     let in_reach = |master: &&MasterFacts| master.leads.is_some_and(|epoch| epoch <= most.saturating_add(EPOCH_STEP));
-    let leaders: Vec<&MasterFacts> = masters.filter(in_reach).collect();
+    let leaders: Vec<&MasterFacts> = masters.clone().filter(in_reach).collect();
     let named = |master: &&MasterFacts| Some(Named { epoch: master.leads?, incarnation: master.target? });
     Steering {
-        decision: view.newest_decision(cluster),
+        decision,
         leading: leaders.iter().filter_map(|master| master.leads).max(),
         named: leaders.iter().filter_map(named).max_by_key(|named| named.epoch),
+        fenced,
     }
 }
 

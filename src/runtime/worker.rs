@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::exit::Exit;
+use super::fence::{self, Begun, Fence, Guarded, Renewals};
 use super::journal::{Journal, Level};
 use super::orders::{Orders, ThisNode, hand_over};
 use super::peers::{Peers, Presence};
@@ -26,6 +27,7 @@ use super::service::{keep_notified, reload_on_hangup};
 use super::setup::Spec;
 use super::{clock, control, guard, notify, private, proxy, random, redis, sentinel, store, vip};
 use crate::base::Credentials;
+use crate::base::lease::Held;
 use crate::cores::cluster::{Part, View};
 
 /// What a role could not get (a port, an interface) is tried again so often.
@@ -108,6 +110,11 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     // Read again at SIGHUP, and followed by every role.
     let (renew, credentials) = watch::channel(Arc::new(spec.config.cluster.credentials.clone()));
     tokio::task::spawn_local(peers.liveness.clone().show());
+    let lease = peers.lease.clone();
+    let (fence, peers) = match spec.roles.redis.then(|| begin_fence(&journal)).transpose()? {
+        Some((fence, renewals)) => (Some(fence), peers.renewing(renewals)),
+        None => (None, peers),
+    };
     let link = peers.spawn(credentials.clone(), journal.clone(), link_ends)?;
     journal.record("worker", Level::Info, "started", format!("{} runs {}", own.name, spec.roles.joined(", ")));
 
@@ -130,12 +137,9 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
             orders.clone(),
         )));
     }
-    if spec.roles.redis {
-        roles.push(tokio::task::spawn_local(run_redis(
-            spec.clone(),
-            u32::from_le_bytes(random::bytes()?),
-            ends.clone(),
-        )));
+    if let Some(fence) = fence {
+        let life = u32::from_le_bytes(random::bytes()?);
+        roles.push(tokio::task::spawn_local(run_redis(spec.clone(), life, (lease, fence), ends.clone())));
     }
     let mut virtual_ip = None;
     if spec.roles.proxy {
@@ -258,12 +262,27 @@ async fn run_sentinel(spec: Spec, seed: u64, ends: Ends, orders: Orders) {
     .await;
 }
 
-async fn run_redis(spec: Spec, life: u32, ends: Ends) {
+async fn run_redis(spec: Spec, life: u32, (lease, fence): (watch::Receiver<Option<Held>>, Arc<Fence>), ends: Ends) {
     ends.keep("redis start", || {
         let Ends { view, post, journal, stop, credentials, presence: _ } = ends.clone();
-        redis::run(spec.redis(life, credentials), view, post, journal, stop)
+        redis::run(spec.redis(life, credentials, lease.clone(), Arc::clone(&fence)), view, post, journal, stop)
     })
     .await;
+}
+
+/// Starts the fence of this node's redis, with the second one in the guard.
+fn begin_fence(journal: &Journal) -> std::io::Result<(Arc<Fence>, Renewals)> {
+    let guarded = Guarded::inherited().unwrap_or_else(|error| {
+        let text =
+            format!("the guard cannot be told of redis, and does not close it in the place of this process: {error}");
+        journal.record("redis", Level::Warn, "no-second-fence", text);
+        None
+    });
+    let Begun { fence, renewals, handicaps } = fence::start(guarded)?;
+    for handicap in handicaps {
+        journal.record("redis", Level::Warn, "fence-handicap", handicap);
+    }
+    Ok((Arc::new(fence), renewals))
 }
 
 async fn run_proxy(spec: Spec, ends: Ends, usable: watch::Sender<Result<(), String>>) {

@@ -77,15 +77,17 @@ impl Surroundings for Machine {
         Some(match output {
             Output::Record(durable) => format!("record before going on: {}", durable_text(durable)),
             Output::Remember(durable) => format!("record some time: {}", durable_text(durable)),
-            Output::Spawn => "spawn".to_owned(),
+            Output::Spawn { closed: false } => "spawn".to_owned(),
+            Output::Spawn { closed: true } => "spawn closed".to_owned(),
             Output::Terminate => "terminate".to_owned(),
             Output::Kill => "kill".to_owned(),
             Output::Ask { ask: Ask::Probe { .. }, .. } if !self.show_probes => return None,
             Output::Ask { ask: Ask::Probe { .. }, .. } => "probe".to_owned(),
             Output::Ask { ask: Ask::Secrets, .. } => "order: take the new secrets".to_owned(),
             Output::Ask { ask: Ask::LogWrites, .. } => "order: log writes".to_owned(),
-            Output::Ask { ask: Ask::Open { .. }, .. } => "order: take writes".to_owned(),
-            Output::Ask { ask: Ask::Close, .. } => "order: refuse writes".to_owned(),
+            Output::Enclose { .. } => "enclose".to_owned(),
+            Output::Open { .. } => "order: take writes".to_owned(),
+            Output::Close { .. } => "order: refuse writes".to_owned(),
             Output::Ask { ask: Ask::Follow { master, demote: false }, .. } => format!("order: follow {master}"),
             Output::Ask { ask: Ask::Follow { master, demote: true }, .. } => {
                 format!("order: cut all clients and follow {master}")
@@ -102,8 +104,8 @@ impl Surroundings for Machine {
     fn answer(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Record(_) => self.disk.clone().err().map(Input::RecordFailed),
-            Output::Spawn if self.disk.is_err() => None,
-            Output::Spawn => Some(match &self.spawning {
+            Output::Spawn { .. } if self.disk.is_err() => None,
+            Output::Spawn { .. } => Some(match &self.spawning {
                 Ok(()) => {
                     self.spawned += 1;
                     let loading = self.server.loading;
@@ -116,6 +118,8 @@ impl Surroundings for Machine {
                 Err(why) => Input::SpawnFailed(why.clone()),
             }),
             Output::Ask { token, ask } => self.reply(token, ask),
+            // Here no file asks for leases.
+            Output::Enclose { .. } | Output::Open { .. } | Output::Close { .. } => None,
             Output::Remember(_)
             | Output::Terminate
             | Output::Kill
@@ -142,7 +146,8 @@ impl World for Host {
             history = Some(History { epoch, in_sync: true, offset: words.value("an offset")? });
         }
         let nodes = (4..=6).map(|last| ([192, 168, 0, last], 6379).into()).collect();
-        let config = Config { address: OWN.parse().expect("an address"), priority: 100, nodes, fenced: false, life: 0 };
+        let config =
+            Config { address: OWN.parse().expect("an address"), priority: 100, nodes, fencing: false, life: 0 };
         let mut server = Server::new(Some(CLOSED), RunId([2; 20]));
         server.write(1);
         server.save();
@@ -157,14 +162,14 @@ impl World for Host {
             secrets: 0,
             show_probes: false,
         };
-        let mut stage = Stage::new(Supervisor::new(config, Durable { incarnation, history }), machine);
+        let mut stage = Stage::new(Supervisor::new(config, Durable { incarnation, history, fenced: None }), machine);
         if words.optional("running") {
             stage.give(Input::Tick);
             if words.optional("as") {
                 words.keyword("master")?;
                 words.keyword("epoch")?;
                 let decision = Decision { master: OWN.parse().expect("an address"), epoch: words.value("an epoch")? };
-                stage.give(Input::Cluster { decision: Some(decision), leading: None, named: None });
+                stage.give(Input::Cluster { decision: Some(decision), leading: None, named: None, fenced: None });
                 (stage.around.server.master, stage.around.server.link) = (None, Link::None);
                 stage.wait();
             }
@@ -214,7 +219,7 @@ impl World for Host {
                 words.keyword("epoch")?;
                 let decision = Some(Decision { master, epoch: words.value("an epoch")? });
                 let leading = if words.optional("failover") { Some(words.value("an epoch")?) } else { None };
-                Ok(stage.give(Input::Cluster { decision, leading, named: None }))
+                Ok(stage.give(Input::Cluster { decision, leading, named: None, fenced: None }))
             }
             other => {
                 let commands = "advance, cluster, disk, exited, secrets, server, show, spawning, start, stop or wrote";

@@ -14,6 +14,7 @@ pub enum Kind {
     Sentinel,
     Link,
     Supervisor,
+    Fence,
     Route,
     Router,
 }
@@ -93,6 +94,9 @@ pub trait Lives<M: Machine> {
     /// It is about to take in an input.
     fn hears(&mut self, host: usize, now: Instant, input: &M::Input);
 
+    /// It has done all that it can do now.
+    fn settled(&mut self, _: usize) {}
+
     /// Carries out what it wants done; none: it takes its time, and [`World::became`] says what came of it.
     fn carry_out(&mut self, host: usize, output: M::Output) -> Option<Flow<M::Input>>;
 }
@@ -162,6 +166,7 @@ impl World {
         if let Some(driver) = <Self as Lives<M>>::driver(self, host) {
             driver.running = false;
             self.wake::<M>(host);
+            <Self as Lives<M>>::settled(self, host);
         }
     }
 

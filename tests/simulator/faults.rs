@@ -326,7 +326,7 @@ impl World {
             // Its kernel answers for connections it does not know.
             self.drop_replicas(host);
             if !self.plan.linked {
-                self.start_redis(host);
+                self.start_redis(host, false);
             }
         }
         self.flow_again();
@@ -464,7 +464,7 @@ impl World {
             self.heal(Heal::Quick(r));
             self.resume_redis(r);
             if !self.redis[r].alive && !self.plan.linked {
-                self.start_redis(r);
+                self.start_redis(r, false);
             }
         }
     }

@@ -59,7 +59,8 @@ impl World {
         let mut random = || u64::from_le_bytes(self.dice.id().0[..8].try_into().expect("8 bytes"));
         let (boot, seed) = (random(), random());
         let (cluster, lease) = (group_name(0), self.plan.lease);
-        let config = Config { cluster, keys: keys(), me: host, roles, peers, port: PORT, lease, boot, seed };
+        let fencing = lease.is_some();
+        let config = Config { cluster, keys: keys(), me: host, roles, peers, port: PORT, lease, fencing, boot, seed };
         let machine = Cluster::new(config, "1", self.local(host));
         #[cfg(feature = "sabotage")]
         let machine = match self.sabotage {
@@ -116,8 +117,9 @@ impl World {
         if let (Some(redis), Some(link)) = (self.redis.get(host), self.workers[host].link.as_mut()) {
             let now = heard(&view, &group_name(redis.group));
             if link.steered.replace(now) != Some(now) {
-                let Steering { decision, leading, named } = now;
-                self.feed::<Supervisor>(host, Lane::First, SupervisorInput::Cluster { decision, leading, named });
+                let Steering { decision, leading, named, fenced } = now;
+                let input = SupervisorInput::Cluster { decision, leading, named, fenced };
+                self.feed::<Supervisor>(host, Lane::First, input);
             }
         }
         self.route_news(host, &view);

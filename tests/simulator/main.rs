@@ -17,6 +17,7 @@ mod dice;
 mod drive;
 mod dropin;
 mod faults;
+mod fence;
 mod lease;
 mod link;
 #[path = "../model/mod.rs"]
@@ -117,7 +118,7 @@ fn summary(stats: &Stats) -> String {
          {} worlds of drop-ins: {} orders without a majority, {} elections by what was known after a reset, {} epochs with two masters by them\n\
          {} acknowledged writes, {} lost by failovers, {} of them although a replica had them\n\
          {} ms of two acknowledging masters in {} worlds; {} writes acknowledged by the older one\n\
-         {} worlds with leases: opened {} times, fenced {} times, killed by the guard {} times\n\
+         {} worlds with leases: opened {} times, fenced {} times, killed by their fence {} times, by the guard {} times\n\
          {} virtual addresses, taken {} times, held by two for {:.1?} in {} worlds; {} connections by address, {} tries found nobody",
         stats.worlds,
         stats.virtual_time.as_secs_f64() / 3_600.0,
@@ -148,6 +149,7 @@ fn summary(stats: &Stats) -> String {
         stats.fenced,
         stats.opened,
         stats.closed,
+        stats.fence_kills,
         stats.guard_kills,
         stats.addresses,
         stats.takeovers,

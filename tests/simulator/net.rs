@@ -113,6 +113,8 @@ pub enum Owner {
     Sentinel(LinkId),
     /// The supervisor of the host.
     Supervisor,
+    /// The fence of the redis on that host.
+    Fence,
     /// The proxy of the host, for its check of that serial.
     Check(u64),
 }
@@ -254,7 +256,7 @@ impl World {
         let (from, to, limit) = (wire.from, wire.to, wire.limit);
         let tells = match wire.owner {
             Owner::Sentinel(_) => true,
-            Owner::Supervisor => false,
+            Owner::Supervisor | Owner::Fence => false,
             Owner::Check(serial) => self.asks_for_role(from, serial),
         };
         if self.plan.linked && from != to && tells {
@@ -272,7 +274,7 @@ impl World {
         let (from, owner) = (wire.from, wire.owner);
         match owner {
             Owner::Sentinel(link) => self.give(from, Input::LinkUp(link, crate::world::redis_at(from).ip())),
-            Owner::Supervisor => {}
+            Owner::Supervisor | Owner::Fence => {}
             Owner::Check(serial) => self.check_connected(from, serial, id),
         }
     }
@@ -297,6 +299,7 @@ impl World {
                 self.give(from, Input::LinkDown(link, why.to_owned()));
             }
             Owner::Supervisor => self.keeper_cut(from, id, why),
+            Owner::Fence => self.fence_cut(from, id),
             Owner::Check(serial) => self.check_cut(from, serial, why),
         }
         self.forget(id);
@@ -356,10 +359,13 @@ impl World {
             }
             (Packet::Message(payload), Owner::Sentinel(link)) => self.give(from, Input::Message(link, payload)),
             (Packet::Replies(replies), Owner::Supervisor) => self.keeper_hears(from, &replies),
+            (Packet::Replies(replies), Owner::Fence) => self.fence_hears(from, id, &replies),
             (Packet::Replies(replies), Owner::Check(serial)) => self.check_hears(from, serial, &replies),
-            (Packet::End(why), Owner::Sentinel(_) | Owner::Supervisor | Owner::Check(_)) => self.ended_near(id, why),
+            (Packet::End(why), Owner::Sentinel(_) | Owner::Supervisor | Owner::Fence | Owner::Check(_)) => {
+                self.ended_near(id, why);
+            }
             (Packet::Command(_) | Packet::Commands(_), _)
-            | (Packet::Reply(_) | Packet::Message(_), Owner::Supervisor | Owner::Check(_))
+            | (Packet::Reply(_) | Packet::Message(_), Owner::Supervisor | Owner::Fence | Owner::Check(_))
             | (Packet::Replies(_), Owner::Sentinel(_)) => {}
         }
     }

@@ -108,16 +108,15 @@ impl Redis {
 
 impl World {
     /// Starts the process: closed if it has a supervisor, else as its file says.
-    pub fn start_redis(&mut self, r: usize) {
+    pub fn start_redis(&mut self, r: usize, closed: bool) {
         if self.redis[r].alive || !self.hosts[r].powered {
             return;
         }
         let (id, lineage, linked) = (self.dice.id(), self.dice.id(), self.plan.linked);
-        let fenced = self.plan.lease.is_some();
         let redis = &mut self.redis[r];
         let master = if linked { Some(CLOSED) } else { redis.conf };
         redis.start(id, lineage, master);
-        redis.fenced = fenced;
+        redis.fenced = closed;
         redis.listening = !linked;
         redis.flush_due = false;
         redis.terminated = false;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use vigie::base::Instant;
 use vigie::base::lease::{Held, Writes};
 use vigie::cores::cluster::Part;
+use vigie::cores::redis::fence::{self, Setting, Term};
 use vigie::cores::redis::{Answer, Ask, Config, Durable, Exit, Input, Output, Supervisor, Token};
 use vigie::runtime::drive::Flow;
 use vigie::wire::resp::Reply;
@@ -21,10 +22,8 @@ pub struct Keeper {
     /// Its connection, and what it was asked there.
     wire: Option<u64>,
     owed: VecDeque<(Token, Ask)>,
-    /// The lease that it was told of last.
-    lease: Option<Held>,
-    /// The process that may take writes, from before it is told to until it has confirmed that it does not: what the guard sees.
-    open: Option<u64>,
+    /// How the process is started.
+    closed: bool,
     /// Records to be written, one after the other, and whether that is waited for; the first is being written.
     records: VecDeque<(Durable, bool)>,
 }
@@ -39,7 +38,7 @@ impl World {
             nodes,
             address: redis_at(host),
             priority: self.redis[host].priority,
-            fenced: self.plan.lease.is_some(),
+            fencing: self.plan.lease.is_some(),
             life,
         };
         let machine = Supervisor::new(config, self.disks[host].record);
@@ -47,8 +46,7 @@ impl World {
             driver: Driver::new(machine),
             wire: None,
             owed: VecDeque::new(),
-            lease: None,
-            open: None,
+            closed: false,
             records: VecDeque::new(),
         }
     }
@@ -67,33 +65,10 @@ impl World {
         }
     }
 
-    /// The link tells what has become of the lease.
+    /// The link tells what has become of the lease: the fence first.
     pub fn leased(&mut self, host: usize, held: Option<Held>) {
-        let Some(keeper) = self.workers[host].keeper.as_mut() else { return };
-        keeper.lease = held.or(keeper.lease);
-        if keeper.open.is_some() {
-            self.watch_lease(host);
-        }
+        self.renewed(host, held.map(Term::from));
         self.supervise(host, Input::Lease(held));
-    }
-
-    /// The guard looks again when the lease ends that it sees now.
-    fn watch_lease(&mut self, host: usize) {
-        let ends = self.workers[host].keeper.as_ref().and_then(|keeper| keeper.lease).map(|held| held.lease.ends_at());
-        let at = ends.map_or(self.now, |ends| self.hosts[host].clock.when(ends));
-        self.at(at, Happening::LeaseEnds(host, self.workers[host].boot));
-    }
-
-    /// The guard kills a redis that may take writes although its lease has ended, whatever its supervisor does.
-    pub fn lease_ends(&mut self, host: usize) {
-        let now = self.local(host);
-        let Some(keeper) = self.workers[host].keeper.as_ref() else { return };
-        let over = keeper.lease.is_none_or(|held| now >= held.lease.ends_at());
-        if over && keeper.open == Some(self.redis[host].incarnation) && self.redis[host].alive {
-            self.note(|| format!("the guard of n{host} kills its redis"));
-            self.stats.guard_kills += 1;
-            self.kill_redis(host, true, Exit::Signal(9));
-        }
     }
 
     fn write_record(&mut self, host: usize) {
@@ -123,13 +98,15 @@ impl World {
         if self.disks[host].broken && self.dice.chance(300) {
             return self.supervise(host, Input::SpawnFailed("input/output error".to_owned()));
         }
-        self.start_redis(host);
+        let closed = self.workers[host].keeper.as_ref().is_some_and(|keeper| keeper.closed);
+        self.start_redis(host, closed);
         let pid = self.redis[host].pid;
         self.supervise(host, Input::Spawned { pid, log_later: false, secrets: 0 });
     }
 
     /// The process is dead by the word of the kernel.
     pub fn redis_exited(&mut self, host: usize, exit: Exit) {
+        self.fence(host, fence::Input::Ended);
         self.supervise(host, Input::Exited(exit));
     }
 
@@ -208,34 +185,30 @@ impl Lives<Supervisor> for World {
                     return None;
                 }
             }
-            Output::Spawn => {
+            Output::Spawn { closed } => {
+                if let Some(keeper) = self.workers[host].keeper.as_mut() {
+                    keeper.closed = closed;
+                }
                 let takes = self.dice.time(ms(1), ms(20));
                 self.later(takes, Happening::Spawned(host, self.workers[host].boot));
             }
             Output::Terminate => self.terminate(host),
             Output::Kill => self.kill_redis(host, true, Exit::Signal(9)),
             Output::Ask { token, ask } => {
-                if let Ask::Open { .. } = ask {
-                    let incarnation = self.redis[host].incarnation;
-                    if let Some(keeper) = self.workers[host].keeper.as_mut() {
-                        keeper.open = Some(incarnation);
-                    }
-                    self.watch_lease(host);
-                }
                 if !matches!(ask, Ask::Probe { .. }) {
                     self.note(|| format!("k{host} > {ask:?}"));
                 }
                 self.ask(host, token, ask);
             }
+            Output::Enclose { incarnation } => self.fence(host, fence::Input::Process(incarnation)),
+            Output::Open { order, by, epoch } => {
+                self.fence(host, fence::Input::Open { order, by, epoch, setting: Setting::default() });
+            }
+            Output::Close { order } => self.fence(host, fence::Input::Close { order }),
             Output::Post(facts) => self.post(host, Part::Redis(facts)),
             Output::Writes(writes) => {
                 self.stats.opened += u64::from(writes == Writes::Taken);
                 self.stats.closed += u64::from(writes == Writes::Refused);
-                if writes != Writes::Taken
-                    && let Some(keeper) = self.workers[host].keeper.as_mut()
-                {
-                    keeper.open = None;
-                }
                 self.post(host, Part::Writes(writes));
             }
             Output::Fault(reason) => self.post(host, Part::Fault { source: "redis", reason }),

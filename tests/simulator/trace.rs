@@ -86,6 +86,7 @@ pub fn supervisor_input(input: &vigie::cores::redis::Input) -> Option<String> {
         | Input::LastWords(_)
         | Input::Cluster { .. }
         | Input::Lease(_)
+        | Input::Fence(_)
         | Input::Secrets(_)
         | Input::Stop => Some(format!("{input:?}")),
     }

@@ -9,6 +9,7 @@ use vigie::cores::sentinel::{Input, OrderId, Sentinel};
 use vigie::cores::vrrp::{self, HOLD_LIFETIME, Router};
 
 use crate::drive::Driver;
+use crate::fence::Fenced;
 use crate::link::Link;
 use crate::proxy::Gate;
 use crate::supervisor::Keeper;
@@ -29,6 +30,8 @@ pub struct Worker {
     pub frozen: bool,
     pub link: Option<Link>,
     pub keeper: Option<Keeper>,
+    /// The fence of the redis that it keeps.
+    pub fenced: Option<Fenced>,
     pub gate: Option<Gate>,
     pub seat: Option<Seat>,
     /// It leaves: its roles are told to stop once this order is done.
@@ -71,6 +74,7 @@ impl World {
         }
         if self.plan.linked && host < self.redis.len() {
             self.workers[host].keeper = Some(self.new_keeper(host));
+            self.workers[host].fenced = Some(Fenced::default());
         }
         if self.is_proxy(host) {
             self.workers[host].gate = Some(self.new_gate(host));
@@ -202,6 +206,7 @@ impl World {
             self.note(|| format!("n{host} runs again"));
             self.router_thaws(host);
             self.drive::<vigie::cores::cluster::Cluster>(host);
+            self.drive::<redis::fence::Fence>(host);
             self.drive::<redis::Supervisor>(host);
             self.drive::<Sentinel>(host);
             self.drive::<Route>(host);

@@ -9,6 +9,7 @@ use vigie::base::{Instant, NodeName};
 use vigie::cores::cluster::Cluster;
 use vigie::cores::proxy::Route;
 use vigie::cores::redis::Supervisor;
+use vigie::cores::redis::fence::Fence;
 use vigie::cores::sentinel::{Input, Sentinel};
 use vigie::cores::vrrp::Router;
 
@@ -208,6 +209,8 @@ pub struct Stats {
     pub opened: u64,
     pub closed: u64,
     pub guard_kills: u64,
+    /// Redis that fences have killed.
+    pub fence_kills: u64,
     /// Writes that the older one of two acknowledged.
     pub acked_by_older: u64,
     /// Virtual addresses that there are.
@@ -238,7 +241,7 @@ pub struct Stats {
 
 impl Stats {
     pub fn add(&mut self, other: &Self) {
-        let sums: [(&mut u64, u64); 32] = [
+        let sums: [(&mut u64, u64); 33] = [
             (&mut self.addresses, other.addresses),
             (&mut self.takeovers, other.takeovers),
             (&mut self.two_holders_in, other.two_holders_in),
@@ -250,6 +253,7 @@ impl Stats {
             (&mut self.opened, other.opened),
             (&mut self.closed, other.closed),
             (&mut self.guard_kills, other.guard_kills),
+            (&mut self.fence_kills, other.fence_kills),
             (&mut self.frames, other.frames),
             (&mut self.worlds, other.worlds),
             (&mut self.events, other.events),
@@ -390,7 +394,7 @@ impl World {
                 self.redis[r].priority = self.dice.pick(&[0, 50, 50]);
             }
             if !self.plan.linked {
-                self.start_redis(r);
+                self.start_redis(r, false);
             }
         }
         for host in 0..self.workers.len() {
@@ -465,6 +469,7 @@ impl World {
                 Kind::Sentinel => self.woken::<Sentinel>(host),
                 Kind::Link => self.woken::<Cluster>(host),
                 Kind::Supervisor => self.woken::<Supervisor>(host),
+                Kind::Fence => self.woken::<Fence>(host),
                 Kind::Route => self.woken::<Route>(host),
                 Kind::Router => self.woken::<Router>(host),
             },
@@ -522,7 +527,7 @@ impl World {
             Happening::Heal(heal) => self.heal(heal),
             Happening::StartRedis(r, incarnation) => {
                 if self.redis[r].incarnation == incarnation {
-                    self.start_redis(r);
+                    self.start_redis(r, false);
                 }
             }
             Happening::StartWorker(host) => self.start_worker(host),

@@ -31,8 +31,10 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// UDP port of the link, the same on every node.
     pub port: u16,
-    /// What a sentinel of this file promises at a time; none: the cluster is not fenced.
+    /// What a sentinel of this file promises at a time; none: nothing, ever.
     pub lease: Option<Duration>,
+    /// Whether the file asks for leases. They are asked for by the masters of a fenced cluster, which the decision makes.
+    pub fencing: bool,
     /// Random at each start.
     pub boot: u64,
     /// Seed of nonces and jitter, random at each start.

@@ -18,6 +18,8 @@ pub(super) struct Promises {
     /// Of which master all of this is.
     cluster: String,
     terms: Terms,
+    /// The length of leases; none: there are none, whatever is decided.
+    lease: Option<Duration>,
     rules: Rules,
     /// The sentinels of the file, by their places in it.
     voters: Vec<usize>,
@@ -44,11 +46,13 @@ impl Promises {
     pub(super) fn new(config: &Config, now: Instant) -> Self {
         let voters = config.peers.iter().enumerate().filter(|(_, peer)| peer.roles.sentinel);
         let voters: Vec<usize> = voters.map(|(place, _)| place).collect();
-        let terms = Terms { voters: checksum(config), lease: config.lease };
-        let grantor = config.lease.filter(|_| config.roles.sentinel);
+        let lease = config.lease;
+        let terms = Terms { voters: checksum(config), lease: lease.filter(|_| config.fencing) };
+        let grantor = lease.filter(|_| config.roles.sentinel);
         Self {
             cluster: config.cluster.clone(),
             terms,
+            lease,
             rules: Rules::default(),
             grantor: grantor.map(|lease| Grantor::new(lease, lease, now, Rules::default())),
             given: vec![None; config.peers.len()],
@@ -67,7 +71,7 @@ impl Promises {
     #[cfg(feature = "sabotage")]
     pub(super) fn without(self, rule: super::lease::Rule, now: Instant) -> Self {
         let rules = Rules::without(rule);
-        let lease = self.terms.lease.filter(|_| self.grantor.is_some());
+        let lease = self.lease.filter(|_| self.grantor.is_some());
         Self { rules, grantor: lease.map(|lease| Grantor::new(lease, lease, now, rules)), ..self }
     }
 
@@ -93,7 +97,7 @@ impl Promises {
 
     /// Between two frames of this node.
     pub(super) fn frame_every(&self, usual: Duration) -> Duration {
-        self.terms.lease.filter(|_| self.asks().is_some()).map_or(usual, |lease| usual.min(ask_every(lease)))
+        self.lease.filter(|_| self.asks().is_some()).map_or(usual, |lease| usual.min(ask_every(lease)))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -108,7 +112,7 @@ impl Promises {
 
     fn tenure(&self, now: Instant) -> Tenure {
         match (self.asks(), self.writes) {
-            (Some(epoch), Writes::Refused | Writes::Taken) => {
+            (Some(epoch), Writes::Refused | Writes::Taken | Writes::Unleased) => {
                 let held = self.told.filter(|held| self.writes == Writes::Taken && now < held.lease.ends_at());
                 let length = held.map_or(Duration::ZERO, |held| held.lease.length);
                 let holder = self.holder.as_ref();
@@ -123,7 +127,7 @@ impl Promises {
                 Some(epoch) => Tenure::Released { epoch, at },
                 None => Tenure::None,
             },
-            (None, Writes::Refused | Writes::Taken) => Tenure::None,
+            (None, Writes::Refused | Writes::Taken | Writes::Unleased) => Tenure::None,
         }
     }
 }
@@ -173,7 +177,7 @@ impl Promises {
         let known = self.holder.as_ref().map(Holder::incarnation);
         if known != process.map(|process| process.incarnation) {
             let holder = |process: Process| Holder::new(process.incarnation, self.voters.len(), self.rules);
-            self.holder = process.filter(|_| self.terms.lease.is_some()).map(holder);
+            self.holder = process.filter(|_| self.lease.is_some()).map(holder);
             (self.writes, self.given_back) = (Writes::Refused, None);
         }
     }
@@ -184,6 +188,11 @@ impl Promises {
         if let Writes::Returned { at } = writes {
             self.given_back = self.given_back.max(holder.wants());
             holder.release(at);
+        }
+        // It goes on without a lease: nothing is asked for any more.
+        if self.writes == Writes::Taken && writes == Writes::Unleased {
+            self.given_back = self.given_back.max(holder.wants());
+            holder.release(Instant::START);
         }
         self.writes = writes;
     }
@@ -271,7 +280,7 @@ impl Promises {
 
     /// What has become of the lease, if that is news, and what this node says of it now.
     pub(super) fn settle(&mut self, now: Instant, view: &View) -> (Option<Option<Held>>, Tenure) {
-        if self.terms.lease.is_none() {
+        if self.lease.is_none() {
             return (None, Tenure::None);
         }
         self.seek(now, view);

@@ -1,6 +1,5 @@
 //! How an [`Ask`] is said to redis, and what its replies mean.
 
-use super::fence::OUT_OF_REACH;
 use super::{Answer, Ask, Info};
 use crate::wire::resp::Reply;
 
@@ -22,12 +21,6 @@ impl Ask {
             }
             Self::Secrets => secrets(),
             Self::LogWrites => vec![words(&["CONFIG", "SET", "appendonly", "yes"])],
-            Self::Open { promote } => {
-                let replicaof = promote.then(|| words(&["REPLICAOF", "NO", "ONE"]));
-                let open = words(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
-                [Some(words(&["MULTI"])), replicaof, Some(open), Some(words(&["EXEC"]))].into_iter().flatten().collect()
-            }
-            Self::Close => vec![words(&["CONFIG", "SET", "min-replicas-to-write", &OUT_OF_REACH.to_string()])],
             Self::Follow { master, demote } => {
                 let (host, port) = (master.ip().to_string(), master.port().to_string());
                 let replicaof = words(&["REPLICAOF", &host, &port]);
@@ -51,7 +44,7 @@ impl Ask {
         match self {
             Self::Probe { .. } => looked(replies),
             Self::Secrets => all_done(replies),
-            Self::LogWrites | Self::Open { .. } | Self::Close | Self::Follow { .. } => carried_out(replies),
+            Self::LogWrites | Self::Follow { .. } => carried_out(replies),
         }
     }
 }

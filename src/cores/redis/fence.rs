@@ -25,12 +25,16 @@
 //! **A fence that cannot close is not opened.** Over every new connection to a closed redis the closing command goes first, and
 //! again from time to time. It changes nothing, and shows that it would work.
 //!
+//! **A cluster that is not fenced needs no lease.** Its redis is opened by the decision ([`By`]), without an end; from the first
+//! lease that is heard of, the end of that counts, without having been closed.
+//!
 //! None of this allocates once its list of outputs has room for [`OUTPUTS_MAX`].
 
 use std::time::Duration;
 
+use crate::base::lease::Held;
 use crate::base::time::earliest;
-use crate::base::{Instant, Machine};
+use crate::base::{Epoch, Instant, Machine};
 
 /// So many replicas in sync a closed redis wants before it takes a write.
 pub const OUT_OF_REACH: u32 = 1_000_000;
@@ -45,6 +49,8 @@ const RETRY: Duration = Duration::from_millis(100);
 const RETRY_CLOSING: Duration = Duration::from_millis(5);
 /// Redis ends connections that are quiet, if an operator has told it to.
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// What was open without a limit is given so long to confirm that it is closed.
+const UNBOUND_MAX: Duration = Duration::from_secs(1);
 /// A closed redis has refused to be closed.
 const PROVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -80,17 +86,36 @@ impl Default for Setting {
     }
 }
 
+/// By what right redis takes writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// It holds a lease, and takes them until that ends.
+    #[default]
+    Lease,
+    /// Its cluster is not fenced: whoever makes it a master may write to it.
+    Decision,
+}
+
 /// How long a process of redis may take writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
     /// Which process: see [`crate::base::node::incarnation`].
     pub incarnation: u64,
+    /// The epoch of the lease.
+    pub epoch: Epoch,
     /// When the close leaves.
     pub fence_at: Instant,
     /// When it must have been confirmed.
     pub kill_at: Instant,
     /// When nothing may be acknowledged any more.
     pub ends_at: Instant,
+}
+
+impl From<Held> for Term {
+    fn from(Held { incarnation, epoch, lease }: Held) -> Self {
+        let (fence_at, kill_at, ends_at) = (lease.fence_at(), lease.kill_at(), lease.ends_at());
+        Self { incarnation, epoch, fence_at, kill_at, ends_at }
+    }
 }
 
 impl Term {
@@ -103,9 +128,9 @@ impl Term {
 /// What the guard is to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doors {
-    /// Redis refuses writes, or has ended.
+    /// Redis refuses writes, or has ended, or nothing limits for how long it takes them.
     Closed,
-    /// It may take writes.
+    /// It may take writes until then.
     Open(Term),
 }
 
@@ -114,8 +139,8 @@ pub enum Doors {
 pub enum Command {
     /// To take writes, in one transaction.
     Open {
-        /// To become a master first.
-        promote: bool,
+        /// By a lease it becomes a master first, if it is none: whatever it was told meanwhile.
+        by: By,
         /// What its operator wants.
         setting: Setting,
     },
@@ -153,12 +178,14 @@ pub enum Input {
     Unsent,
     /// How long the lease lasts now. None: there is none any more, whatever was said before.
     Lease(Option<Term>),
-    /// To take writes.
+    /// To take writes; of one that does so already, to go on by that right.
     Open {
         /// Comes back with the answer. Every order has a higher number than the one before.
         order: u64,
-        /// To become a master first.
-        promote: bool,
+        /// By what right.
+        by: By,
+        /// The epoch of that.
+        epoch: Epoch,
         /// What its operator wants.
         setting: Setting,
     },
@@ -272,6 +299,8 @@ pub struct Status {
     pub phase: Phase,
     /// Since when. Of [`Phase::Closed`]: redis had confirmed by then that it refuses writes, or was started, or had ended.
     pub since: Instant,
+    /// By what right it takes writes, if it does.
+    pub by: By,
     /// Whether it can be opened, if there is a lease.
     pub ready: bool,
     /// When and why a redis was killed last.
@@ -283,7 +312,8 @@ pub struct Status {
 impl Default for Status {
     fn default() -> Self {
         let (phase, since) = (Phase::Closed, Instant::START);
-        Self { incarnation: None, phase, since, ready: false, killed: None, answered: (0, Answer::Closed) }
+        let answered = (0, Answer::Closed);
+        Self { incarnation: None, phase, since, by: By::default(), ready: false, killed: None, answered }
     }
 }
 
@@ -332,6 +362,10 @@ pub struct Fence {
     term: Option<Term>,
     /// It still stands, as far as is known.
     held: bool,
+    /// By what right redis takes writes, if it does.
+    by: By,
+    /// The epoch of the last decision by which it needed no lease: one of an earlier epoch does not count any more.
+    unbound: Epoch,
     /// Of the last command that was sent.
     number: u32,
     status: Status,
@@ -341,7 +375,16 @@ impl Default for Fence {
     /// Of no process yet.
     fn default() -> Self {
         let (state, link) = (State::Closed, Link::Off);
-        Self { state, link, term: None, held: false, number: 0, status: Status::default() }
+        Self {
+            state,
+            link,
+            term: None,
+            held: false,
+            by: By::default(),
+            unbound: 0,
+            number: 0,
+            status: Status::default(),
+        }
     }
 }
 
@@ -349,7 +392,7 @@ impl Fence {
     /// Where it stands.
     pub fn status(&self) -> Status {
         let ready = self.state == State::Closed && matches!(self.link, Link::Up { proved: true, .. });
-        Status { ready, ..self.status }
+        Status { ready, by: self.by, ..self.status }
     }
 
     fn enter(&mut self, now: Instant, state: State) {
@@ -378,16 +421,35 @@ impl Fence {
         self.number
     }
 
-    /// Whether the lease lasts.
-    fn leased(&self, now: Instant) -> bool {
-        self.held && self.term.is_some_and(|term| now < term.fence_at)
+    /// Whether redis may take writes now.
+    fn may_be_open(&self, now: Instant) -> bool {
+        match self.by {
+            By::Lease => self.held && self.term.is_some_and(|term| now < term.fence_at),
+            By::Decision => true,
+        }
     }
 
-    /// Of a process that may be open: when it is to be closed, and when it is killed. Both have passed without a term.
-    fn times(&self) -> (Instant, Instant) {
+    /// Of a process that may be open: when it is to be closed, and when it is killed; none: at no time. Both have passed without a
+    /// term.
+    fn times(&self) -> Option<(Instant, Instant)> {
         let (fence_at, kill_at) =
             self.term.map_or((Instant::START, Instant::START), |term| (term.fence_at, term.kill_at));
-        (if self.held { fence_at } else { Instant::START }, kill_at)
+        (self.by == By::Lease).then_some((if self.held { fence_at } else { Instant::START }, kill_at))
+    }
+
+    /// What the guard is to know of a redis that may be open.
+    fn doors(&self) -> Doors {
+        self.term.filter(|_| self.by == By::Lease).map_or(Doors::Closed, Doors::Open)
+    }
+
+    /// Nothing has limited for how long it takes writes: it is given a while to confirm that it does not any more.
+    fn bind(&mut self, now: Instant) {
+        if let (By::Decision, Some(incarnation)) = (self.by, self.status.incarnation) {
+            let by_then = now + UNBOUND_MAX;
+            let epoch = self.unbound;
+            let term = Term { incarnation, epoch, fence_at: now, kill_at: by_then, ends_at: by_then };
+            (self.term, self.held, self.by) = (Some(term), false, By::Lease);
+        }
     }
 
     fn process(&mut self, now: Instant, incarnation: u64, out: &mut Vec<Output>) {
@@ -400,7 +462,7 @@ impl Fence {
         }
         self.status.incarnation = Some(incarnation);
         self.link = Link::Down { retry_at: now };
-        (self.term, self.held) = (None, false);
+        (self.term, self.held, self.by, self.unbound) = (None, false, By::Lease, 0);
         self.enter(now, State::Closed);
     }
 
@@ -455,6 +517,7 @@ impl Fence {
         match self.state {
             State::Opening { order, .. } => {
                 self.refuse(order, Refusal::Broken);
+                self.bind(now);
                 self.enter(now, State::Closing { order: None, sent: None });
             }
             State::Closing { order, sent: Some(_) } => self.state = State::Closing { order, sent: None },
@@ -478,26 +541,42 @@ impl Fence {
             self.held = false;
             return;
         };
-        (self.term, self.held) = (Some(term), true);
+        if self.by == By::Decision && term.epoch <= self.unbound {
+            return;
+        }
+        // From the first later one on, its end counts.
+        (self.term, self.held, self.by) = (Some(term), true, By::Lease);
         match self.state {
             State::Opening { .. } | State::Open | State::Closing { .. } => out.push(Output::Doors(Doors::Open(term))),
             State::Closed | State::Killed { .. } => {}
         }
     }
 
-    fn open(&mut self, now: Instant, order: u64, command: Command, out: &mut Vec<Output>) {
-        let refusal = match (self.state, self.link, self.term) {
+    fn open(&mut self, now: Instant, order: u64, (by, epoch): (By, Epoch), setting: Setting, out: &mut Vec<Output>) {
+        let refusal = match (self.state, self.link, by) {
             (_, Link::Off, _) if self.status.incarnation.is_none() => Refusal::NoProcess,
+            (State::Open, _, By::Decision) => {
+                (self.by, self.unbound) = (By::Decision, epoch);
+                out.push(Output::Doors(Doors::Closed));
+                return self.answer(order, Answer::Opened);
+            }
             (State::Opening { .. } | State::Open | State::Closing { .. } | State::Killed { .. }, _, _) => {
                 Refusal::NotClosed
             }
-            (State::Closed, Link::Up { proved: true, .. }, Some(term)) if self.leased(now) => {
-                // Before it leaves: the guard must know of whatever might become open.
-                out.push(Output::Doors(Doors::Open(term)));
-                let number = self.send(command, out);
-                return self.enter(now, State::Opening { order, number });
+            (State::Closed, Link::Up { proved: true, .. }, _) => {
+                let before = std::mem::replace(&mut self.by, by);
+                if by == By::Decision {
+                    self.unbound = epoch;
+                }
+                if self.may_be_open(now) {
+                    // Before it leaves: the guard must know of whatever might become open.
+                    out.push(Output::Doors(self.doors()));
+                    let number = self.send(Command::Open { by, setting }, out);
+                    return self.enter(now, State::Opening { order, number });
+                }
+                self.by = before;
+                Refusal::NoLease
             }
-            (State::Closed, Link::Up { proved: true, .. }, _) => Refusal::NoLease,
             (State::Closed, Link::Off | Link::Down { .. } | Link::Connecting | Link::Up { .. }, _) => Refusal::NotReady,
         };
         self.refuse(order, refusal);
@@ -514,6 +593,7 @@ impl Fence {
 
     /// Closes what is open, or may be. An open that has not been answered is told `refusal`.
     fn begin_to_close(&mut self, now: Instant, order: Option<u64>, refusal: Refusal, out: &mut Vec<Output>) {
+        self.bind(now);
         if let State::Opening { order, .. } = self.state {
             self.refuse(order, refusal);
         }
@@ -567,7 +647,7 @@ impl Fence {
                     out.push(Output::Doors(Doors::Closed));
                     self.enter(now, State::Closed);
                 }
-                Outcome::Nothing | Outcome::Unknown if self.leased(now) => {
+                Outcome::Nothing | Outcome::Unknown if self.may_be_open(now) => {
                     if let Some(order) = order {
                         self.refuse(order, Refusal::Refused);
                     }
@@ -580,20 +660,21 @@ impl Fence {
     }
 
     fn due(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let (fence_at, kill_at) = self.times();
-        match self.state {
-            // Too late to ask.
-            State::Opening { .. } | State::Open if now >= fence_at && now >= kill_at => {
-                if let State::Opening { order, .. } = self.state {
-                    self.refuse(order, Refusal::Ended);
+        if let Some((fence_at, kill_at)) = self.times() {
+            match self.state {
+                // Too late to ask.
+                State::Opening { .. } | State::Open if now >= fence_at && now >= kill_at => {
+                    if let State::Opening { order, .. } = self.state {
+                        self.refuse(order, Refusal::Ended);
+                    }
+                    self.kill(now, None, Cause::Silent, out);
                 }
-                self.kill(now, None, Cause::Silent, out);
+                State::Opening { .. } | State::Open if now >= fence_at => {
+                    self.begin_to_close(now, None, Refusal::Overtaken, out);
+                }
+                State::Closing { order, .. } if now >= kill_at => self.kill(now, order, Cause::Silent, out),
+                State::Closed | State::Opening { .. } | State::Open | State::Closing { .. } | State::Killed { .. } => {}
             }
-            State::Opening { .. } | State::Open if now >= fence_at => {
-                self.begin_to_close(now, None, Refusal::Overtaken, out);
-            }
-            State::Closing { order, .. } if now >= kill_at => self.kill(now, order, Cause::Silent, out),
-            State::Closed | State::Opening { .. } | State::Open | State::Closing { .. } | State::Killed { .. } => {}
         }
         match self.link {
             Link::Down { retry_at } if now >= retry_at => {
@@ -632,20 +713,18 @@ impl Machine for Fence {
             Input::Broken => self.broken(now),
             Input::Unsent => self.unsent(now, out),
             Input::Lease(term) => self.lease(term, out),
-            Input::Open { order, promote, setting } => {
-                self.open(now, order, Command::Open { promote, setting }, out);
-            }
+            Input::Open { order, by, epoch, setting } => self.open(now, order, (by, epoch), setting, out),
             Input::Close { order } => self.close(now, order, out),
             Input::Reply { number, outcome } => self.reply(now, number, outcome, out),
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let (fence_at, kill_at) = self.times();
+        let times = self.times();
         let due = match self.state {
             State::Closed | State::Killed { .. } => None,
-            State::Opening { .. } | State::Open => Some(fence_at),
-            State::Closing { .. } => Some(kill_at),
+            State::Opening { .. } | State::Open => times.map(|(fence_at, _)| fence_at),
+            State::Closing { .. } => times.map(|(_, kill_at)| kill_at),
         };
         let link = match self.link {
             Link::Off | Link::Connecting => None,

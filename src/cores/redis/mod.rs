@@ -41,8 +41,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Replica priority, 0–1000000; 0: never a master.
     pub priority: u32,
-    /// Whether it takes writes only by a lease.
-    pub fenced: bool,
+    /// Whether the file asks for leases: its redis rests closed then, whatever the cluster has decided yet.
+    pub fencing: bool,
     /// A number that no other supervisor of this redis has, on whatever disk: see [`crate::base::node::incarnation`].
     pub life: u32,
 }
@@ -54,6 +54,8 @@ pub struct Durable {
     pub incarnation: u64,
     /// Where the data came from.
     pub history: Option<History>,
+    /// Whether the last decision that was known was one of a fenced cluster; none: no decision was ever known.
+    pub fenced: Option<bool>,
 }
 
 /// Whom a leader wants as the master.
@@ -102,13 +104,6 @@ pub enum Ask {
     Secrets,
     /// To begin its append-only file, from the data it has read.
     LogWrites,
-    /// To take writes.
-    Open {
-        /// It is a replica, and becomes a master by the same transaction.
-        promote: bool,
-    },
-    /// To refuse writes.
-    Close,
     /// To replicate `master`.
     Follow {
         /// Whom.
@@ -173,9 +168,13 @@ pub enum Input {
         leading: Option<Epoch>,
         /// The process that the leader of the highest epoch wants as the master, and that epoch.
         named: Option<Named>,
+        /// Whether the decision is one of a fenced cluster; none: nobody knows for sure.
+        fenced: Option<bool>,
     },
     /// The lease that it has, or had last.
     Lease(Option<Held>),
+    /// Where its fence stands.
+    Fence(fence::Status),
     /// The secrets have changed so often by now.
     Secrets(u64),
     /// End the process and leave.
@@ -189,8 +188,11 @@ pub enum Output {
     Record(Durable),
     /// Store it some time soon; nothing depends on it.
     Remember(Durable),
-    /// Start the process.
-    Spawn,
+    /// Start the process; `closed`: so that it refuses writes until its fence opens it.
+    Spawn {
+        /// Whether.
+        closed: bool,
+    },
     /// Ask it to end.
     Terminate,
     /// Kill it.
@@ -201,6 +203,26 @@ pub enum Output {
         token: Token,
         /// What.
         ask: Ask,
+    },
+    /// Put the process that runs behind the fence, which closes it if it is open. If that fails it is killed: nothing else could
+    /// close it.
+    Enclose {
+        /// Its incarnation.
+        incarnation: u64,
+    },
+    /// Tell the fence to let redis take writes.
+    Open {
+        /// Names the order in [`fence::Status::answered`].
+        order: u64,
+        /// By what right.
+        by: fence::By,
+        /// The epoch of that.
+        epoch: Epoch,
+    },
+    /// Tell the fence to have redis refuse writes.
+    Close {
+        /// As above.
+        order: u64,
     },
     /// Tell the cluster.
     Post(RedisFacts),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::gate::{Gate, Move};
+use super::fence::{By, Phase, Status};
+use super::gate::{Gate, Ground, Move, News, Order};
 use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Named, Output, Token};
 use crate::base::lease::{Held, Writes};
 use crate::base::node::{Decision, History, Process, RedisFacts, RedisRole, incarnation, starts};
@@ -56,6 +57,8 @@ pub struct Supervisor {
     stranger: Option<Decision>,
     /// How often the secrets have changed.
     secrets: u64,
+    /// Whether the decision is one of a fenced cluster; none: no decision was ever known.
+    fenced: Option<bool>,
     /// A master that is told of another one in an epoch up to this was promoted later than that: it must not step down.
     floor: Epoch,
     /// Whether the data of this incarnation have been in sync with the decision's master, and still are.
@@ -95,8 +98,12 @@ struct Up {
     /// The order to follow somebody that is not answered yet.
     order: Option<(Token, Decision)>,
     log: Log,
-    /// Whether it takes writes, in a cluster with leases.
-    gate: Gate,
+    /// Its fence; none: it has none, and takes writes as a master.
+    gate: Option<Gate>,
+    /// What the cluster was told of its writes.
+    writes: Writes,
+    /// The epoch of the lease by which this process was opened last.
+    opened: Epoch,
     /// A lease of an epoch up to this was given back, whatever the link still says of it.
     given_back: Option<Epoch>,
     /// The secrets that it has.
@@ -172,18 +179,19 @@ impl Machine for Supervisor {
             Input::Exited(exit) => self.on_exited(now, exit, out),
             Input::LastWords(words) => self.on_last_words(&words, out),
             Input::Answer { token, answer } => self.on_answer(now, token, answer, out),
-            Input::Cluster { decision, leading, named } => {
+            Input::Cluster { decision, leading, named, fenced } => {
                 self.named = named;
-                self.on_cluster(now, decision, leading, out);
+                self.on_cluster(now, decision, leading, fenced, out);
             }
             Input::Lease(held) => self.lease = held,
+            Input::Fence(status) => self.on_fence(now, status, out),
             Input::Secrets(count) => {
                 self.secrets = count;
                 self.give_secrets(out);
             }
             Input::Stop => self.on_stop(now, out),
         }
-        self.guard(now, out);
+        self.move_gate(now, out);
         self.ask_if_due(now, out);
         self.post(now, out);
         if matches!(self.state, State::Left) && !matches!(out.last(), Some(Output::Left)) {
@@ -200,7 +208,7 @@ impl Machine for Supervisor {
                     Probe::Asked { .. } => None,
                 };
                 let late = up.probe.silent_since().filter(|_| self.facts.process == Process::Alive);
-                let gate = up.gate.deadline(self.lease.filter(|held| Some(held.epoch) > up.given_back));
+                let gate = up.gate.and_then(|gate| gate.deadline());
                 earliest(gate, earliest(due, earliest(late.map(|since| since + ANSWER_LATE), up.slow_at)))
             }
             State::Stopping { kill_at, .. } => *kill_at,
@@ -229,6 +237,7 @@ impl Supervisor {
             lease: None,
             stranger: None,
             secrets: 0,
+            fenced: durable.fenced,
             floor: 0,
             in_sync: false,
             rewriting: false,
@@ -282,10 +291,16 @@ impl Supervisor {
         }
     }
 
+    /// Whether its redis refuses writes from its start on. One whose cluster is not fenced yet, and is to be, is opened without a
+    /// lease.
+    fn rests_closed(&self) -> bool {
+        self.config.fencing || self.fenced == Some(true)
+    }
+
     /// The number of the incarnation is on disk before the process is: no two ever share one.
     fn spawn(&mut self, out: &mut Vec<Output>) {
         self.durable.incarnation += 1;
-        out.extend([Output::Record(self.durable), Output::Spawn]);
+        out.extend([Output::Record(self.durable), Output::Spawn { closed: self.rests_closed() }]);
         self.state = State::Spawning { then_stop: false };
     }
 
@@ -323,7 +338,9 @@ impl Supervisor {
                 probe,
                 order: None,
                 log,
-                gate: Gate::START,
+                gate: None,
+                writes: Writes::Refused,
+                opened: 0,
                 given_back: None,
                 secrets,
                 secrets_order: None,
@@ -410,7 +427,14 @@ impl Supervisor {
         }
     }
 
-    fn on_cluster(&mut self, now: Instant, decision: Option<Decision>, leading: Option<Epoch>, out: &mut Vec<Output>) {
+    fn on_cluster(
+        &mut self,
+        now: Instant,
+        decision: Option<Decision>,
+        leading: Option<Epoch>,
+        fenced: Option<bool>,
+        out: &mut Vec<Output>,
+    ) {
         let known = self.decision.map(|known| known.epoch);
         let stranger = decision.filter(|decision| !self.config.nodes.contains(&decision.master));
         if stranger != self.stranger {
@@ -422,6 +446,12 @@ impl Supervisor {
         }
         let decision = decision.filter(|_| stranger.is_none());
         let news = decision.filter(|decision| known.is_none_or(|known| known < decision.epoch));
+        let newest = decision.is_some_and(|decision| known.is_none_or(|known| known <= decision.epoch));
+        if newest && fenced.is_some() && self.fenced != fenced {
+            self.fenced = fenced;
+            self.durable.fenced = fenced;
+            out.push(Output::Remember(self.durable));
+        }
         // A lower one, or none, comes from a view that lost sight of somebody: a decision is never taken back.
         if let Some(decision) = news {
             if decision.master == self.config.address {
@@ -450,14 +480,6 @@ impl Supervisor {
 
     fn on_answer(&mut self, now: Instant, token: Token, answer: Answer, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
-        let gate_token = match up.gate {
-            Gate::Opening { token, .. } => Some(token),
-            Gate::Closing { token, .. } => token,
-            Gate::Closed { .. } | Gate::Open { .. } => None,
-        };
-        if gate_token == Some(token) {
-            return self.on_gate(now, answer, out);
-        }
         let known = up.order.is_some_and(|(order, _)| order == token)
             || up.secrets_order.is_some_and(|(order, _)| order == token)
             || matches!(up.log, Log::Ordered(order) if order == token)
@@ -548,83 +570,106 @@ impl Supervisor {
         };
     }
 
-    /// Moves the gate as far as it can be moved now.
-    fn guard(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if !self.config.fenced {
-            return;
-        }
-        let ready = matches!(self.facts.process, Process::Alive | Process::Busy);
+    /// Tells the fence what is wanted of it now.
+    fn move_gate(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let closed = self.rests_closed();
         let (own, incarnation) = (self.config.address, self.facts.incarnation);
         let (named, decision) = (self.named, self.decision);
         let replaced = |epoch: Epoch| {
             named.is_some_and(|named| named.epoch > epoch && named.incarnation != incarnation)
                 || decision.is_some_and(|decision| decision.epoch > epoch && decision.master != own)
         };
-        // A thread that was starved may find the end of the lease where it looks for its fence.
-        while let State::Up(up) = &mut self.state
-            && let lease = self.lease.filter(|held| Some(held.epoch) > up.given_back)
-            && let Some(next) = up.gate.next(now, lease, ready, replaced)
-        {
+        let State::Up(up) = &mut self.state else { return };
+        if closed && up.gate.is_none() {
+            up.gate = Some(Gate::START);
+            out.push(Output::Enclose { incarnation });
+        }
+        let Some(gate) = &mut up.gate else { return };
+        let ours = |held: &Held| held.incarnation == incarnation && Some(held.epoch) > up.given_back;
+        let ground = Ground {
+            lease: self.lease.filter(ours),
+            unfenced: decision.filter(|_| self.fenced == Some(false)).map(|decision| decision.epoch),
+            ready: matches!(self.facts.process, Process::Alive | Process::Busy),
+            replaced,
+        };
+        while let Some(next) = gate.next(now, &ground) {
             match next {
-                Move::Open(epoch) => {
-                    let promote = !matches!(self.facts.role, RedisRole::Master { .. });
-                    self.asked += 1;
-                    up.gate = Gate::Opening { token: self.asked, epoch };
-                    out.push(Output::Ask { token: self.asked, ask: Ask::Open { promote } });
-                }
                 Move::GoOn(epoch) => {
-                    up.gate = Gate::Open { epoch };
-                    self.floor = self.floor.max(epoch);
+                    gate.go_on(epoch);
+                    up.opened = up.opened.max(epoch);
                 }
-                Move::Close { returns } => {
+                Move::Tell(order) => {
                     self.asked += 1;
-                    up.gate = Gate::Closing { token: Some(self.asked), again_at: now, returns };
-                    out.push(Output::Ask { token: self.asked, ask: Ask::Close });
-                }
-                Move::Kill => {
-                    out.extend([Output::Publish(Event::Unconfirmed), Output::Kill]);
-                    // Its end is awaited, and it is started again.
-                    let run = if now.since(up.since) >= RUN_MIN { Run::Long } else { Run::Served };
-                    self.state = State::Stopping { kill_at: None, again: Some(run) };
+                    gate.told(self.asked, order);
+                    out.push(match order {
+                        Order::Open(epoch) => Output::Open { order: self.asked, by: By::Lease, epoch },
+                        Order::Unbind(epoch) => Output::Open { order: self.asked, by: By::Decision, epoch },
+                        Order::Close { .. } => Output::Close { order: self.asked },
+                    });
                 }
             }
         }
     }
 
-    /// Redis has answered, or not, what the gate had told it.
-    fn on_gate(&mut self, now: Instant, answer: Answer, out: &mut Vec<Output>) {
+    /// The fence says where it stands.
+    fn on_fence(&mut self, now: Instant, status: Status, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
-        match (up.gate, answer) {
-            (Gate::Opening { epoch, .. }, Answer::Done) => {
-                up.gate = Gate::Open { epoch };
-                up.refusal = None;
-                // It was promoted by its own node in that epoch: a decision before it is not about this.
-                self.floor = self.floor.max(epoch);
-                out.extend([Output::Publish(Event::Opened(epoch)), Output::Writes(Writes::Taken)]);
-                self.probe_soon(now);
-            }
-            (Gate::Opening { .. }, Answer::Refused(reason) | Answer::ShutOut(reason)) => {
-                up.gate = Gate::refused(now);
-                up.refused(reason, Event::NotOpened, out);
-            }
-            // It may have heard the order all the same.
-            (Gate::Opening { .. }, Answer::Busy | Answer::Unreachable(_) | Answer::Info(_)) => {
-                up.gate = Gate::insist(now, false);
-            }
-            (Gate::Closing { returns, .. }, Answer::Done) => {
-                up.gate = Gate::START;
-                if returns {
-                    up.given_back = up.given_back.max(self.lease.map(|held| held.epoch));
+        let Some(gate) = up.gate.as_mut().filter(|_| status.incarnation == Some(self.facts.incarnation)) else {
+            return;
+        };
+        for news in gate.says(now, status) {
+            match news {
+                News::Opened(epoch) => {
+                    // It was promoted by its own node in that epoch: a decision before it is not about this.
+                    up.opened = up.opened.max(epoch);
+                    up.refusal = None;
+                    out.push(Output::Publish(Event::Opened(epoch)));
                 }
-                out.push(Output::Publish(Event::Closed { returned: returns }));
-                out.push(Output::Writes(if returns { Writes::Returned { at: now } } else { Writes::Refused }));
-                self.steer(out);
+                News::Bound => {
+                    let epoch = self.lease.map_or(0, |held| held.epoch);
+                    gate.go_on(epoch);
+                    up.opened = up.opened.max(epoch);
+                    out.push(Output::Publish(Event::Opened(epoch)));
+                }
+                News::Unbound => up.refusal = None,
+                News::NotOpened(None) => {}
+                News::NotOpened(Some(refusal)) => {
+                    let reason = refusal.to_string();
+                    if up.refusal.as_ref() != Some(&reason) {
+                        up.refusal = Some(reason.clone());
+                        out.push(Output::Publish(Event::NotOpened(reason)));
+                    }
+                }
+                News::Closed { returned } => {
+                    if returned {
+                        up.given_back = up.given_back.max(self.lease.map(|held| held.epoch));
+                        // It is closed since earlier than that, and is not opened before the next order.
+                        up.writes = Writes::Returned { at: now };
+                        out.push(Output::Writes(up.writes));
+                    }
+                    out.push(Output::Publish(Event::Closed { returned }));
+                }
+                News::Killed => out.push(Output::Publish(Event::Unconfirmed)),
             }
-            (
-                Gate::Closing { returns, .. },
-                Answer::Refused(_) | Answer::ShutOut(_) | Answer::Busy | Answer::Unreachable(_) | Answer::Info(_),
-            ) => up.gate = Gate::insist(now, returns),
-            (Gate::Closed { .. } | Gate::Open { .. }, _) => {}
+        }
+        let writes = match (status.phase, status.by) {
+            (Phase::Open, By::Lease) => Writes::Taken,
+            (Phase::Open, By::Decision) => Writes::Unleased,
+            // What is given back stays so until it is opened again.
+            (Phase::Closed, _) if matches!(up.writes, Writes::Returned { .. }) => up.writes,
+            (Phase::Closed, _) => Writes::Refused,
+            // It may still take them, and is on its way.
+            (Phase::Opening | Phase::Closing | Phase::Killed, _) => up.writes,
+        };
+        if writes != up.writes {
+            up.writes = writes;
+            out.push(Output::Writes(writes));
+        }
+        if gate.is_settled() {
+            self.probe_soon(now);
+            self.steer(out);
+        } else if status.phase == Phase::Open {
+            self.probe_soon(now);
         }
     }
 
@@ -721,8 +766,10 @@ impl Supervisor {
         // Whoever leads a later failover points the replicas, and may just have promoted this one.
         let being_failed_over = self.leading.is_some_and(|leading| leading > decision.epoch);
         let ordered = up.order.is_some_and(|(_, ordered)| ordered.master == decision.master);
-        // Whoever takes writes refuses them first, so that what it was promised is given back.
-        let open = self.config.fenced && !up.gate.is_closed();
+        // Whoever takes writes by a lease refuses them first, so that what it was promised is given back.
+        let open = up.gate.is_some_and(|gate| !gate.is_settled());
+        // In a fenced cluster whoever was not opened was made a master by somebody who has nothing to say.
+        let floor = if self.fenced == Some(true) { up.opened } else { self.floor };
         if decision.master == self.config.address || !answers || being_failed_over || ordered || open {
             return;
         }
@@ -731,7 +778,7 @@ impl Supervisor {
             RedisRole::Closed => false,
             RedisRole::Replica { of, .. } if of == decision.master => return,
             RedisRole::Replica { .. } => false,
-            RedisRole::Master { .. } if decision.epoch <= self.floor => return,
+            RedisRole::Master { .. } if decision.epoch <= floor => return,
             RedisRole::Master { .. } => true,
         };
         self.asked += 1;

@@ -29,7 +29,7 @@ impl Scene {
 
     fn with(durable: Durable) -> Self {
         let machine = Supervisor::new(
-            Config { address: OWN, priority: 100, nodes: (0..=255).map(node).collect(), fenced: false, life: 0 },
+            Config { address: OWN, priority: 100, nodes: (0..=255).map(node).collect(), fencing: false, life: 0 },
             durable,
         );
         Self { machine, now: Instant::from_millis(1_000_000), out: Vec::new() }
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     fn cluster(&mut self, master: SocketAddr, epoch: Epoch, leading: Option<Epoch>) -> Vec<Output> {
-        self.give(Input::Cluster { decision: Some(Decision { master, epoch }), leading, named: None })
+        self.give(Input::Cluster { decision: Some(Decision { master, epoch }), leading, named: None, fenced: None })
     }
 }
 
@@ -134,10 +134,10 @@ fn order_token(out: &[Output]) -> Token {
 
 #[test]
 fn the_incarnation_is_recorded_before_the_start() {
-    let mut scene = Scene::with(Durable { incarnation: 6, history: None });
+    let mut scene = Scene::with(Durable { incarnation: 6, ..Durable::default() });
     let out = scene.give(Input::Tick);
-    let durable = Durable { incarnation: 7, history: None };
-    assert_eq!(out[..2], [Output::Record(durable), Output::Spawn]);
+    let durable = Durable { incarnation: 7, ..Durable::default() };
+    assert_eq!(out[..2], [Output::Record(durable), Output::Spawn { closed: false }]);
     assert_eq!(posted(&out).map(|facts| (facts.incarnation, facts.process)), Some((6, Process::Dead)));
     let out = scene.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
     assert_eq!(posted(&out).map(|facts| (facts.incarnation, facts.process)), Some((7, Process::Starting)));
@@ -182,7 +182,7 @@ fn death_is_posted_before_anything_else() {
     let Output::Post(facts) = &out[0] else { panic!("{out:?}") };
     assert_eq!((facts.process, facts.incarnation, facts.role), (Process::Dead, 1, RedisRole::Unknown));
     // After a long run the next start does not wait.
-    assert!(matches!(out[3..], [Output::Record(_), Output::Spawn]), "{out:?}");
+    assert!(matches!(out[3..], [Output::Record(_), Output::Spawn { .. }]), "{out:?}");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn starts_that_come_to_nothing_are_paused_longer_and_longer() {
     scene.start();
     scene.pass(ms(10_000));
     let out = scene.give(Input::Exited(Exit::Code(1)));
-    assert!(out.contains(&Output::Spawn), "{out:?}");
+    assert!(out.contains(&Output::Spawn { closed: false }), "{out:?}");
     scene.give(Input::SpawnFailed("no".into()));
     assert_eq!(scene.machine.deadline(), Some(scene.now + ms(100)));
 }
@@ -361,7 +361,7 @@ fn a_later_decision_overtakes_an_order_that_is_not_answered() {
     assert_eq!(order(&scene.cluster(node(5), 3, None)), Some((node(5), false)));
     assert_eq!(order(&scene.cluster(node(6), 4, None)), Some((node(6), false)));
     assert_eq!(order(&scene.cluster(node(5), 3, None)), None, "an older one is not believed");
-    assert_eq!(order(&scene.give(Input::Cluster { decision: None, leading: None, named: None })), None);
+    assert_eq!(order(&scene.give(Input::Cluster { decision: None, leading: None, named: None, fenced: None })), None);
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn the_history_follows_what_the_data_are() {
 #[test]
 fn a_restart_keeps_the_history_of_the_data_on_disk() {
     let history = Some(History { epoch: 3, in_sync: true, offset: 9 });
-    let mut scene = Scene::with(Durable { incarnation: 4, history });
+    let mut scene = Scene::with(Durable { incarnation: 4, history, fenced: None });
     let out = scene.give(Input::Tick);
     assert_eq!(posted(&out).and_then(|facts| facts.history), history);
     scene.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
@@ -522,7 +522,7 @@ fn any_order_of_inputs_is_survived() {
                 2 | 3 => Input::Spawned { pid: PID, log_later: false, secrets: token },
                 4 | 5 => {
                     let leading = (rng.next_u32().is_multiple_of(3)).then_some(token);
-                    Input::Cluster { decision, leading, named: None }
+                    Input::Cluster { decision, leading, named: None, fenced: None }
                 }
                 6 if rng.next_u32().is_multiple_of(20) => Input::Stop,
                 7 => Input::Tick,
@@ -536,7 +536,7 @@ fn any_order_of_inputs_is_survived() {
             living += i32::from(spawned) - i32::from(matches!(input, Input::Exited(_)));
             let mut out = scene.give(input);
             out.extend(scene.pass(rng.below(ms(400))));
-            let spawns = out.iter().filter(|output| **output == Output::Spawn).count();
+            let spawns = out.iter().filter(|output| **output == Output::Spawn { closed: false }).count();
             assert!(spawns == 0 || living == 0, "seed {seed}: a second process");
             assert!(order(&out).is_none_or(|(master, _)| master != stranger), "seed {seed}: follows a stranger");
             if out.contains(&Output::Left) {
@@ -547,171 +547,325 @@ fn any_order_of_inputs_is_survived() {
 }
 
 mod fenced {
+    use super::super::fence::{self, By, Command, Doors, Fence, Outcome};
     use super::*;
     use crate::base::lease::Lease;
 
     const LENGTH: Duration = Duration::from_millis(250);
 
-    fn held(epoch: Epoch, from: Instant) -> Input {
-        Input::Lease(Some(Held { epoch, lease: Lease { from, length: LENGTH } }))
+    fn closed(order: &Command) -> bool {
+        *order == Command::Close
     }
 
-    fn named(epoch: Epoch, incarnation: u64) -> Input {
-        Input::Cluster { decision: None, leading: Some(epoch), named: Some(Named { epoch, incarnation }) }
+    /// A supervisor with the fence of its redis, and what redis answers to that.
+    struct Pair {
+        scene: Scene,
+        fence: Fence,
+        told: fence::Status,
+        /// None: nothing.
+        answers: Option<Outcome>,
+        /// What redis was told since it was last asked.
+        sent: Vec<Command>,
+        doors: Doors,
+        killed: bool,
+        /// What the supervisor wanted since it was last asked.
+        out: Vec<Output>,
     }
 
-    fn asks(out: &[Output]) -> Vec<(Token, Ask)> {
-        let asks = out.iter().filter_map(|output| match output {
-            Output::Ask { token, ask: ask @ (Ask::Open { .. } | Ask::Close) } => Some((*token, *ask)),
-            _ => None,
-        });
-        asks.collect()
-    }
-
-    fn writes(out: &[Output]) -> Vec<Writes> {
-        let writes = out.iter().filter_map(|output| match output {
-            Output::Writes(writes) => Some(*writes),
-            _ => None,
-        });
-        writes.collect()
-    }
-
-    impl Scene {
-        /// A closed redis in a cluster with leases.
-        fn fenced(role: RedisRole) -> Self {
-            let mut scene = Self::new();
+    impl Pair {
+        /// A closed redis of a node whose file asks for leases.
+        fn new(role: RedisRole) -> Self {
+            let mut scene = Scene::new();
             let nodes = (0..=255).map(node).collect();
-            let config = Config { address: OWN, priority: 100, nodes, fenced: true, life: 0 };
+            let config = Config { address: OWN, priority: 100, nodes, fencing: true, life: 0 };
             scene.machine = Supervisor::new(config, Durable::default());
-            scene.start();
-            scene.look(role);
-            scene
+            let mut pair = Self {
+                scene,
+                fence: Fence::default(),
+                told: fence::Status::default(),
+                answers: Some(Outcome::Done),
+                sent: Vec::new(),
+                doors: Doors::Closed,
+                killed: false,
+                out: Vec::new(),
+            };
+            pair.give(Input::Tick);
+            assert!(pair.out.contains(&Output::Spawn { closed: true }));
+            pair.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
+            pair.give_look(role);
+            assert_eq!(pair.sent(), [Command::Close], "it is shown that it can be closed");
+            pair
         }
 
-        /// One that takes writes in epoch 3.
+        /// One that takes writes by the lease of epoch 3.
         fn open() -> Self {
-            let mut scene = Self::fenced(RedisRole::Closed);
-            let out = scene.give(held(3, scene.now));
-            let [(token, Ask::Open { promote: true })] = asks(&out)[..] else { panic!("{out:?}") };
-            let out = scene.give(Input::Answer { token, answer: Answer::Done });
-            assert_eq!(writes(&out), [Writes::Taken]);
-            // Its new role is looked at in the same moment.
-            let token = scene.machine.owed().expect("a probe");
-            scene.give(Input::Answer { token, answer: Answer::Info(Box::new(Info { role: MASTER, ..info() })) });
-            scene
+            let mut pair = Self::new(RedisRole::Closed);
+            pair.lease(3);
+            assert!(matches!(pair.sent()[..], [Command::Open { by: By::Lease, .. }]));
+            assert_eq!(pair.writes(), [Writes::Taken]);
+            pair.give_look(MASTER);
+            pair
+        }
+
+        fn give(&mut self, input: Input) {
+            let out = self.scene.give(input);
+            for output in &out {
+                match *output {
+                    Output::Enclose { incarnation } => self.feed(fence::Input::Process(incarnation)),
+                    Output::Open { order, by, epoch } => {
+                        self.feed(fence::Input::Open { order, by, epoch, setting: fence::Setting::default() });
+                    }
+                    Output::Close { order } => self.feed(fence::Input::Close { order }),
+                    _ => {}
+                }
+            }
+            self.out.extend(out);
+            self.hear();
+        }
+
+        fn hear(&mut self) {
+            let status = self.fence.status();
+            if std::mem::replace(&mut self.told, status) != status {
+                self.give(Input::Fence(status));
+            }
+        }
+
+        fn feed(&mut self, input: fence::Input) {
+            let mut out = Vec::new();
+            self.fence.handle(self.scene.now, input, &mut out);
+            for output in out {
+                match output {
+                    fence::Output::Connect => self.feed(fence::Input::Connected),
+                    fence::Output::Disconnect => {}
+                    fence::Output::Send { number, command } => {
+                        self.sent.push(command);
+                        if let Some(outcome) = self.answers {
+                            self.feed(fence::Input::Reply { number, outcome });
+                        }
+                    }
+                    fence::Output::Doors(doors) => self.doors = doors,
+                    fence::Output::Kill => self.killed = true,
+                }
+            }
+        }
+
+        fn give_look(&mut self, role: RedisRole) {
+            while self.scene.machine.owed().is_none() {
+                let due = self.scene.machine.deadline().expect("the next probe");
+                self.scene.now = self.scene.now.max(due);
+                self.give(Input::Tick);
+            }
+            let token = self.scene.machine.owed().expect("a probe");
+            self.give(Input::Answer { token, answer: Answer::Info(Box::new(Info { role, ..info() })) });
+            self.pass(ms(0));
+        }
+
+        /// It is granted the lease of that epoch, for a stamp of now.
+        fn lease(&mut self, epoch: Epoch) {
+            let incarnation = self.scene.machine.facts().incarnation;
+            let held = Held { incarnation, epoch, lease: Lease { from: self.scene.now, length: LENGTH } };
+            self.feed(fence::Input::Lease(Some(held.into())));
+            self.hear();
+            self.give(Input::Lease(Some(held)));
+        }
+
+        fn named(&mut self, epoch: Epoch, incarnation: u64) {
+            let named = Some(Named { epoch, incarnation });
+            self.give(Input::Cluster { decision: None, leading: Some(epoch), named, fenced: None });
+        }
+
+        fn decided(&mut self, master: SocketAddr, epoch: Epoch, fenced: bool) {
+            let decision = Some(Decision { master, epoch });
+            self.give(Input::Cluster { decision, leading: None, named: None, fenced: Some(fenced) });
+        }
+
+        fn pass(&mut self, time: Duration) {
+            let end = self.scene.now + time;
+            while let Some(at) = self.fence.deadline().filter(|at| *at <= end) {
+                self.scene.now = self.scene.now.max(at);
+                self.feed(fence::Input::Tick);
+                self.hear();
+            }
+            let left = end.since(self.scene.now);
+            let out = self.scene.pass(left);
+            for output in &out {
+                match *output {
+                    Output::Open { .. } | Output::Close { .. } => panic!("by time alone: {out:?}"),
+                    _ => {}
+                }
+            }
+            self.out.extend(out);
+        }
+
+        fn sent(&mut self) -> Vec<Command> {
+            let mut sent = std::mem::take(&mut self.sent);
+            sent.retain(|command| *command != Command::Ping);
+            sent
+        }
+
+        fn writes(&mut self) -> Vec<Writes> {
+            let out = std::mem::take(&mut self.out);
+            let writes = out.iter().filter_map(|output| match output {
+                Output::Writes(writes) => Some(*writes),
+                _ => None,
+            });
+            writes.collect()
         }
     }
 
     #[test]
-    fn it_opens_with_the_lease_and_closes_before_that_ends() {
-        let mut scene = Scene::fenced(replica(node(9)));
-        scene.cluster(node(9), 2, Some(3));
-        // What has almost ended opens nothing.
-        assert!(asks(&scene.give(held(3, scene.now - LENGTH * 70 / 100))).is_empty());
-        let begun = scene.now;
-        let out = scene.give(held(3, scene.now));
-        let [(token, Ask::Open { promote: true })] = asks(&out)[..] else { panic!("{out:?}") };
-        scene.give(Input::Answer { token, answer: Answer::Done });
+    fn it_opens_with_the_lease_and_is_closed_before_that_ends_and_opened_when_it_returns() {
+        let mut pair = Pair::open();
         // Renewed in time it stays open.
         for _ in 0..20 {
-            assert!(asks(&scene.pass(ms(100))).is_empty());
-            assert!(asks(&scene.give(held(3, scene.now))).is_empty());
+            pair.pass(ms(100));
+            pair.lease(3);
+            assert_eq!(pair.sent(), []);
         }
-        let renewed = scene.now;
-        let out = scene.pass(LENGTH);
-        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
-        assert!(begun < renewed);
-        assert!(out.contains(&Output::Kill), "it has not confirmed that in time: {out:?}");
-        assert!(writes(&scene.give(Input::Answer { token, answer: Answer::Done })).is_empty());
+        pair.pass(LENGTH * 71 / 100);
+        assert!(matches!(pair.sent()[..], [Command::Close]));
+        assert_eq!((pair.writes(), pair.killed), (vec![Writes::Refused], false));
+        pair.pass(ms(3_000));
+        pair.lease(3);
+        assert!(matches!(pair.sent()[..], [Command::Open { by: By::Lease, .. }]), "without a restart");
+        assert_eq!(pair.writes(), [Writes::Taken]);
     }
 
     #[test]
-    fn a_fence_that_is_confirmed_is_undone_without_a_restart() {
-        let mut scene = Scene::open();
-        let out = scene.pass(LENGTH * 71 / 100);
-        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
-        let out = scene.give(Input::Answer { token, answer: Answer::Done });
-        assert_eq!(writes(&out), [Writes::Refused]);
-        assert!(!scene.pass(ms(3_000)).contains(&Output::Kill));
-        let out = scene.give(held(3, scene.now));
-        assert!(matches!(asks(&out)[..], [(_, Ask::Open { promote: false })]), "{out:?}");
+    fn what_is_not_confirmed_is_killed_and_said() {
+        for answers in [None, Some(Outcome::Nothing)] {
+            let mut pair = Pair::open();
+            pair.answers = answers;
+            pair.pass(LENGTH * 87 / 100);
+            assert!(pair.killed);
+            assert!(pair.out.contains(&Output::Publish(Event::Unconfirmed)));
+            pair.feed(fence::Input::Ended);
+            pair.hear();
+            pair.give(Input::Exited(Exit::Signal(9)));
+            assert!(
+                pair.out.iter().any(|output| matches!(output, Output::Post(facts) if facts.process == Process::Dead))
+            );
+        }
     }
 
     #[test]
-    fn what_is_not_confirmed_is_told_again_and_killed_in_the_end() {
-        for answer in [Answer::Busy, Answer::Refused("OOM".into()), Answer::Unreachable("reset".into())] {
-            let mut scene = Scene::open();
-            let mut out = scene.pass(LENGTH * 70 / 100);
-            let (fenced, mut tries) = (scene.now, 0);
-            while !out.contains(&Output::Kill) {
-                tries += asks(&out).len();
-                if let [(token, Ask::Close)] = asks(&out)[..] {
-                    scene.give(Input::Answer { token, answer: answer.clone() });
-                }
-                out = scene.pass(ms(1));
-                assert!(scene.now.since(fenced) <= LENGTH * 17 / 100, "it lives on: {answer:?}");
+    fn what_refuses_to_open_is_tried_again_and_said_once() {
+        let mut pair = Pair::new(RedisRole::Closed);
+        pair.answers = Some(Outcome::Nothing);
+        let mut tries = 0;
+        for _ in 0..20 {
+            pair.lease(3);
+            let end = pair.scene.now + ms(50);
+            while pair.scene.now < end {
+                pair.scene.now = pair.scene.now + ms(10);
+                pair.give(Input::Tick);
             }
-            assert!(tries > 2, "{answer:?}: {tries} tries");
+            tries += pair.sent().iter().filter(|command| !closed(command)).count();
         }
-    }
-
-    #[test]
-    fn an_order_to_open_whose_fate_is_unknown_is_taken_back() {
-        let mut scene = Scene::fenced(RedisRole::Closed);
-        let out = scene.give(held(3, scene.now));
-        let [(token, Ask::Open { .. })] = asks(&out)[..] else { panic!("{out:?}") };
-        scene.give(Input::Answer { token, answer: Answer::Unreachable("reset".into()) });
-        let out = scene.pass(ms(20));
-        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
-        let out = scene.give(Input::Answer { token, answer: Answer::Done });
-        assert_eq!(writes(&out), [Writes::Refused]);
-        assert!(matches!(asks(&out)[..], [(_, Ask::Open { .. })]), "the lease lasts: {out:?}");
-        // One that ends while the order is on its way is followed by its end.
-        let out = scene.pass(LENGTH * 75 / 100);
-        assert!(matches!(asks(&out)[..], [(_, Ask::Close)]), "{out:?}");
+        assert!((8..=11).contains(&tries), "{tries} tries in a second");
+        let said = pair.out.iter().filter(|output| matches!(output, Output::Publish(Event::NotOpened(_)))).count();
+        assert_eq!((said, pair.writes()), (1, vec![]));
     }
 
     #[test]
     fn it_makes_room_for_another_one_that_is_named_or_elected_in_a_later_epoch() {
-        let own = Scene::open().machine.facts().incarnation;
+        let own = Pair::open().scene.machine.facts().incarnation;
         for (epoch, incarnation, leaves) in [(3, 99, false), (4, own, false), (4, 99, true)] {
-            let mut scene = Scene::open();
-            let out = scene.give(named(epoch, incarnation));
-            assert_eq!(asks(&out).len(), usize::from(leaves), "{epoch} {incarnation}: {out:?}");
-            if let [(token, Ask::Close)] = asks(&out)[..] {
-                scene.now = scene.now + ms(1);
-                let out = scene.give(Input::Answer { token, answer: Answer::Done });
-                assert_eq!(writes(&out), [Writes::Returned { at: scene.now }]);
+            let mut pair = Pair::open();
+            pair.named(epoch, incarnation);
+            assert_eq!(pair.sent().len(), usize::from(leaves), "{epoch} {incarnation}");
+            if leaves {
+                let at = pair.scene.now;
+                assert_eq!(pair.writes(), [Writes::Returned { at }]);
                 // What it still has of the lease opens nothing any more.
-                assert!(asks(&scene.give(held(3, scene.now))).is_empty());
+                pair.lease(3);
+                assert_eq!(pair.sent(), []);
                 // Named again, in an epoch of its own, it is opened again.
-                scene.give(named(5, own));
-                assert!(matches!(asks(&scene.give(held(5, scene.now)))[..], [(_, Ask::Open { .. })]));
+                pair.named(5, own);
+                pair.lease(5);
+                assert!(matches!(pair.sent()[..], [Command::Open { by: By::Lease, .. }]));
             }
         }
         // Elected: it refuses writes first, and follows then.
-        let mut scene = Scene::open();
-        let out = scene.cluster(node(9), 4, None);
-        let [(token, Ask::Close)] = asks(&out)[..] else { panic!("{out:?}") };
-        assert_eq!(order(&out), None);
-        let out = scene.give(Input::Answer { token, answer: Answer::Done });
-        assert_eq!((writes(&out), order(&out)), (vec![Writes::Returned { at: scene.now }], Some((node(9), true))));
+        let mut pair = Pair::open();
+        pair.answers = None;
+        pair.decided(node(9), 4, true);
+        assert_eq!((pair.sent(), order(&pair.out)), (vec![Command::Close], None));
+        pair.answers = Some(Outcome::Done);
+        pair.feed(fence::Input::Broken);
+        pair.pass(ms(5));
+        assert_eq!(order(&pair.out), Some((node(9), true)));
+        assert!(matches!(pair.writes()[..], [Writes::Returned { .. }]));
     }
 
     #[test]
     fn elected_again_it_goes_on_without_a_pause() {
-        let mut scene = Scene::open();
-        assert!(asks(&scene.give(held(7, scene.now))).is_empty());
+        let mut pair = Pair::open();
+        pair.lease(7);
         // A decision between the two is not about it any more.
-        assert!(asks(&scene.cluster(node(9), 6, None)).is_empty());
+        pair.decided(node(9), 6, true);
+        assert_eq!(pair.sent(), []);
     }
 
     #[test]
-    fn without_a_lease_it_is_never_opened_nor_in_a_cluster_without_leases_closed() {
-        let mut scene = Scene::fenced(RedisRole::Closed);
-        assert!(asks(&scene.pass(ms(5_000))).is_empty());
+    fn without_a_lease_it_is_never_opened() {
+        let mut pair = Pair::new(RedisRole::Closed);
+        pair.decided(OWN, 2, true);
+        pair.pass(ms(5_000));
+        assert!(pair.sent().iter().all(closed) && pair.writes().is_empty());
+    }
+
+    #[test]
+    fn who_was_made_a_master_without_a_lease_is_demoted() {
+        let mut pair = Pair::new(replica(node(9)));
+        pair.decided(node(9), 2, true);
+        pair.give_look(MASTER);
+        assert_eq!(order(&pair.out), Some((node(9), true)), "by somebody who has nothing to say");
+        assert!(pair.sent().iter().all(closed));
+    }
+
+    #[test]
+    fn a_cluster_that_is_not_fenced_yet_needs_no_lease_and_becomes_one_without_a_pause() {
+        let mut pair = Pair::new(MASTER);
+        pair.decided(OWN, 2, false);
+        assert!(matches!(pair.sent()[..], [Command::Open { by: By::Decision, .. }]));
+        assert_eq!((pair.writes(), pair.doors), (vec![Writes::Unleased], Doors::Closed));
+        pair.pass(ms(5_000));
+        assert_eq!(pair.sent(), []);
+        // Elected in a fenced epoch.
+        let own = pair.scene.machine.facts().incarnation;
+        pair.named(3, own);
+        pair.lease(3);
+        assert_eq!((pair.sent(), pair.writes()), (vec![], vec![Writes::Taken]));
+        assert!(matches!(pair.doors, Doors::Open(_)), "the guard knows");
+        pair.decided(OWN, 3, true);
+        pair.lease(3);
+        assert_eq!((pair.sent(), pair.writes()), (vec![], vec![]));
+        // And back.
+        pair.decided(OWN, 4, false);
+        pair.lease(3);
+        assert_eq!((pair.sent(), pair.writes(), pair.doors), (vec![], vec![Writes::Unleased], Doors::Closed));
+        pair.pass(ms(5_000));
+        assert_eq!(pair.sent(), []);
+    }
+
+    #[test]
+    fn who_was_the_master_while_the_cluster_was_not_fenced_is_closed_by_the_first_decision_of_a_fenced_one() {
+        let mut pair = Pair::new(MASTER);
+        pair.decided(OWN, 2, false);
+        pair.sent();
+        pair.decided(node(9), 4, true);
+        assert_eq!(pair.sent(), [Command::Close]);
+        assert_eq!(pair.writes(), [Writes::Unleased, Writes::Refused]);
+    }
+
+    #[test]
+    fn a_process_of_a_cluster_without_leases_has_no_fence_until_the_cluster_has() {
         let mut scene = Scene::up(MASTER);
-        assert!(asks(&scene.give(held(3, scene.now))).is_empty());
-        assert!(asks(&scene.pass(ms(5_000))).is_empty());
+        assert!(!scene.pass(ms(1_000)).iter().any(|output| matches!(output, Output::Enclose { .. })));
+        let decision = Some(Decision { master: node(9), epoch: 4 });
+        let fenced = Input::Cluster { decision, leading: None, named: None, fenced: Some(true) };
+        let out = scene.give(fenced);
+        assert!(out.iter().any(|output| matches!(output, Output::Enclose { .. })), "{out:?}");
     }
 }

@@ -27,7 +27,7 @@ impl Master {
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
-            cut_off: self.config.lease.is_some() && !(facts.is_some() && node.hears_majority),
+            cut_off: self.fenced && !(facts.is_some() && node.hears_majority),
             // A recorded master that came back closed, or was made a replica, counts as down, as a master, and yet answers.
             down: node.down_since.is_some()
                 && !(info.role == Some(Role::Replica)

@@ -58,8 +58,11 @@ pub struct MasterConfig {
     pub parallel_syncs: u32,
     /// The data nodes of the file.
     pub nodes: Vec<DataNode>,
-    /// The lease by which its redis takes writes, of which the peer link tells; none: the sentinels order who is master.
+    /// The length of the leases by which its redis takes writes while its decision is one of a fenced cluster; none: there is no
+    /// peer link that could tell of them.
     pub lease: Option<Duration>,
+    /// Whether the file asks for leases. What is done is up to the decision, which follows once all files ask for the same.
+    pub fencing: bool,
     /// User at the redis.
     pub auth_user: Option<String>,
     /// Password at the redis.
@@ -86,6 +89,7 @@ impl MasterConfig {
             parallel_syncs: 1,
             nodes: Vec::new(),
             lease: None,
+            fencing: false,
             auth_user: None,
             auth_pass: None,
             notification_script: None,

@@ -25,6 +25,8 @@ pub struct DurableMaster {
     pub decision: Option<Decision>,
     /// The last vote: for whom, in which epoch.
     pub vote: Option<(RunId, Epoch)>,
+    /// Whether the decision is one of a fenced cluster.
+    pub fenced: bool,
 }
 
 /// Whether what has changed is on disk.

@@ -18,6 +18,8 @@ const STAGGER: Duration = Duration::from_millis(40);
 const STAGGER_JITTER: Duration = Duration::from_millis(5);
 /// Pause after a failed attempt, and as much again at random.
 const RETRY: Duration = Duration::from_millis(100);
+/// The same, where nobody waits: the mode of the cluster is to change.
+const MODE_RETRY: Duration = Duration::from_secs(2);
 /// Replicas get so long to drain what the kernel of a dead master's host still delivers.
 const DRAIN_MAX: Duration = Duration::from_millis(300);
 /// Replicas get so long to say what they have, after a silence.
@@ -42,7 +44,8 @@ impl Agreement {
     /// Ends a failover without a result; the next one may begin a little later.
     pub(super) fn abort(&mut self, m: usize, event: &'static str, reason: &str, now: Instant) {
         self.master_event(event, m, "");
-        let not_before = now + RETRY + self.rng.below(RETRY);
+        let pause = if self.masters[m].cause() == Some(Cause::Mode) { MODE_RETRY } else { RETRY };
+        let not_before = now + pause + self.rng.below(pause);
         self.give_up(m, not_before, reason);
     }
 
@@ -61,7 +64,8 @@ impl Agreement {
         match *master.failover() {
             Failover::Leading(Lead { phase: Phase::Reconfiguring, .. }) => self.end(m, now),
             Failover::Leading(lead) if lead.phase.is_told() && lead.epoch > master.epoch() => {}
-            Failover::Leading(_) | Failover::Waiting { cause: Cause::Bootstrap | Cause::Ordered(_), .. } => {
+            Failover::Leading(_)
+            | Failover::Waiting { cause: Cause::Bootstrap | Cause::Mode | Cause::Ordered(_), .. } => {
                 self.abort(m, "-failover-abort-not-elected", "another sentinel has decided meanwhile", now);
             }
             Failover::Idle { .. } | Failover::Following(_) | Failover::Waiting { cause: Cause::Down, .. } => {
@@ -74,7 +78,7 @@ impl Agreement {
     pub(super) fn abort_if_early(&mut self, m: usize, now: Instant, reason: &str) {
         match self.masters[m].failover() {
             // Nobody has heard of it yet.
-            Failover::Waiting { cause: Cause::Down | Cause::Bootstrap, .. } => {
+            Failover::Waiting { cause: Cause::Down | Cause::Bootstrap | Cause::Mode, .. } => {
                 self.enter(m, Failover::Idle { not_before: now });
             }
             Failover::Leading(lead) if lead.phase.is_told() => {}
@@ -149,7 +153,9 @@ impl Agreement {
         if master.decision.is_none() {
             return self.bootstrap_node(master).map(|_| Cause::Bootstrap);
         }
-        master.odown_since?;
+        if master.odown_since.is_none() {
+            return self.mode_is_to_change(master).then_some(Cause::Mode);
+        }
         let choice = master.choose(self.moment(now));
         let known = std::mem::replace(&mut self.masters[m].no_candidate, choice.as_ref().err().cloned());
         let Err(why) = choice else { return Some(Cause::Down) };
@@ -207,7 +213,7 @@ impl Agreement {
     }
 
     fn step_waiting(&mut self, m: usize, cause: Cause, start_at: Instant, now: Instant) {
-        if self.other_leads(&self.masters[m]) || self.needed(m, now).is_none() {
+        if self.other_leads(&self.masters[m]) || self.needed(m, now) != Some(cause) {
             self.enter(m, Failover::Idle { not_before: now });
         } else if now < start_at {
             self.wake_at(start_at);
@@ -271,6 +277,7 @@ impl Agreement {
                 Some(target) => self.begin_promoting(m, lead, target, None, now),
                 None => self.abort(m, "-failover-abort-no-good-slave", "the first master is gone", now),
             },
+            Cause::Mode => self.begin_mode(m, lead, now),
             Cause::Ordered(order) if master.watched().down_since.is_none() => {
                 self.begin_pausing(m, lead, order.to, now);
             }

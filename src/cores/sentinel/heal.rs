@@ -37,7 +37,7 @@ impl Agreement {
             return;
         }
         let master = master.watched().address;
-        self.switch(m, Decision { master, epoch: 0 }, now);
+        self.switch(m, Decision { master, epoch: 0 }, false, now);
     }
 
     pub(super) fn heal(&mut self, m: usize, now: Instant) {

@@ -22,6 +22,8 @@ pub(super) enum Cause {
     Down,
     /// There never was a master.
     Bootstrap,
+    /// The master stays, and the cluster becomes a fenced one, or is one no more.
+    Mode,
     /// A person ordered it.
     Ordered(Ordered),
 }

@@ -24,6 +24,8 @@ pub(super) struct Master {
     pub(super) config: MasterConfig,
     /// Who is master since which epoch; none: there is no record of any.
     pub(super) decision: Option<Decision>,
+    /// Whether that is one of a fenced cluster: its master takes writes only with a lease.
+    pub(super) fenced: bool,
     /// Whether the decision is on disk.
     pub(super) decision_disk: OnDisk,
     /// Whether the last vote is on disk.
@@ -74,6 +76,7 @@ impl Master {
             id,
             config,
             decision: record.as_ref().and_then(|record| record.decision),
+            fenced: record.as_ref().is_some_and(|record| record.fenced),
             decision_disk: OnDisk::Yes,
             vote_disk: OnDisk::Yes,
             vote: record.as_ref().and_then(|record| record.vote),

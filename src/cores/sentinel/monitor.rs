@@ -405,7 +405,7 @@ impl Agreement {
 
     /// Takes in what the peer link says of a node.
     pub(super) fn facts(&mut self, facts: NodeFacts, now: Instant) {
-        let NodeFacts { node: name, redis, sentinel, lease, hears_majority, fresh } = facts;
+        let NodeFacts { node: name, redis, sentinel, lease, hears_majority, terms, fresh } = facts;
         for m in 0..self.masters.len() {
             let master = &mut self.masters[m];
             let Some(n) = master.place_of_node(&name) else { continue };
@@ -418,6 +418,7 @@ impl Agreement {
             }
         }
         if let Some(p) = self.peers.iter().position(|peer| peer.name.as_ref() == Some(&name)) {
+            self.peers[p].terms = terms;
             self.peer_facts(p, sentinel, fresh, now);
         }
     }
@@ -523,7 +524,7 @@ impl Agreement {
         if hello.config_epoch > 0
             && let Some(master) = self.look_up(&hello.master, now)
         {
-            self.adopt(m, p, Decision { master, epoch: hello.config_epoch }, now);
+            self.adopt(m, p, Decision { master, epoch: hello.config_epoch }, None, now);
         }
     }
 }

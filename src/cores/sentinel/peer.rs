@@ -10,6 +10,7 @@ use crate::base::{Epoch, Instant, NodeName, RunId};
 use super::ids::{MasterId, PeerId};
 use super::link::Link;
 use super::master::Master;
+use super::ports::FileTerms;
 use super::pulse::Pulse;
 
 /// An answer counts for so long (as stock).
@@ -51,6 +52,8 @@ pub(super) struct Peer {
     pub(super) opinions: BTreeMap<MasterId, Opinion>,
     pub(super) facts: Option<SentinelFacts>,
     pub(super) fresh: bool,
+    /// What its file says, as it last told.
+    pub(super) terms: FileTerms,
     /// Whether it has ever spoken over the peer link: a stock sentinel does not.
     pub(super) spoke: bool,
     /// Whether it may be a stock sentinel: then it is connected to, asked and heard at its port, too.
@@ -79,6 +82,7 @@ impl Peer {
             opinions: BTreeMap::new(),
             facts: None,
             fresh: false,
+            terms: FileTerms::Unknown,
             spoke: false,
             stock: true,
         }

@@ -77,6 +77,8 @@ pub struct NodeFacts {
     pub lease: Option<Epoch>,
     /// Whether it hears a majority of the sentinels.
     pub hears_majority: bool,
+    /// What its file says.
+    pub terms: FileTerms,
     /// Whether it is recent enough to be acted upon.
     pub fresh: bool,
 }
@@ -84,8 +86,23 @@ pub struct NodeFacts {
 impl NodeFacts {
     /// Of a cluster without leases.
     pub fn unfenced(node: NodeName, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>, fresh: bool) -> Self {
-        Self { node, redis, sentinel, lease: None, hears_majority: false, fresh }
+        Self { node, redis, sentinel, lease: None, hears_majority: false, terms: FileTerms::Unknown, fresh }
     }
+}
+
+/// What the file of a node says of the voters and of leases, beside the one here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileTerms {
+    /// It has not said so: it may be of an older build, which knows of no leases.
+    #[default]
+    Unknown,
+    /// Other voters: no vote of either counts for the other.
+    OtherVoters,
+    /// The same voters.
+    Same {
+        /// Whether it asks for leases.
+        fencing: bool,
+    },
 }
 
 impl From<names::Answer> for Input {

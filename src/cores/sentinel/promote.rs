@@ -26,7 +26,8 @@ impl Agreement {
         let config = &self.masters[m].config;
         let timeout = config.failover_timeout;
         let timeout = if hold.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
-        let (step, timeout) = match (config.lease, self.masters[m].nodes[target].fresh_facts()) {
+        let lease = config.lease.filter(|_| self.decides_fenced(&self.masters[m], lead.cause));
+        let (step, timeout) = match (lease, self.masters[m].nodes[target].fresh_facts()) {
             (None, _) => (Promotion::Unsent, timeout),
             // Once for the lease of the one before to end, once to be granted its own.
             (Some(lease), Some(facts)) => (Promotion::Named { incarnation: facts.incarnation }, timeout.min(lease * 2)),
@@ -128,8 +129,11 @@ impl Agreement {
         let until = now + master.config.failover_timeout;
         let before = self.told_place(m);
         self.go_on(m, lead, hold, Phase::Reconfiguring, until);
-        self.switch(m, Decision { master: to, epoch }, now);
-        self.reconfigure_clients(m, scripts::Role::Leader, &before, &self.told_place(m));
+        let fenced = lead.phase.named().is_some();
+        self.switch(m, Decision { master: to, epoch }, fenced, now);
+        if from != to {
+            self.reconfigure_clients(m, scripts::Role::Leader, &before, &self.told_place(m));
+        }
         if self.simulated.after_promotion {
             self.fenced.push(Output::Exit(SIMULATED));
         }

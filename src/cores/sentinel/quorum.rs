@@ -7,10 +7,11 @@ use crate::base::node::{Decision, MasterFacts, SentinelFacts, clipped};
 use crate::base::{Epoch, Instant, RunId, census};
 use crate::wire::resp::Reply;
 
+use super::event::{Event, Severity};
 use super::ids::MasterId;
 use super::master::Master;
 use super::peer::Peer;
-use super::ports::Output;
+use super::ports::{FileTerms, Output};
 use super::query::{Tag, words};
 use super::refused::Refused;
 use super::sabotage::Rule;
@@ -171,7 +172,9 @@ impl Agreement {
         let (peer, master) = (&self.peers[p], &self.masters[m]);
         let Some(facts) = peer.says_of(master) else { return };
         let (Some((id, epoch)), Some(own)) = (facts.vote, peer.id) else { return };
-        if id == own && facts.leads == Some(epoch) && !master.has_decided(epoch) {
+        // What is a majority to one is none to the other.
+        let other_voters = peer.terms == FileTerms::OtherVoters;
+        if id == own && facts.leads == Some(epoch) && !master.has_decided(epoch) && !other_voters {
             self.vote(m, id, epoch, now);
         }
     }
@@ -262,17 +265,19 @@ impl Agreement {
         peer.last_hello = now;
         self.raise_epoch(epoch, now);
         for m in 0..self.masters.len() {
-            if let Some(decision) = self.peers[p].says_of(&self.masters[m]).and_then(|facts| facts.decision) {
-                self.adopt(m, p, decision, now);
+            let said = self.peers[p].says_of(&self.masters[m]);
+            if let Some((decision, fenced)) = said.and_then(|facts| Some((facts.decision?, facts.fenced))) {
+                self.adopt(m, p, decision, Some(fenced), now);
             }
             self.vote_by_link(p, m, now);
         }
     }
 
-    /// Adopts a decision of a higher epoch, or the first one at all.
-    pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, now: Instant) {
+    /// Adopts a decision of a higher epoch, or the first one at all. Who cannot say whether it is one of a `fenced` cluster speaks
+    /// for clusters that are not.
+    pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, fenced: Option<bool>, now: Instant) {
         let (master, peer) = (&self.masters[m], &self.peers[p]);
-        let known = master.decision;
+        let (known, fenced) = (master.decision, fenced.unwrap_or(false));
         let higher = known.is_none_or(|known| known.epoch < decision.epoch);
         if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) {
             return;
@@ -286,6 +291,13 @@ impl Agreement {
             let text = format!("{who} names {master} as the master, which is no data node of the cluster file");
             return self.refuse(Refused::Master, || text, now);
         }
+        if !self.mode_may_be(master, decision, fenced) {
+            let (who, master) = (peer.label(), decision.master);
+            let text = format!(
+                "{who} names {master} as the master without a lease, while this cluster is fenced: is an older vigie running there?"
+            );
+            return self.refuse(Refused::Mode, || text, now);
+        }
         // A master that nobody here has heard of: the stock sentinels may know replicas that are not in the file.
         if !master.has_room() && master.place_of(decision.master).is_none() {
             return;
@@ -295,13 +307,13 @@ impl Agreement {
         if let Some(id) = id.filter(|_| moves) {
             self.sentinel_event("+config-update-from", m, id, address);
         }
-        self.accept(m, decision, now);
+        self.accept(m, decision, fenced, now);
     }
 
     /// Makes a decision that was made elsewhere the current one.
-    fn accept(&mut self, m: usize, decision: Decision, now: Instant) {
+    fn accept(&mut self, m: usize, decision: Decision, fenced: bool, now: Instant) {
         let (moves, before) = (self.masters[m].monitored() != decision.master, self.told_place(m));
-        self.switch(m, decision, now);
+        self.switch(m, decision, fenced, now);
         if moves {
             self.reconfigure_clients(m, scripts::Role::Observer, &before, &self.told_place(m));
         }
@@ -320,15 +332,16 @@ impl Agreement {
             self.promoted(m, lead, n, now);
         } else if master.decision.is_none_or(|known| known.epoch < epoch) {
             let decision = Decision { master: master.nodes[n].address, epoch };
-            self.accept(m, decision, now);
+            self.accept(m, decision, true, now);
         }
     }
 
     /// Makes a decision the current one: everything that was true of the old master is forgotten.
-    pub(super) fn switch(&mut self, m: usize, decision: Decision, now: Instant) {
+    pub(super) fn switch(&mut self, m: usize, decision: Decision, fenced: bool, now: Instant) {
         let master = &self.masters[m];
         let (from, old, first) = (master.monitored(), master.at(), master.decision.is_none());
-        self.record_decision(m, decision, now);
+        let changed = !first && master.fenced != fenced;
+        self.record_decision(m, decision, fenced, now);
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
         master.switched(old, new, now);
@@ -338,6 +351,15 @@ impl Agreement {
         }
         if from != decision.master || (first && decision.epoch > 0) {
             self.publish_switch(m, from, decision.master);
+        }
+        if changed {
+            let text = if fenced {
+                "this cluster is fenced from now on: its master takes writes only while a majority of the sentinels promises that \
+                 nobody else does"
+            } else {
+                "this cluster is not fenced any more: in a network split, what the side without the majority acknowledges is lost"
+            };
+            self.publish(Event::new("mode", Severity::Warn, text.to_owned()));
         }
         for n in 0..nodes {
             self.ask_info(m, n, now);
@@ -366,7 +388,7 @@ impl Agreement {
             leads: master.leads(),
             vote: master.vote,
             target: master.failover().lead().and_then(|lead| lead.phase.named()),
-            fenced: master.config.lease.is_some() && master.decision.is_some(),
+            fenced: master.fenced && master.decision.is_some(),
         });
         SentinelFacts { id: self.me(), current_epoch: self.current_epoch, masters: masters.take(4).collect() }
     }

@@ -22,6 +22,7 @@ impl Agreement {
             name: master.config.name.clone(),
             decision: master.decision,
             vote: master.vote,
+            fenced: master.fenced,
         });
         let known = self.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id?)));
         Record::Votes(Durable {
@@ -78,11 +79,11 @@ impl Agreement {
     }
 
     /// Records a decision; its epoch must be higher than that of the last one.
-    pub(super) fn record_decision(&mut self, m: usize, decision: Decision, now: Instant) {
+    pub(super) fn record_decision(&mut self, m: usize, decision: Decision, fenced: bool, now: Instant) {
         let master = &mut self.masters[m];
         let higher = master.decision.is_none_or(|last| last.epoch < decision.epoch);
         assert!(higher || !self.rules.holds(Rule::HigherDecision), "decisions never go back");
-        master.decision = Some(decision);
+        (master.decision, master.fenced) = (Some(decision), fenced);
         master.decision_disk = OnDisk::No;
         self.dirty = true;
         self.raise_epoch(decision.epoch, now);

@@ -20,10 +20,12 @@ pub(super) enum Refused {
     Greeting,
     /// A request for a vote by somebody who is no sentinel of this cluster.
     Candidate,
+    /// A master without a lease, in a fenced cluster.
+    Mode,
 }
 
 impl Refused {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 
     /// The event that tells of it.
     pub(super) fn event(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Refused {
             Self::Replica => "replica-refused",
             Self::Greeting => "greeting-refused",
             Self::Candidate => "candidate-refused",
+            Self::Mode => "mode-refused",
         }
     }
 }

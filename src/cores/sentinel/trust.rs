@@ -73,17 +73,19 @@ impl Agreement {
         for m in 0..self.masters.len() {
             self.give_up(m, now, "the operator ordered a bootstrap");
             let master = &self.masters[m];
-            let decisions = self.peers.iter().filter_map(|peer| peer.says_of(master)?.decision);
-            let decision = decisions.filter(|decision| decision.epoch <= highest).max_by_key(|decision| decision.epoch);
-            let decision = decision.filter(|decision| self.may_be_master(master, decision.master));
+            let said = self.peers.iter().filter_map(|peer| peer.says_of(master));
+            let decisions = said.filter_map(|facts| Some((facts.decision?, facts.fenced)));
+            let decisions = decisions.filter(|(decision, _)| decision.epoch <= highest);
+            let decision = decisions.max_by_key(|(decision, fenced)| (decision.epoch, *fenced));
+            let decision = decision.filter(|(decision, _)| self.may_be_master(master, decision.master));
             let master = &mut self.masters[m];
             // A vote in that very epoch is known.
             if master.vote.is_none_or(|(_, epoch)| epoch != highest) {
                 master.vote = Some((NOBODY, highest));
             }
             master.decision = None;
-            if let Some(decision) = decision {
-                self.switch(m, decision, now);
+            if let Some((decision, fenced)) = decision {
+                self.switch(m, decision, fenced, now);
             }
         }
         self.current_epoch = highest;

@@ -10,7 +10,7 @@ use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::base::secret::LOCAL_USER;
-use crate::cores::redis::fence::{Command, MAX_LAG, OUT_OF_REACH, Outcome};
+use crate::cores::redis::fence::{By, Command, MAX_LAG, OUT_OF_REACH, Outcome};
 
 /// Bytes of the longest command: the log-in, with its password.
 const COMMAND_MAX: usize = 512;
@@ -121,7 +121,8 @@ impl Line {
         let Some(open) = &mut self.0 else { return Sent::Nothing };
         let mut text = Text::new();
         let (written, owed) = match command {
-            Command::Open { promote, setting } => {
+            Command::Open { by, setting } => {
+                let promote = by == By::Lease;
                 let orders = 1 + u8::from(promote);
                 let transaction = Transaction { before: 1 + orders, orders, begun: false, clean: true, results: None };
                 let written = words(&mut text, &["MULTI"])

@@ -23,19 +23,19 @@ mod thread;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use self::page::{Leased, Page};
+use self::page::Page;
 pub use self::second::Guarded;
-use self::shared::{Bell, Fenced, Shared, Wish};
+pub use self::shared::Wish;
+use self::shared::{Bell, Fenced, Shared};
 use super::pidfd::PidFd;
-use crate::base::{Instant, Secret};
-use crate::cores::redis::fence::{Answer, Refusal, Setting, Status, Term};
+use crate::base::Secret;
+use crate::cores::redis::fence::{Status, Term};
 
 /// A process to be fenced, which was started closed.
 #[derive(Debug)]
@@ -57,8 +57,6 @@ pub struct Fence {
     shared: Arc<Shared>,
     guarded: Option<Guarded>,
     status: watch::Receiver<Status>,
-    /// Of the last order.
-    order: u64,
     teller: AbortHandle,
 }
 
@@ -66,7 +64,7 @@ pub struct Fence {
 #[derive(Debug)]
 pub struct Renewals {
     shared: Arc<Shared>,
-    last: Option<Leased>,
+    last: Option<Term>,
 }
 
 /// A fence that has begun.
@@ -96,7 +94,7 @@ pub fn start(guarded: Option<Guarded>) -> io::Result<Begun> {
         handicaps.push("there is no second fence around redis: no guard has started this process".to_owned());
     }
     let renewals = Renewals { shared: Arc::clone(&shared), last: None };
-    Ok(Begun { fence: Fence { shared, guarded, status, order: 0, teller }, renewals, handicaps })
+    Ok(Begun { fence: Fence { shared, guarded, status, teller }, renewals, handicaps })
 }
 
 /// What the thread rings for.
@@ -134,7 +132,7 @@ impl News {
 
 impl Fence {
     /// A new process runs; the one before has ended. From now on the guard knows it, too.
-    pub fn process(&mut self, process: &Process<'_>) -> io::Result<()> {
+    pub fn process(&self, process: &Process<'_>) -> io::Result<()> {
         let password = process.password.reveal().try_into();
         let password = password.map_err(|_| io::Error::other("the password of the fence is too long"))?;
         let Process { incarnation, address, .. } = *process;
@@ -151,29 +149,11 @@ impl Fence {
         Ok(())
     }
 
-    /// Lets redis take writes until its lease ends; with `promote` it becomes a master in the same moment. Returns when redis had
-    /// confirmed that by.
-    pub async fn open(&mut self, promote: bool, setting: Setting) -> Result<Instant, Refusal> {
-        self.wish(Wish::Open { promote, setting }).await
-    }
-
-    /// Makes redis refuse writes. Returns when it had confirmed that by, or had ended: what it acknowledged, it did before. It waits
-    /// as long as redis takes for it, or until the lease has run out and redis is killed. After an error redis takes writes as before.
-    pub async fn close(&mut self) -> Result<Instant, Refusal> {
-        self.wish(Wish::Close).await
-    }
-
-    async fn wish(&mut self, wish: Wish) -> Result<Instant, Refusal> {
-        self.order += 1;
-        let order = self.order;
-        self.shared.order(|orders| orders.wish = Some((order, wish)));
-        let status = self.status.wait_for(|status| status.answered.0 == order).await;
-        // The teller ends with this handle, or with the runtime of whoever waits here.
-        let status = *status.map_err(|_| Refusal::Ended)?;
-        match status.answered.1 {
-            Answer::Opened | Answer::Closed => Ok(status.since),
-            Answer::Refused(refusal) => Err(refusal),
-        }
+    /// What is wanted of the redis that runs, under a number higher than the one before: [`Status::answered`] tells what became of
+    /// it. One that has not been taken yet is replaced. A close takes as long as redis takes for it, or until the lease has run
+    /// out and redis is killed; if it is refused, redis takes writes as before.
+    pub fn order(&self, number: u64, wish: Wish) {
+        self.shared.order(|orders| orders.wish = Some((number, wish)));
     }
 
     /// Where it stands, as it last said.
@@ -185,11 +165,6 @@ impl Fence {
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
-
-    /// The shortest time that was left before the fence would have begun, at a renewal since the lease began. None: no lease.
-    pub fn slack(&self) -> Option<Duration> {
-        Some(self.shared.page.lease()?.slack)
-    }
 }
 
 impl Drop for Fence {
@@ -200,27 +175,19 @@ impl Drop for Fence {
 }
 
 impl Renewals {
-    /// The lease lasts until then, as is known at `now`. None: there is none any more, or it was given back.
-    pub fn renew(&mut self, now: Instant, term: Option<Term>) {
-        let lease = term.map(|term| {
-            let left = term.fence_at.since(now);
-            // One that had run out has begun again.
-            let last = self.last.filter(|last| last.term.incarnation == term.incarnation && now < last.term.ends_at);
-            let slack = last.map_or(left, |last| last.slack.min(last.term.fence_at.since(now)));
-            Leased { term, slack }
-        });
+    /// The lease lasts until then. None: there is none any more, or it was given back.
+    pub fn renew(&mut self, lease: Option<Term>) {
         if lease == self.last {
             return;
         }
-        let sooner = self.last.is_some_and(|last| {
-            lease.is_none_or(|lease| {
-                lease.term.incarnation != last.term.incarnation || lease.term.fence_at < last.term.fence_at
-            })
-        });
+        // Else the thread looks when the last one it knows of is about to run out.
+        let looks = self
+            .last
+            .zip(lease)
+            .is_some_and(|(last, lease)| lease.incarnation == last.incarnation && lease.fence_at >= last.fence_at);
         self.last = lease;
         self.shared.page.set_lease(lease);
-        // Else the thread looks when the last one it knows of is about to run out.
-        if sooner {
+        if !looks {
             self.shared.bell.ring();
         }
     }

@@ -7,7 +7,6 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -26,18 +25,10 @@ const SIZE: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
 #[derive(Debug)]
 #[repr(C)]
 struct Layout {
-    /// Some or none, the term, the slack in µs.
+    /// Some or none, the term.
     lease: Latch<6>,
     /// Open or closed, the term.
-    doors: Latch<5>,
-}
-
-/// The lease, as the link has it from the sentinels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Leased {
-    pub(super) term: Term,
-    /// The shortest time that was left before the fence would have begun, at a renewal since the lease began.
-    pub(super) slack: Duration,
+    doors: Latch<6>,
 }
 
 /// The page, mapped. Its memory stays that of the descriptor, which another process maps too.
@@ -91,41 +82,33 @@ impl Page {
     }
 
     /// Says how long the lease lasts. The link alone does.
-    pub(super) fn set_lease(&self, lease: Option<Leased>) {
-        self.layout().lease.write(lease.map_or([0; 6], |Leased { term, slack }| {
-            let [incarnation, fence_at, kill_at, ends_at] = words(term);
-            let slack = u64::try_from(slack.as_micros()).unwrap_or(u64::MAX);
-            [1, incarnation, fence_at, kill_at, ends_at, slack]
-        }));
+    pub(super) fn set_lease(&self, lease: Option<Term>) {
+        self.layout().lease.write(lease.map_or([0; 6], said));
     }
 
     /// How long the lease lasts.
-    pub(super) fn lease(&self) -> Option<Leased> {
-        let [some, incarnation, fence_at, kill_at, ends_at, slack] = self.layout().lease.read();
-        let term = term([incarnation, fence_at, kill_at, ends_at]);
-        (some != 0).then(|| Leased { term, slack: Duration::from_micros(slack) })
+    pub(super) fn lease(&self) -> Option<Term> {
+        let [some, words @ ..] = self.layout().lease.read();
+        (some != 0).then(|| term(words))
     }
 
     /// Says whether redis may be open. The fence alone does.
     pub(super) fn set_doors(&self, doors: Doors) {
         self.layout().doors.write(match doors {
-            Doors::Closed => [0; 5],
-            Doors::Open(term) => {
-                let [incarnation, fence_at, kill_at, ends_at] = words(term);
-                [1, incarnation, fence_at, kill_at, ends_at]
-            }
+            Doors::Closed => [0; 6],
+            Doors::Open(term) => said(term),
         });
     }
 
     /// Whether redis may be open, and until when at the latest.
     pub(super) fn doors(&self) -> Doors {
-        let [open, incarnation, fence_at, kill_at, ends_at] = self.layout().doors.read();
+        let [open, words @ ..] = self.layout().doors.read();
         if open == 0 {
             return Doors::Closed;
         }
-        let opened = term([incarnation, fence_at, kill_at, ends_at]);
-        let renewed = self.lease().map(|lease| lease.term);
-        let renewed = renewed.filter(|term| term.incarnation == incarnation && term.ends_at > opened.ends_at);
+        let opened = term(words);
+        let renewed =
+            self.lease().filter(|term| term.incarnation == opened.incarnation && term.ends_at > opened.ends_at);
         Doors::Open(renewed.unwrap_or(opened))
     }
 }
@@ -140,26 +123,28 @@ impl Drop for Page {
     }
 }
 
-fn words(term: Term) -> [u64; 4] {
-    [term.incarnation, term.fence_at.as_micros(), term.kill_at.as_micros(), term.ends_at.as_micros()]
+/// A term that there is.
+fn said(term: Term) -> [u64; 6] {
+    let Term { incarnation, epoch, fence_at, kill_at, ends_at } = term;
+    [1, incarnation, epoch, fence_at.as_micros(), kill_at.as_micros(), ends_at.as_micros()]
 }
 
-fn term([incarnation, fence_at, kill_at, ends_at]: [u64; 4]) -> Term {
+fn term([incarnation, epoch, fence_at, kill_at, ends_at]: [u64; 5]) -> Term {
     let [fence_at, kill_at, ends_at] = [fence_at, kill_at, ends_at].map(Instant::from_micros);
-    Term { incarnation, fence_at, kill_at, ends_at }
+    Term { incarnation, epoch, fence_at, kill_at, ends_at }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Instant as Clock;
+    use std::time::{Duration, Instant as Clock};
 
     use super::*;
 
     fn term(incarnation: u64, from: u64) -> Term {
         let [fence_at, kill_at, ends_at] = [700, 860, 900].map(|after| Instant::from_millis(from + after));
-        Term { incarnation, fence_at, kill_at, ends_at }
+        Term { incarnation, epoch: 7, fence_at, kill_at, ends_at }
     }
 
     #[test]
@@ -167,9 +152,8 @@ mod tests {
         let page = Page::new().unwrap();
         let other = Page::of(page.memory().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!((other.lease(), other.doors()), (None, Doors::Closed));
-        let leased = Leased { term: term(1, 100), slack: Duration::from_millis(650) };
-        page.set_lease(Some(leased));
-        assert_eq!((other.lease(), other.doors()), (Some(leased), Doors::Closed));
+        page.set_lease(Some(term(1, 100)));
+        assert_eq!((other.lease(), other.doors()), (Some(term(1, 100)), Doors::Closed));
         page.set_doors(Doors::Open(term(1, 0)));
         assert_eq!(other.doors(), Doors::Open(term(1, 100)), "the later one counts");
         page.set_doors(Doors::Open(term(1, 200)));
@@ -197,7 +181,7 @@ mod tests {
                     if doors {
                         page.set_doors(Doors::Open(term(1, from)));
                     } else {
-                        page.set_lease(Some(Leased { term: term(1, from), slack: Duration::from_micros(from) }));
+                        page.set_lease(Some(term(1, from)));
                     }
                 }
                 from
@@ -206,8 +190,8 @@ mod tests {
         let (mut last, mut reads) = (0, 0);
         let end = Clock::now() + Duration::from_millis(300);
         while Clock::now() < end {
-            if let Some(Leased { term: leased, slack }) = guard.lease() {
-                assert_eq!(leased, term(1, slack.as_micros() as u64));
+            if let Some(leased) = guard.lease() {
+                assert_eq!(leased, term(1, leased.ends_at.as_micros() / 1_000 - 900));
             }
             if let Doors::Open(open) = guard.doors() {
                 let from = open.ends_at.as_micros() / 1_000 - 900;

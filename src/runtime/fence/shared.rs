@@ -9,8 +9,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::latch::Latch;
 use super::page::Page;
-use crate::base::Instant;
-use crate::cores::redis::fence::{Answer, Cause, Phase, Refusal, Setting, Status};
+use crate::base::{Epoch, Instant};
+use crate::cores::redis::fence::{Answer, By, Cause, Phase, Refusal, Setting, Status};
 use crate::runtime::pidfd::PidFd;
 
 /// Bytes of the longest password of the supervisor at its redis.
@@ -67,8 +67,17 @@ pub(super) struct Fenced {
 
 /// What is wanted of the redis that runs.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wish {
-    Open { promote: bool, setting: Setting },
+pub enum Wish {
+    /// To take writes.
+    Open {
+        /// By what right.
+        by: By,
+        /// The epoch of that.
+        epoch: Epoch,
+        /// What its operator wants.
+        setting: Setting,
+    },
+    /// To refuse writes.
     Close,
 }
 
@@ -90,7 +99,7 @@ pub(super) struct Shared {
     pub(super) bell: Bell,
     /// Rung by the thread.
     pub(super) news: Bell,
-    status: Latch<9>,
+    status: Latch<10>,
 }
 
 impl Shared {
@@ -118,6 +127,7 @@ impl Shared {
 }
 
 const PHASES: [Phase; 5] = [Phase::Closed, Phase::Opening, Phase::Open, Phase::Closing, Phase::Killed];
+const RIGHTS: [By; 2] = [By::Lease, By::Decision];
 const CAUSES: [Cause; 2] = [Cause::Refused, Cause::Silent];
 const ANSWERS: [Answer; 11] = [
     Answer::Closed,
@@ -142,14 +152,15 @@ fn named<T: Copy>(all: &[T], number: u64) -> Option<T> {
     all.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
 }
 
-fn to_words(status: Status) -> [u64; 9] {
-    let Status { incarnation, phase, since, ready, killed, answered: (order, answer) } = status;
+fn to_words(status: Status) -> [u64; 10] {
+    let Status { incarnation, phase, since, by, ready, killed, answered: (order, answer) } = status;
     let (killed_at, cause) = killed.unzip();
     [
         u64::from(incarnation.is_some()),
         incarnation.unwrap_or(0),
         number(&PHASES, Some(phase)),
         since.as_micros(),
+        number(&RIGHTS, Some(by)),
         u64::from(ready),
         killed_at.map_or(0, Instant::as_micros),
         number(&CAUSES, cause),
@@ -158,13 +169,14 @@ fn to_words(status: Status) -> [u64; 9] {
     ]
 }
 
-fn from_words(words: [u64; 9]) -> Status {
-    let [lives, incarnation, phase, since, ready, killed_at, cause, order, answer] = words;
+fn from_words(words: [u64; 10]) -> Status {
+    let [lives, incarnation, phase, since, by, ready, killed_at, cause, order, answer] = words;
     let unsaid = Status::default();
     Status {
         incarnation: (lives != 0).then_some(incarnation),
         phase: named(&PHASES, phase).unwrap_or(unsaid.phase),
         since: Instant::from_micros(since),
+        by: named(&RIGHTS, by).unwrap_or(unsaid.by),
         ready: ready != 0,
         killed: named(&CAUSES, cause).map(|cause| (Instant::from_micros(killed_at), cause)),
         answered: (order, named(&ANSWERS, answer).unwrap_or(unsaid.answered.1)),
@@ -177,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_status_is_told_as_it_is() {
-        assert_eq!(from_words([0; 9]), Status::default());
+        assert_eq!(from_words([0; 10]), Status::default());
         for phase in PHASES {
             for (answer, cause) in ANSWERS.into_iter().zip(CAUSES.map(Some).into_iter().chain([None]).cycle()) {
                 let at = Instant::from_millis(77);
@@ -185,6 +197,7 @@ mod tests {
                     incarnation: cause.map(|_| 0),
                     phase,
                     since: Instant::from_millis(7),
+                    by: RIGHTS[usize::from(cause.is_none())],
                     ready: cause.is_none(),
                     killed: cause.map(|cause| (at, cause)),
                     answered: (9, answer),

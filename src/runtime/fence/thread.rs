@@ -11,10 +11,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::line::{Heard, Line, Sent};
-use super::page::Leased;
 use super::shared::{Bell, Fenced, Shared, Wish};
 use crate::base::Machine;
-use crate::cores::redis::fence::{Doors, Fence, Input, OUTPUTS_MAX, Output, Phase, Status};
+use crate::cores::redis::fence::{Doors, Fence, Input, OUTPUTS_MAX, Output, Phase, Status, Term};
 use crate::runtime::clock;
 use crate::runtime::realtime::{self, Rank};
 use crate::runtime::timer::Timer;
@@ -37,7 +36,7 @@ pub(super) struct Thread {
     out: Vec<Output>,
     process: Option<Fenced>,
     line: Line,
-    lease: Option<Leased>,
+    lease: Option<Term>,
     told: Status,
     timer: Timer,
     stop: bool,
@@ -114,7 +113,7 @@ impl Thread {
         let lease = self.shared.page.lease();
         if lease != self.lease {
             self.lease = lease;
-            self.feed(Input::Lease(lease.map(|lease| lease.term)));
+            self.feed(Input::Lease(lease));
         }
     }
 
@@ -142,7 +141,9 @@ impl Thread {
         }
         self.look_at_the_lease();
         match wish {
-            Some((order, Wish::Open { promote, setting })) => self.feed(Input::Open { order, promote, setting }),
+            Some((order, Wish::Open { by, epoch, setting })) => {
+                self.feed(Input::Open { order, by, epoch, setting });
+            }
             Some((order, Wish::Close)) => self.feed(Input::Close { order }),
             None => {}
         }

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::drive::{Execute, Flow, drive};
+use super::fence::{self, Fence, Wish};
 use super::host;
 use super::journal::{Journal, Level};
 use super::pidfd::{Ending, PidFd};
@@ -35,6 +36,7 @@ use crate::base::node::{Decision, RedisRole, starts};
 use crate::base::{Credentials, Machine, NodeName, Secret};
 use crate::config;
 use crate::cores::cluster::{Part, View};
+use crate::cores::redis::fence::{Setting, Status};
 use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
 pub use account::AccountError;
 use account::Choice;
@@ -70,8 +72,12 @@ pub struct Setup {
     pub priority: u32,
     /// A number that no other start of this node has.
     pub life: u32,
-    /// The lease by which it takes writes; none: the cluster is not fenced.
-    pub lease: Option<watch::Receiver<Option<Held>>>,
+    /// Whether the file asks for leases.
+    pub fencing: bool,
+    /// The lease by which it takes writes, by the link.
+    pub lease: watch::Receiver<Option<Held>>,
+    /// The fence of it.
+    pub fence: Arc<Fence>,
 }
 
 /// Why a supervisor could not begin its work. Whatever happens later is a fault that it posts, and tries again.
@@ -108,17 +114,18 @@ pub async fn run(
         persistence: setup.config.persistence,
         include: setup.config.include.iter().map(PathBuf::from).collect(),
         priority: setup.priority,
-        fenced: setup.lease.is_some(),
+        fenced: setup.fencing,
     };
     let store = record(&setup.state_dir);
     let own = SocketAddr::new(conf.own_ip(), conf.port);
     let wanted = setup.config.user.clone();
-    let (choice, checked, loaded, conf, store) = blocking(move || {
+    let (choice, checked, wants, loaded, conf, store) = blocking(move || {
         let wanted = wanted.as_deref();
-        (account::choose(wanted), conf.includes(), store.load(), conf, store)
+        (account::choose(wanted), conf.includes(), replicas_wanted(&conf.include), store.load(), conf, store)
     })
     .await;
     checked?;
+    let setting = wants?;
     let Choice { account, warning } = choice?;
     if let Some(warning) = warning {
         journal.record(SOURCE, Level::Warn, "user", warning);
@@ -137,7 +144,7 @@ pub async fn run(
             address,
             priority: setup.priority,
             nodes: setup.nodes.clone(),
-            fenced: setup.lease.is_some(),
+            fencing: setup.fencing,
             life: setup.life,
         },
         durable,
@@ -164,19 +171,29 @@ pub async fn run(
     let (left, ended) = oneshot::channel();
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(asker::run(own, local_now, secrets, asked, inputs.clone()));
+    tasks.spawn(asker::run(own, local_now.clone(), secrets, asked, inputs.clone()));
     tasks.spawn(watch_secrets(setup.credentials.clone(), numbered, inputs.clone()));
     tasks.spawn(watch_view(setup.cluster.clone(), view, inputs.clone()));
-    if let Some(lease) = setup.lease.clone() {
-        tasks.spawn(watch_lease(lease, inputs.clone()));
-    }
+    tasks.spawn(watch_lease(setup.lease.clone(), inputs.clone()));
+    tasks.spawn(watch_fence(setup.fence.watch(), inputs.clone()));
     tasks.spawn(watch_stop(stop, inputs.clone()));
     tasks.spawn(write_records(store, recorded, journal.clone()));
     let (held, holds) = watch::channel(None);
     tasks.spawn(watch_process(Watched { started, held, inputs, address, state_dir: setup.state_dir.clone() }));
 
-    let mut executor =
-        Executor { orders: orders.map_err(RedisError::Thread)?, asks, records, holds, post, journal, left: Some(left) };
+    let mut executor = Executor {
+        orders: orders.map_err(RedisError::Thread)?,
+        asks,
+        records,
+        holds,
+        fence: setup.fence,
+        own,
+        password: local_now.clone(),
+        setting,
+        post,
+        journal,
+        left: Some(left),
+    };
     tokio::select! {
         () = drive(&mut machine, received, &mut executor) => {}
         _ = ended => {}
@@ -195,8 +212,8 @@ async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, input
         let now = heard(&newest, &cluster);
         if last != Some(now) {
             last = Some(now);
-            let Steering { decision, leading, named } = now;
-            if inputs.send(Input::Cluster { decision, leading, named }).await.is_err() {
+            let Steering { decision, leading, named, fenced } = now;
+            if inputs.send(Input::Cluster { decision, leading, named, fenced }).await.is_err() {
                 return;
             }
         }
@@ -215,6 +232,15 @@ async fn watch_lease(mut lease: watch::Receiver<Option<Held>>, inputs: mpsc::Sen
     }
     // The link has ended; what it had promised ends by itself.
     std::future::pending().await
+}
+
+async fn watch_fence(mut status: watch::Receiver<Status>, inputs: mpsc::Sender<Input>) {
+    while status.changed().await.is_ok() {
+        let status = *status.borrow_and_update();
+        if inputs.send(Input::Fence(status)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Counts the changes of the secrets: the start of a process and a change while it runs must not miss each other.
@@ -378,6 +404,12 @@ struct Executor {
     asks: mpsc::Sender<(Token, Ask)>,
     records: mpsc::Sender<Write>,
     holds: watch::Receiver<Option<Arc<PidFd>>>,
+    fence: Arc<Fence>,
+    /// Where the fence reaches it, and with which password.
+    own: SocketAddr,
+    password: watch::Receiver<Secret>,
+    /// What its operator wants while it takes writes.
+    setting: Setting,
     post: mpsc::Sender<Part>,
     journal: Journal,
     left: Option<oneshot::Sender<()>>,
@@ -399,7 +431,7 @@ impl Execute<Supervisor> for Executor {
             }
             // Full: the disk is slower than once a second, and the next one says more.
             Output::Remember(durable) => drop(self.records.try_send((durable, None))),
-            Output::Spawn => {
+            Output::Spawn { closed: _ } => {
                 if self.orders.send(()).is_err() {
                     return Flow::Abort(Input::SpawnFailed(SpawnError::Thread.to_string()));
                 }
@@ -410,6 +442,11 @@ impl Execute<Supervisor> for Executor {
                 // Only an asker that ended refuses; the task set lives as long as this executor.
                 let _ = self.asks.send((token, ask)).await;
             }
+            Output::Enclose { incarnation } => self.enclose(incarnation),
+            Output::Open { order, by, epoch } => {
+                self.fence.order(order, Wish::Open { by, epoch, setting: self.setting });
+            }
+            Output::Close { order } => self.fence.order(order, Wish::Close),
             // Whoever collects facts and no longer does is about to end everything.
             Output::Post(facts) => drop(self.post.send(Part::Redis(facts)).await),
             Output::Writes(writes) => drop(self.post.send(Part::Writes(writes)).await),
@@ -425,6 +462,19 @@ impl Execute<Supervisor> for Executor {
 }
 
 impl Executor {
+    fn enclose(&self, incarnation: u64) {
+        // One that has just ended needs no fence.
+        let Some(held) = self.holds.borrow().clone() else { return };
+        let password = self.password.borrow().clone();
+        let process = fence::Process { incarnation, held: &held, address: self.own, password: &password };
+        if let Err(error) = self.fence.process(&process) {
+            let text =
+                format!("redis is killed and started again, since it could not be put behind its fence: {error}");
+            self.journal.record(SOURCE, Level::Error, "not-fenced", text);
+            self.signal(Signal::SIGKILL);
+        }
+    }
+
     /// A process that has just ended needs none.
     fn signal(&self, signal: Signal) {
         if let Some(held) = &*self.holds.borrow()

@@ -32,6 +32,8 @@ fn the_latest_decision_of_the_sentinels_that_are_heard_counts() {
         sentinel("mymaster", decision(6, 8), Some(8), false),
         sentinel("another", decision(6, 9), Some(9), true),
     ];
-    assert_eq!(heard(&view(nodes), "mymaster"), Steering { decision: decision(5, 4), leading: Some(5), named: None });
+    let fenced = None;
+    let expected = Steering { decision: decision(5, 4), leading: Some(5), named: None, fenced };
+    assert_eq!(heard(&view(nodes), "mymaster"), expected);
     assert_eq!(heard(&view(vec![]), "mymaster"), Steering::default());
 }

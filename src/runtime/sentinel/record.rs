@@ -5,17 +5,24 @@ use crate::runtime::store::{Record, Unreadable};
 
 impl Record for Durable {
     const KIND: [u8; 2] = *b"se";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const WITHOUT: &'static str = "without it this sentinel forgets its votes and could vote twice in an epoch: move the file away \
          only while the other sentinels are up and no failover is under way";
 
-    fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_allocvec(&v1::Votes::from(self.clone()))
+    fn encode(&self) -> Result<(u8, Vec<u8>), postcard::Error> {
+        let votes = v1::Votes::from(self.clone());
+        let fenced: Vec<bool> = self.masters.iter().map(|master| master.fenced).collect();
+        if fenced.contains(&true) {
+            Ok((2, postcard::to_allocvec(&v2::Votes { votes, fenced })?))
+        } else {
+            Ok((1, postcard::to_allocvec(&votes)?))
+        }
     }
 
     fn decode(version: u8, body: &[u8]) -> Result<Self, Unreadable> {
         match version {
             1 => Unreadable::unless_whole::<v1::Votes>(body)?.try_into().map_err(Unreadable::new),
+            2 => Unreadable::unless_whole::<v2::Votes>(body)?.try_into().map_err(Unreadable::new),
             _ => Err(Unreadable::version(version)),
         }
     }
@@ -66,7 +73,7 @@ mod v1 {
     }
 
     impl From<DurableMaster> for Master {
-        fn from(DurableMaster { name, decision, vote }: DurableMaster) -> Self {
+        fn from(DurableMaster { name, decision, vote, fenced: _ }: DurableMaster) -> Self {
             let decision = decision.map(|Decision { master, epoch }| (master, epoch));
             Self { name, decision, vote: vote.map(|(id, epoch)| (id.0, epoch)) }
         }
@@ -75,7 +82,33 @@ mod v1 {
     impl From<Master> for DurableMaster {
         fn from(Master { name, decision, vote }: Master) -> Self {
             let decision = decision.map(|(master, epoch)| Decision { master, epoch });
-            Self { name, decision, vote: vote.map(|(id, epoch)| (RunId(id), epoch)) }
+            Self { name, decision, vote: vote.map(|(id, epoch)| (RunId(id), epoch)), fenced: false }
+        }
+    }
+}
+
+/// It also knows which decisions are those of a fenced cluster.
+mod v2 {
+    use serde::{Deserialize, Serialize};
+
+    use super::v1;
+    use crate::base::NameError;
+    use crate::cores::sentinel::Durable;
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Votes {
+        pub(super) votes: v1::Votes,
+        /// By place among the masters.
+        pub(super) fenced: Vec<bool>,
+    }
+
+    impl TryFrom<Votes> for Durable {
+        type Error = NameError;
+
+        fn try_from(Votes { votes, fenced }: Votes) -> Result<Self, NameError> {
+            let mut durable = Self::try_from(votes)?;
+            durable.masters.iter_mut().zip(fenced).for_each(|(master, fenced)| master.fenced = fenced);
+            Ok(durable)
         }
     }
 }
@@ -85,7 +118,7 @@ mod tests {
     use crate::base::RunId;
     use crate::base::node::Decision;
     use crate::cores::sentinel::{Durable, DurableMaster};
-    use crate::runtime::store::{self, Store};
+    use crate::runtime::store::{self, Record, Store};
 
     /// What the first build with this layout has written: a sentinel that was never asked for a vote, and one with a past.
     const FIRST: [&str; 2] = [
@@ -102,6 +135,7 @@ mod tests {
             name: name.to_owned(),
             decision: decision.map(|(master, epoch)| Decision { master: master.parse().unwrap(), epoch }),
             vote,
+            fenced: false,
         };
         let masters = vec![
             master("mymaster", Some(("10.0.0.1:6379", 300)), Some((other, 301))),
@@ -117,6 +151,21 @@ mod tests {
         store::tests::assert_layout(1, &FIRST, &records());
     }
 
+    /// What the first build that knows of fenced clusters has written.
+    const SECOND: [&str; 1] =
+        ["766967696500736502a5000000307acbf70505050505050505050505050505050505050505ad0203086d796d617374657201\
+         000a000001eb31ac0201a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0ad02067365636f6e640101fd0000000000000000\
+         00000000000002ec3101000574686972640000020872656469732d3032a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a008\
+         72656469732d3033ffffffffffffffffffffffffffffffffffffffff03000100"];
+
+    #[test]
+    fn only_a_fenced_cluster_needs_the_second_layout() {
+        let mut fenced = records()[1].clone();
+        assert_eq!(fenced.encode().unwrap().0, 1);
+        fenced.masters[1].fenced = true;
+        store::tests::assert_layout(2, &SECOND, &[fenced]);
+    }
+
     #[test]
     fn what_the_votes_are_worth_is_said_before_they_are_given_away() {
         let directory = tempfile::tempdir().unwrap();
@@ -127,8 +176,8 @@ mod tests {
         for (at, value, why) in [
             (
                 8,
-                2,
-                "version 2 of its layout was written by a newer vigie, and this one reads no more than version 1: start that one",
+                3,
+                "version 3 of its layout was written by a newer vigie, and this one reads no more than version 2: start that one",
             ),
             (whole.len() - 1, 0, "damaged: its checksum does not match"),
         ] {

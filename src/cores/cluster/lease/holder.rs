@@ -90,7 +90,7 @@ impl Holder {
 
     /// The lease that it had last, whether it has ended or not; none: it had none since it began to ask.
     pub fn held(&self) -> Option<Held> {
-        Some(Held { epoch: self.opened?, lease: self.lease? })
+        Some(Held { incarnation: self.incarnation, epoch: self.opened?, lease: self.lease? })
     }
 
     /// What the grants that count come to: a majority lasts until the first of its promises ends, and of all majorities the one that

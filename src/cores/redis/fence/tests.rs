@@ -12,10 +12,10 @@ fn at(ms: u32) -> Instant {
 /// Of a lease that was asked for at `from`.
 fn term(incarnation: u64, from: Instant) -> Term {
     let after = |percent: u32| from + LENGTH * percent / 100;
-    Term { incarnation, fence_at: after(70), kill_at: after(86), ends_at: after(90) }
+    Term { incarnation, epoch: 1, fence_at: after(70), kill_at: after(86), ends_at: after(90) }
 }
 
-const OPEN: Command = Command::Open { promote: true, setting: Setting::new(1, 10) };
+const OPEN: Command = Command::Open { by: By::Lease, setting: Setting::new(1, 10) };
 
 /// A fence with what it has put out last.
 struct Bench {
@@ -59,7 +59,7 @@ impl Bench {
     }
 
     fn orders_open(&mut self, order: u64) -> Vec<Output> {
-        self.feed(Input::Open { order, promote: true, setting: Setting::new(1, 10) })
+        self.feed(Input::Open { order, by: By::Lease, epoch: 1, setting: Setting::new(1, 10) })
     }
 
     fn feed(&mut self, input: Input) -> Vec<Output> {
@@ -460,7 +460,7 @@ fn no_order_of_events_leaves_a_redis_open() {
                 }
                 5 | 6 => {
                     order += 1;
-                    inputs.push(Input::Open { order, promote: true, setting: Setting::default() });
+                    inputs.push(Input::Open { order, by: By::Lease, epoch: 1, setting: Setting::default() });
                 }
                 7 if below(4) == 0 => {
                     order += 1;

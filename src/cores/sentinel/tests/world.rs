@@ -213,6 +213,7 @@ impl World {
                 failover_timeout: ms(10_000),
                 nodes,
                 lease: self.lease,
+                fencing: self.lease.is_some(),
                 auth_pass: self.password.clone().map(Secret::new),
                 ..MasterConfig::new("mymaster", 2)
             }],
@@ -420,7 +421,9 @@ impl World {
         let (redis, sentinel) = self.facts[node].clone();
         let lease = self.leases[node].filter(|_| self.redis[node].alive);
         let hears_majority = (0..3).filter(|other| self.reach(node, *other)).count() > 1;
-        let facts = NodeFacts { node: name(node), redis: Some(redis), sentinel, lease, hears_majority, fresh };
+        let terms = FileTerms::Same { fencing: self.lease.is_some() };
+        let redis = Some(redis);
+        let facts = NodeFacts { node: name(node), redis, sentinel, lease, hears_majority, terms, fresh };
         if self.told[to][node].as_ref() != Some(&facts) {
             self.told[to][node] = Some(facts.clone());
             self.feed(to, Input::Facts(Box::new(facts)));

@@ -19,7 +19,7 @@ fn process() -> (Child, PidFd) {
 
 fn term(incarnation: u64, kill_at: Instant) -> Term {
     let ends_at = kill_at + Duration::from_millis(40);
-    Term { incarnation, fence_at: kill_at, kill_at, ends_at }
+    Term { incarnation, epoch: 1, fence_at: kill_at, kill_at, ends_at }
 }
 
 #[test]
