@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Purpose};
 use crate::config::boot::Boot;
-use crate::config::{self, Config, Kernel, Node, Vip, Warning};
+use crate::config::{self, Config, Fencing, Kernel, Node, Vip, Warning, keys};
 
 /// Judges the file at `path`. Faults go to `err`; of a valid file a summary and what is unwise about it go to `out`.
 /// Returns whether it is valid. An error is one of the writers'.
@@ -86,6 +87,7 @@ fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {
     lines.push(format!("{}: valid", path.display()));
     lines.push(String::new());
     lines.push(format!("cluster  {}, quorum {} of {sentinels} sentinels", cluster.name, cluster.quorum));
+    lines.push(format!("fencing  {}", fencing_line(cluster.fencing, cluster.lease, sentinels)));
     for vip in &config.vips {
         lines.push(format!("vip      {}", vip_line(vip)));
     }
@@ -102,6 +104,34 @@ fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {
         lines.extend(warnings.iter().map(|warning| format!("  {warning}")));
     }
     lines.join("\n") + "\n"
+}
+
+/// What keeps a master that is cut off from taking writes, and what that costs.
+fn fencing_line(fencing: Fencing, lease: Duration, sentinels: usize) -> String {
+    match fencing {
+        Fencing::Off => {
+            "off: a master that is cut off goes on taking writes, which are lost once another one was chosen".to_owned()
+        }
+        Fencing::Lease => format!("lease of {}: {}", keys::duration(lease), price(sentinels)),
+    }
+}
+
+/// When a healthy master of a fenced cluster refuses writes. With stock sentinels it would not.
+fn price(sentinels: usize) -> String {
+    let borne = sentinels.saturating_sub(1) / 2;
+    let refuses = match (borne, sentinels) {
+        (0, 1) => "the master refuses writes when its one sentinel cannot be reached".to_owned(),
+        (0, _) => format!("the master refuses writes when one of the {sentinels} sentinels cannot be reached"),
+        (_, _) => {
+            format!("the master refuses writes when {} of the {sentinels} sentinels cannot be reached", borne + 1)
+        }
+    };
+    match sentinels {
+        1 => format!("{refuses}; three sentinels bear the loss of one"),
+        2 => format!("{refuses}: no more may be lost than with 1; three sentinels bear the loss of one"),
+        even if even % 2 == 0 => format!("{refuses}: no more may be lost than with {}", even - 1),
+        _ => refuses,
+    }
 }
 
 fn vip_line(vip: &Vip) -> String {
@@ -196,6 +226,7 @@ replica_priority = 0
 v.toml: valid
 
 cluster  mymaster, quorum 2 of 2 sentinels
+fencing  off: a master that is cut off goes on taking writes, which are lost once another one was chosen
 vip      192.168.0.1/24 192.168.0.9/24 on eth0, VRRP 3 id 51, every 100ms, preempting, beside 192.168.0.8
 ports    proxy 6379, redis 6379, sentinel 26379, peer link 26380/udp
 
@@ -213,6 +244,30 @@ two; three are advised
   v.toml:5: vip: one proxy: nobody takes the address over once its host is gone
 ";
         assert_eq!(checked(FILE), (true, expected.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn the_price_of_a_lease_is_told_by_the_number_of_sentinels() {
+        let expected = [
+            "the master refuses writes when its one sentinel cannot be reached; three sentinels bear the loss of one",
+            "the master refuses writes when one of the 2 sentinels cannot be reached: no more may be lost than with 1; \
+             three sentinels bear the loss of one",
+            "the master refuses writes when 2 of the 3 sentinels cannot be reached",
+            "the master refuses writes when 2 of the 4 sentinels cannot be reached: no more may be lost than with 3",
+            "the master refuses writes when 3 of the 5 sentinels cannot be reached",
+            "the master refuses writes when 3 of the 6 sentinels cannot be reached: no more may be lost than with 5",
+            "the master refuses writes when 4 of the 7 sentinels cannot be reached",
+        ];
+        for (sentinels, expected) in (1..).zip(expected) {
+            assert_eq!(price(sentinels), expected);
+        }
+        let fenced = FILE.replace("quorum = 2", "quorum = 2\ndown_after = \"400ms\"\nfencing = \"lease\"");
+        let (valid, said, _) = checked(&fenced);
+        let line = said.lines().find(|line| line.starts_with("fencing")).unwrap_or_default();
+        assert!(
+            valid && line.starts_with("fencing  lease of 200ms: the master refuses writes when one of the 2"),
+            "{said}"
+        );
     }
 
     #[test]
