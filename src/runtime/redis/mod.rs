@@ -38,10 +38,10 @@ use crate::cores::cluster::{Part, View};
 use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
 pub use account::AccountError;
 use account::Choice;
+pub use conf::ConfError;
 use conf::{Conf, Start};
-pub use conf::{ConfError, replicas_wanted};
 pub use keeper::SpawnError;
-use keeper::{Numbered, Plan, Spawned};
+use keeper::{Numbered, Order, Plan, Spawned};
 pub use server::ServerError;
 pub use users::LOCAL_RIGHTS;
 
@@ -108,7 +108,6 @@ pub async fn run(
         persistence: setup.config.persistence,
         include: setup.config.include.iter().map(PathBuf::from).collect(),
         priority: setup.priority,
-        fenced: setup.lease.is_some(),
     };
     let store = record(&setup.state_dir);
     let own = SocketAddr::new(conf.own_ip(), conf.port);
@@ -175,8 +174,16 @@ pub async fn run(
     let (held, holds) = watch::channel(None);
     tasks.spawn(watch_process(Watched { started, held, inputs, address, state_dir: setup.state_dir.clone() }));
 
-    let mut executor =
-        Executor { orders: orders.map_err(RedisError::Thread)?, asks, records, holds, post, journal, left: Some(left) };
+    let mut executor = Executor {
+        orders: orders.map_err(RedisError::Thread)?,
+        closed: setup.lease.is_some(),
+        asks,
+        records,
+        holds,
+        post,
+        journal,
+        left: Some(left),
+    };
     tokio::select! {
         () = drive(&mut machine, received, &mut executor) => {}
         _ = ended => {}
@@ -374,7 +381,9 @@ fn exit(status: ExitStatus) -> Exit {
 }
 
 struct Executor {
-    orders: std::sync::mpsc::Sender<()>,
+    orders: std::sync::mpsc::Sender<Order>,
+    /// Every start is one of a redis that is fenced.
+    closed: bool,
     asks: mpsc::Sender<(Token, Ask)>,
     records: mpsc::Sender<Write>,
     holds: watch::Receiver<Option<Arc<PidFd>>>,
@@ -400,7 +409,7 @@ impl Execute<Supervisor> for Executor {
             // Full: the disk is slower than once a second, and the next one says more.
             Output::Remember(durable) => drop(self.records.try_send((durable, None))),
             Output::Spawn => {
-                if self.orders.send(()).is_err() {
+                if self.orders.send(Order { closed: self.closed }).is_err() {
                     return Flow::Abort(Input::SpawnFailed(SpawnError::Thread.to_string()));
                 }
             }
