@@ -8,8 +8,11 @@ use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Purpose};
 use crate::config::boot::Boot;
 use crate::config::{self, Config, Fencing, Kernel, Node, Vip, Warning, keys};
+use crate::runtime::redis;
 
-/// Judges the file at `path`. Faults go to `err`; of a valid file a summary and what is unwise about it go to `out`.
+/// Judges the file at `path`. Faults go to `err`; of a valid file a summary and what is unwise about it go to `out`. If it wants a
+/// fenced cluster, the server program of this host is asked for its version, if there is one: a file is no less valid for that it
+/// is too old, since it may be judged anywhere.
 /// Returns whether it is valid. An error is one of the writers'.
 pub fn check(path: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<bool> {
     match config::load(path) {
@@ -21,6 +24,11 @@ pub fn check(path: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Res
         }
         Ok((config, warnings)) => {
             write!(out, "{}", summary(path, &config, &warnings))?;
+            if config.cluster.fencing == Fencing::Lease
+                && let Some(reason) = redis::too_old_to_fence(&config.redis)
+            {
+                writeln!(out, "\nredis would not be started on this host:\n  {reason}")?;
+            }
             Ok(true)
         }
     }
@@ -261,6 +269,10 @@ two; three are advised
         for (sentinels, expected) in (1..).zip(expected) {
             assert_eq!(price(sentinels), expected);
         }
+        assert_eq!(
+            price(32),
+            "the master refuses writes when 16 of the 32 sentinels cannot be reached: no more may be lost than with 31"
+        );
         let fenced = FILE.replace("quorum = 2", "quorum = 2\ndown_after = \"400ms\"\nfencing = \"lease\"");
         let (valid, said, _) = checked(&fenced);
         let line = said.lines().find(|line| line.starts_with("fencing")).unwrap_or_default();
@@ -268,6 +280,32 @@ two; three are advised
             valid && line.starts_with("fencing  lease of 200ms: the master refuses writes when one of the 2"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_to_be_fenced_is_told() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("server");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let says = |version: &str| {
+            fs::write(&program, format!("#!/bin/sh\necho '{version} sha=00000000:0'\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let said = |fencing: &str| {
+            let cluster = format!("quorum = 2\nfencing = \"{fencing}\"");
+            let text = FILE.replace("quorum = 2", &cluster) + &format!("[redis]\nserver = {program:?}\n");
+            let (valid, said, _) = checked(&text);
+            assert!(valid, "{said}");
+            said.split_once("not be started on this host:\n  ").map(|(_, said)| said.to_owned())
+        };
+        assert_eq!(said("lease"), None, "where there is none, none is too old");
+        says("Redis server v=6.2.14");
+        let told = said("lease").unwrap();
+        assert!(told.starts_with("redis.server = ") && told.contains("its version 6.2 lets scripts write"), "{told}");
+        assert_eq!(said("off"), None);
+        says("Redis server v=7.0.15");
+        assert_eq!(said("lease"), None);
     }
 
     #[test]

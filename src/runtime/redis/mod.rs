@@ -91,6 +91,23 @@ pub enum RedisError {
     Thread(io::Error),
 }
 
+/// Why the server program of this host would not be started in a fenced cluster: it is too old. None too where that cannot be known,
+/// such as on a host without one. Blocks for as long as the program takes to say its version.
+pub fn too_old_to_fence(config: &config::Redis) -> Option<ServerError> {
+    let Choice { account, .. } = account::choose(config.user.as_deref()).ok()?;
+    match server::check(&config.server, account.as_ref()).and_then(|server| server.fenceable(&config.server)) {
+        Err(error @ (ServerError::Unfenced { .. } | ServerError::Old { .. })) => Some(error),
+        Err(
+            ServerError::Missing { .. }
+            | ServerError::Run { .. }
+            | ServerError::Forbidden { .. }
+            | ServerError::Silent { .. }
+            | ServerError::Foreign { .. },
+        )
+        | Ok(()) => None,
+    }
+}
+
 /// Supervises the node's redis until `stop` is true, then ends it cleanly and returns. Dropped before that, redis is
 /// killed.
 pub async fn run(
