@@ -30,7 +30,7 @@
 //! no log and no other thread; what they have to tell is written by clerks. The guard is real-time, too, and locked in memory: it has
 //! to act where its worker cannot.
 //!
-//! Not in use yet, for no cluster file can ask for it: the [lease](cores::cluster::lease) by which a master may take writes, and the
+//! Not in use yet, though a cluster file may ask for it: the [lease](cores::cluster::lease) by which a master may take writes, and the
 //! [fence](runtime::fence) that makes redis refuse them before it ends.
 //!
 //! The roles meet in one place: each posts [what it knows of itself](cores::cluster::Part) to the peer link, and reads what

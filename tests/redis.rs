@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use vigie::base::node::{Decision, MasterFacts, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts};
-use vigie::base::secret::{CONTROL_USER, REPLICA_USER};
+use vigie::base::secret::{CHECK_USER, CONTROL_USER, REPLICA_USER};
 use vigie::base::{Credentials, NodeName, Purpose, RunId, Secret, Secrets};
 use vigie::config::{self, Persistence};
 use vigie::cores::cluster::{NodeView, Part, View};
@@ -619,8 +619,6 @@ async fn a_fenced_redis_refuses_writes_whoever_promotes_it() {
     let mut setup = Setup { fencing: true, ..setup(dir.path()) };
     setup.config.include = vec![include.to_str().unwrap().to_owned()];
     fs::write(&include, "min-replicas-to-write 0\nmin-slaves-max-lag 0\n").unwrap();
-    let kept = redis::replicas_wanted(std::slice::from_ref(&include)).unwrap();
-    assert_eq!((kept.min_replicas(), kept.max_lag()), (0, 10), "it would switch the check off");
     let mut node = Node::start(setup.clone());
     node.alive().await;
     node.promote();
@@ -662,9 +660,89 @@ async fn a_fenced_redis_refuses_writes_whoever_promotes_it() {
     setup.config.include.clear();
     script.to_str().unwrap().clone_into(&mut setup.config.server);
     let mut node = Node::start(setup);
-    node.fault("version 6.2 lets scripts write without a lease").await;
+    node.fault("version 6.2 lets scripts write when they must not").await;
     node.stop.send_replace(true);
     node.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn only_its_supervisor_may_open_a_fenced_redis_and_no_client_points_it_elsewhere() {
+    const CLOSED_TO_CLIENTS: [&str; 17] = [
+        "REPLICAOF NO ONE",
+        "REPLICAOF 127.0.0.1 2",
+        "SLAVEOF NO ONE",
+        "SLAVEOF 127.0.0.1 2",
+        "FAILOVER",
+        "FAILOVER ABORT",
+        "FAILOVER TO 127.0.0.1 2 FORCE TIMEOUT 1",
+        "CONFIG SET min-replicas-to-write 0",
+        "CONFIG SET min-slaves-to-write 0",
+        "CONFIG SET min-replicas-max-lag 0",
+        "CONFIG SET maxmemory 0 min-slaves-max-lag 0",
+        "ACL SETUSER default +replicaof +slaveof +failover",
+        "ACL SETUSER default +config",
+        "ACL SETUSER another on nopass ~* +@all",
+        "ACL SETUSER vigie-local on nopass",
+        "ACL DELUSER vigie-local",
+        "ACL LOAD",
+    ];
+    let refused = |client: &mut Client| {
+        for command in CLOSED_TO_CLIENTS {
+            let said = client.say(command);
+            assert!(said.starts_with("-NOPERM "), "{command}: {said}");
+            assert_eq!(client.say("MULTI"), "+OK");
+            let said = client.say(command);
+            assert!(said.starts_with("-NOPERM "), "MULTI, {command}: {said}");
+            let said = client.say("EXEC");
+            assert!(said.starts_with("-EXECABORT "), "MULTI, {command}, EXEC: {said}");
+            let words: Vec<_> = command.split(' ').map(|word| format!("'{word}'")).collect();
+            for call in ["call", "pcall"] {
+                let said = client.say(&format!("EVAL \"return redis.{call}({})\" 0", words.join(",")));
+                let forbidden = said.contains("not allowed from script") || said.contains("can't run this command");
+                assert!(forbidden && said.starts_with('-'), "redis.{call}, {command}: {said}");
+            }
+        }
+        let said = client.say("SET a 1");
+        assert!(said.starts_with("-NOREPLICAS "), "{said}");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (secrets, changing) = watch::channel(Arc::new(credentials()));
+    let mut node = Node::start(Setup { fencing: true, credentials: changing, ..setup(dir.path()) });
+    node.alive().await;
+    node.promote();
+    let mut client = node.client();
+    refused(&mut client);
+    assert!(client.ask("INFO replication").contains("role:master"));
+    // Neither do the cluster's own users open it, and those of sentinels do what they are for.
+    let own = |purpose| credentials().own(purpose).current().reveal().to_owned();
+    for (user, purpose) in
+        [(CONTROL_USER, Purpose::Control), (REPLICA_USER, Purpose::Replication), (CHECK_USER, Purpose::Check)]
+    {
+        let mut client = Client::of(node.address, user, &own(purpose));
+        for command in ["CONFIG SET min-replicas-to-write 0", "ACL SETUSER default +config", "SET a 1"] {
+            let said = client.say(command);
+            assert!(said.starts_with("-NOPERM "), "{user}, {command}: {said}");
+        }
+    }
+    let mut control = node.control();
+    for (command, said) in
+        [("MULTI", "+OK"), ("REPLICAOF 127.0.0.1 1", "+QUEUED"), ("CLIENT KILL TYPE normal", "+QUEUED"), ("EXEC", "*2")]
+    {
+        assert_eq!(control.say(command), said, "{command}");
+    }
+    let mut client = node.client();
+    assert!(client.ask("INFO replication").contains("role:slave"));
+    node.promote();
+
+    // A new password leaves the rights as they are, of those who are connected and of those who come.
+    let both = Secrets::new(Secret::new("new"), Some(Secret::new(PASSWORD)));
+    let new = Credentials::new("mymaster", both, Some(Secret::new(SECRET).into()));
+    secrets.send_replace(Arc::new(new));
+    let log_in = || Client::stranger(node.address).say("AUTH default new");
+    eventually("the new password is taken", || log_in() == "+OK").await;
+    refused(&mut client);
+    refused(&mut Client::of(node.address, "default", "new"));
+    node.stop().await;
 }
 
 #[tokio::test]

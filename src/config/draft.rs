@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::keys;
 use super::reader::Placed;
-use super::{Cluster, Config, Node, Proxy, Redis, Sentinel, Vip};
+use super::{Cluster, Config, Fencing, Node, Proxy, Redis, Sentinel, Vip};
 use crate::base::node::Roles;
 use crate::base::{Credentials, NodeName, Secrets};
 
@@ -16,8 +17,12 @@ pub(super) struct Draft {
     pub(super) password: Option<Secrets>,
     /// None: to be derived from the password. The inner one is none after a fault.
     pub(super) secret: Option<Option<Secrets>>,
-    pub(super) down_after: Duration,
+    pub(super) down_after: Option<Placed<Duration>>,
     pub(super) busy_grace: Placed<Duration>,
+    /// None: not written.
+    pub(super) fencing: Option<Placed<Fencing>>,
+    /// None: not written.
+    pub(super) lease: Option<Placed<Duration>>,
     pub(super) failover_timeout: Duration,
     pub(super) vips: Vec<DraftVip>,
     pub(super) proxy: Proxy,
@@ -53,8 +58,22 @@ pub(super) struct DraftNode {
 }
 
 impl Draft {
+    /// Nodes with the role "sentinel", of those whose roles could be read.
+    pub(super) fn sentinels(&self) -> usize {
+        let roles = self.nodes.iter().filter_map(|node| node.roles.as_ref());
+        roles.filter(|roles| roles.value.sentinel).count()
+    }
+
+    /// What the file says of fencing, or what holds if it says nothing.
+    pub(super) fn fencing(&self) -> Placed<Fencing> {
+        let default = || Placed { value: keys::default_fencing(self.sentinels()), line: None };
+        self.fencing.clone().unwrap_or_else(default)
+    }
+
     /// The configuration; none if any part of it is missing, which a fault has said then.
     pub(super) fn finish(self) -> Option<Config> {
+        let fencing = self.fencing().value;
+        let down_after = self.down_after?.value;
         let vips = self.vips.into_iter().map(DraftVip::finish).collect::<Option<_>>()?;
         let nodes = self.nodes.into_iter().map(DraftNode::finish).collect::<Option<_>>()?;
         let secret = match self.secret {
@@ -66,8 +85,10 @@ impl Draft {
             credentials: Credentials::new(&name, self.password?, secret),
             name,
             quorum: self.quorum?.value,
-            down_after: self.down_after,
+            down_after,
             busy_grace: self.busy_grace.value,
+            fencing,
+            lease: self.lease.map_or_else(|| keys::default_lease(down_after), |lease| lease.value),
             failover_timeout: self.failover_timeout,
         };
         let stock = self.stock.into_iter().map(|address| address.value).collect();

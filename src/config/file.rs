@@ -10,7 +10,7 @@ use toml::de::{DeTable, Error};
 use super::draft::{Draft, DraftNode, DraftVip};
 use super::faults::{Fault, Faults, Warning, shown};
 use super::reader::{Placed, Reader, Table, path};
-use super::{Config, Persistence, Proxy, Redis, include, keys, rules};
+use super::{Config, Fencing, Persistence, Proxy, Redis, include, keys, rules};
 use crate::base::node::Roles;
 use crate::base::{NodeName, Secret, Secrets};
 
@@ -134,7 +134,6 @@ fn read(
     let proxy = reader.table(root, "proxy");
     let redis = reader.table(root, "redis");
     let sentinel = reader.table(root, "sentinel");
-    reader.word(&cluster, &keys::FENCING);
     reader.word(&cluster, &keys::DURABILITY);
     let password = password(&mut reader, &cluster, mode, read_other);
     let draft = Draft {
@@ -142,8 +141,10 @@ fn read(
         quorum: required_number(&mut reader, &cluster, &keys::QUORUM),
         secret: secret(&mut reader, &cluster, password.as_ref(), read_other),
         password,
-        down_after: time(&mut reader, &cluster, &keys::DOWN_AFTER).value,
+        down_after: reader.time(&cluster, &keys::DOWN_AFTER),
         busy_grace: time(&mut reader, &cluster, &keys::BUSY_GRACE),
+        fencing: reader.placed_word(&cluster, &keys::FENCING).map(fencing),
+        lease: reader.time(&cluster, &keys::LEASE),
         failover_timeout: time(&mut reader, &cluster, &keys::FAILOVER_TIMEOUT).value,
         vips: reader.tables(root, "vip").iter().map(|table| vip(&mut reader, table)).collect(),
         proxy: read_proxy(&mut reader, &proxy),
@@ -213,6 +214,14 @@ fn required<'t, T>(
 fn cluster_name(text: &str) -> Result<String, String> {
     let name = text.parse::<NodeName>().map_err(|_| "not a name that Sentinel clients can ask for".to_owned())?;
     Ok(name.as_str().to_owned())
+}
+
+fn fencing(word: Placed<&'static str>) -> Placed<Fencing> {
+    let value = match word.value {
+        "lease" => Fencing::Lease,
+        _ => Fencing::Off,
+    };
+    Placed { value, line: word.line }
 }
 
 fn password<'t>(reader: &mut Reader<'t>, table: &Table<'t>, mode: u32, read_other: Read<'_>) -> Option<Secrets> {

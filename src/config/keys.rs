@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Fencing;
+
 /// A key whose values are of type `T`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key<T: 'static> {
@@ -54,6 +56,33 @@ const HOUR: u64 = 3_600;
 const NAMES: &str = "1 to 32 characters of a-z, A-Z, 0-9, '.', '_' and '-'";
 const PREFIXED: &str = "1 to 16 addresses with prefix length, like \"192.168.0.1/24\"";
 
+/// A shorter one runs out between two frames that come late, on a machine that is busy for a moment.
+pub(super) const LEASE_LEAST: Duration = ms(150);
+/// What it is where `down_after` leaves room for it: frames come late by less than that on any network that serves Redis.
+const LEASE_USUAL: Duration = ms(250);
+const LEASES: &str = "\"150ms\" to half of cluster.down_after";
+
+/// So many sentinels fence a cluster whose file does not say whether; none: nothing but the file does. The one place where that is
+/// decided: `Some(3)` makes it the default wherever the loss of a sentinel can be borne.
+const FENCED_FROM: Option<usize> = None;
+
+/// What `cluster.fencing` is in a file that does not say it, by the number of sentinels there.
+pub(super) fn default_fencing(sentinels: usize) -> Fencing {
+    if FENCED_FROM.is_some_and(|least| sentinels >= least) { Fencing::Lease } else { Fencing::Off }
+}
+
+/// The longest lease beside `down_after`: it has to have ended, and a new master to be chosen, in about the time that clients are
+/// used to wait for a failover.
+pub(super) fn longest_lease(down_after: Duration) -> Duration {
+    down_after / 2
+}
+
+/// What `cluster.lease` is in a file that does not say it. Where `down_after` is short it is less than [`LEASE_LEAST`]: such a
+/// cluster may not be fenced.
+pub(super) fn default_lease(down_after: Duration) -> Duration {
+    longest_lease(down_after).min(LEASE_USUAL)
+}
+
 const PEER_ADDRESSES: &str = "up to 16 addresses without prefix length, like \"192.168.0.9\"";
 
 macro_rules! keys {
@@ -85,7 +114,8 @@ keys! {
         SECRET_FILE: &str = "cluster", "secret_file", Any("an absolute path"), None;
         DOWN_AFTER: Duration = "cluster", "down_after", Range(ms(100), secs(HOUR)), Some(ms(500));
         BUSY_GRACE: Duration = "cluster", "busy_grace", Range(ms(0), secs(HOUR)), Some(secs(5));
-        FENCING: &str = "cluster", "fencing", OneOf(&["off"], &["lease"]), Some("off");
+        FENCING: &str = "cluster", "fencing", OneOf(&["lease", "off"], &[]), None;
+        LEASE: Duration = "cluster", "lease", Any(LEASES), None;
         FAILOVER_TIMEOUT: Duration = "cluster", "failover_timeout", Range(secs(1), secs(HOUR)), Some(secs(10));
         DURABILITY: &str = "cluster", "durability", OneOf(&["async"], &["quorum"]), Some("async");
 
@@ -123,7 +153,6 @@ keys! {
         BOOTSTRAP_MASTER: bool = "node", "bootstrap_master", Any("true or false"), Some(false);
     }
     later {
-        "cluster", "lease";
         "proxy", "replica_port";
         "proxy", "server_timeout";
     }
@@ -175,7 +204,7 @@ impl<T: Written> fmt::Display for Allowed<T> {
 const UNITS: &[(&str, u64)] = &[("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
 /// A duration in the largest unit that writes it as a whole number.
-pub(super) fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let fits = |unit: &&(&str, u64)| micros.is_multiple_of(unit.1) && (micros > 0 || unit.0 == "s");
     let (name, size) = UNITS.iter().find(fits).copied().unwrap_or(("us", 1));

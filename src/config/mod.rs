@@ -2,6 +2,7 @@
 //!
 //! A [`Config`] that exists is consistent: every rule that can be checked without looking at the machine holds.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,8 +55,32 @@ pub struct Cluster {
     pub down_after: Duration,
     /// A redis that its own supervisor sees alive and busy is not suspected for so long.
     pub busy_grace: Duration,
+    /// Whether a master that is cut off is kept from taking writes, as far as this file says it.
+    pub fencing: Fencing,
+    /// For how long a sentinel of this node promises a master that no other one takes writes. There is one with `Off` too: the
+    /// cluster may have been fenced by a decision that was made before the file said so.
+    pub lease: Duration,
     /// Longest duration of each phase of a failover.
     pub failover_timeout: Duration,
+}
+
+/// `cluster.fencing`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fencing {
+    /// A master that is cut off goes on taking writes.
+    Off,
+    /// A master takes writes only while a majority of the sentinels promises it that nobody else does.
+    Lease,
+}
+
+impl fmt::Display for Fencing {
+    /// As the file has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Lease => "lease",
+        })
+    }
 }
 
 /// `[[vip]]`: one virtual router and its addresses.

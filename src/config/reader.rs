@@ -227,13 +227,17 @@ impl<'t> Reader<'t> {
 
     /// One of the words of the key; after a fault the default.
     pub(super) fn word(&mut self, table: &Table<'t>, key: &Key<&'static str>) -> &'static str {
-        let read = self.read(table, key, |found| {
+        self.placed_word(table, key).map(|read| read.value).or(key.default).unwrap_or_default()
+    }
+
+    /// The same with its place. None after a fault, or if it is absent and has no default.
+    pub(super) fn placed_word(&mut self, table: &Table<'t>, key: &Key<&'static str>) -> Option<Placed<&'static str>> {
+        self.read(table, key, |found| {
             let Allowed::OneOf(now, later) = key.allowed else { return Err("no list of words".to_owned()) };
             let text = found.value.as_str().ok_or_else(|| format!("a text is expected; allowed: {}", key.allowed))?;
             let word = now.iter().chain(later).find(|word| **word == text);
             word.copied().ok_or_else(|| format!("unknown; allowed: {}", key.allowed))
-        });
-        read.map(|read| read.value).or(key.default).unwrap_or_default()
+        })
     }
 
     /// A text that `judge` turns into a value, or refuses in words that follow the key and the text. None after a fault

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Fencing;
 use super::draft::{Draft, DraftNode, DraftVip};
 use super::faults::shown;
 use super::keys;
@@ -29,6 +30,7 @@ pub(super) fn judge(reader: &mut Reader<'_>, draft: &Draft) {
     vips(reader, draft);
     ports(reader, draft);
     stock(reader, draft);
+    fencing(reader, draft);
     advice(reader, draft);
 }
 
@@ -51,6 +53,62 @@ fn stock(reader: &mut Reader<'_>, draft: &Draft) {
             );
         }
     }
+}
+
+/// A lease takes sentinels that promise something, and room beside `down_after`.
+fn fencing(reader: &mut Reader<'_>, draft: &Draft) {
+    let fencing = draft.fencing();
+    let fenced = fencing.value == Fencing::Lease;
+    if let Some(first) = draft.stock.first().filter(|_| fenced) {
+        let said = format!(
+            "sentinel.stock names a redis-sentinel or valkey-sentinel (line {}), and those promise a master nothing; allowed \
+             beside it: \"off\"",
+            first.line.unwrap_or(0)
+        );
+        reader.fault(fencing.line, path(&keys::FENCING), Some(LEASE_WRITTEN), said);
+    }
+    // After a fault of its own nothing can be said of what it leaves room for.
+    let Some(down_after) = &draft.down_after else { return };
+    let beside = match down_after.line {
+        Some(line) => format!("down_after = \"{}\" (line {line})", keys::duration(down_after.value)),
+        None => format!("down_after = \"{}\", its default", keys::duration(down_after.value)),
+    };
+    let (least, most) = (keys::LEASE_LEAST, keys::longest_lease(down_after.value));
+    let needed = keys::duration(least * 2);
+    match &draft.lease {
+        Some(lease) if most < least => {
+            let said = format!(
+                "no lease fits beside {beside}: \"{}\" is the shortest, half of down_after the longest; remove it, or \
+                 write down_after = \"{needed}\" or more",
+                keys::duration(least)
+            );
+            reader.fault(lease.line, path(&keys::LEASE), Some(&written(lease.value)), said);
+        }
+        Some(lease) if lease.value < least || lease.value > most => {
+            let said = format!(
+                "out of range; allowed: \"{}\" to \"{}\", half of {beside}",
+                keys::duration(least),
+                keys::duration(most)
+            );
+            reader.fault(lease.line, path(&keys::LEASE), Some(&written(lease.value)), said);
+        }
+        None if fenced && most < least => {
+            let said = format!(
+                "no lease fits beside {beside}: \"{}\" is the shortest, half of down_after the longest; write \
+                 down_after = \"{needed}\" or more, or fencing = \"off\"",
+                keys::duration(least)
+            );
+            reader.fault(fencing.line, path(&keys::FENCING), Some(LEASE_WRITTEN), said);
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// `fencing = "lease"`, as it stands in the file.
+const LEASE_WRITTEN: &str = "\"lease\"";
+
+fn written(time: Duration) -> String {
+    format!("\"{}\"", keys::duration(time))
 }
 
 /// The roles that are known, of all nodes.
@@ -125,7 +183,7 @@ fn voters(reader: &mut Reader<'_>, draft: &Draft) {
     if nodes.is_empty() || !complete(nodes) {
         return;
     }
-    let sentinels = roles(nodes).filter(|roles| roles.sentinel).count();
+    let sentinels = draft.sentinels();
     if sentinels == 0 {
         let said = "no node has the role \"sentinel\": nobody could decide on a failover; at least one must, three are \
                     advised";
@@ -341,7 +399,7 @@ fn advice(reader: &mut Reader<'_>, draft: &Draft) {
         reader.warn(data().next().and_then(|node| node.line), path(&keys::BOOTSTRAP_MASTER), said);
     }
     let grace = &draft.busy_grace;
-    if grace.value < draft.down_after && !grace.value.is_zero() {
+    if draft.down_after.as_ref().is_some_and(|silence| grace.value < silence.value) && !grace.value.is_zero() {
         let said = "shorter than down_after, so that it changes nothing";
         reader.warn(grace.line, path(&keys::BUSY_GRACE), said);
     }

@@ -2,13 +2,17 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Purpose};
 use crate::config::boot::Boot;
-use crate::config::{self, Config, Kernel, Node, Vip, Warning};
+use crate::config::{self, Config, Fencing, Kernel, Node, Vip, Warning, keys};
+use crate::runtime::redis;
 
-/// Judges the file at `path`. Faults go to `err`; of a valid file a summary and what is unwise about it go to `out`.
+/// Judges the file at `path`. Faults go to `err`; of a valid file a summary and what is unwise about it go to `out`. If it wants a
+/// fenced cluster, the server program of this host is asked for its version, if there is one: a file is no less valid for that it
+/// is too old, since it may be judged anywhere.
 /// Returns whether it is valid. An error is one of the writers'.
 pub fn check(path: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<bool> {
     match config::load(path) {
@@ -20,6 +24,11 @@ pub fn check(path: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Res
         }
         Ok((config, warnings)) => {
             write!(out, "{}", summary(path, &config, &warnings))?;
+            if config.cluster.fencing == Fencing::Lease
+                && let Some(reason) = redis::too_old_to_fence(&config.redis)
+            {
+                writeln!(out, "\nredis would not be started on this host:\n  {reason}")?;
+            }
             Ok(true)
         }
     }
@@ -86,6 +95,7 @@ fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {
     lines.push(format!("{}: valid", path.display()));
     lines.push(String::new());
     lines.push(format!("cluster  {}, quorum {} of {sentinels} sentinels", cluster.name, cluster.quorum));
+    lines.push(format!("fencing  {}", fencing_line(cluster.fencing, cluster.lease, sentinels)));
     for vip in &config.vips {
         lines.push(format!("vip      {}", vip_line(vip)));
     }
@@ -102,6 +112,34 @@ fn summary(path: &Path, config: &Config, warnings: &[Warning]) -> String {
         lines.extend(warnings.iter().map(|warning| format!("  {warning}")));
     }
     lines.join("\n") + "\n"
+}
+
+/// What keeps a master that is cut off from taking writes, and what that costs.
+fn fencing_line(fencing: Fencing, lease: Duration, sentinels: usize) -> String {
+    match fencing {
+        Fencing::Off => {
+            "off: a master that is cut off goes on taking writes, which are lost once another one was chosen".to_owned()
+        }
+        Fencing::Lease => format!("lease of {}: {}", keys::duration(lease), price(sentinels)),
+    }
+}
+
+/// When a healthy master of a fenced cluster refuses writes. With stock sentinels it would not.
+fn price(sentinels: usize) -> String {
+    let borne = sentinels.saturating_sub(1) / 2;
+    let refuses = match (borne, sentinels) {
+        (0, 1) => "the master refuses writes when its one sentinel cannot be reached".to_owned(),
+        (0, _) => format!("the master refuses writes when one of the {sentinels} sentinels cannot be reached"),
+        (_, _) => {
+            format!("the master refuses writes when {} of the {sentinels} sentinels cannot be reached", borne + 1)
+        }
+    };
+    match sentinels {
+        1 => format!("{refuses}; three sentinels bear the loss of one"),
+        2 => format!("{refuses}: no more may be lost than with 1; three sentinels bear the loss of one"),
+        even if even % 2 == 0 => format!("{refuses}: no more may be lost than with {}", even - 1),
+        _ => refuses,
+    }
 }
 
 fn vip_line(vip: &Vip) -> String {
@@ -196,6 +234,7 @@ replica_priority = 0
 v.toml: valid
 
 cluster  mymaster, quorum 2 of 2 sentinels
+fencing  off: a master that is cut off goes on taking writes, which are lost once another one was chosen
 vip      192.168.0.1/24 192.168.0.9/24 on eth0, VRRP 3 id 51, every 100ms, preempting, beside 192.168.0.8
 ports    proxy 6379, redis 6379, sentinel 26379, peer link 26380/udp
 
@@ -213,6 +252,60 @@ two; three are advised
   v.toml:5: vip: one proxy: nobody takes the address over once its host is gone
 ";
         assert_eq!(checked(FILE), (true, expected.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn the_price_of_a_lease_is_told_by_the_number_of_sentinels() {
+        let expected = [
+            "the master refuses writes when its one sentinel cannot be reached; three sentinels bear the loss of one",
+            "the master refuses writes when one of the 2 sentinels cannot be reached: no more may be lost than with 1; \
+             three sentinels bear the loss of one",
+            "the master refuses writes when 2 of the 3 sentinels cannot be reached",
+            "the master refuses writes when 2 of the 4 sentinels cannot be reached: no more may be lost than with 3",
+            "the master refuses writes when 3 of the 5 sentinels cannot be reached",
+            "the master refuses writes when 3 of the 6 sentinels cannot be reached: no more may be lost than with 5",
+            "the master refuses writes when 4 of the 7 sentinels cannot be reached",
+        ];
+        for (sentinels, expected) in (1..).zip(expected) {
+            assert_eq!(price(sentinels), expected);
+        }
+        assert_eq!(
+            price(32),
+            "the master refuses writes when 16 of the 32 sentinels cannot be reached: no more may be lost than with 31"
+        );
+        let fenced = FILE.replace("quorum = 2", "quorum = 2\ndown_after = \"400ms\"\nfencing = \"lease\"");
+        let (valid, said, _) = checked(&fenced);
+        let line = said.lines().find(|line| line.starts_with("fencing")).unwrap_or_default();
+        assert!(
+            valid && line.starts_with("fencing  lease of 200ms: the master refuses writes when one of the 2"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_to_be_fenced_is_told() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("server");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let says = |version: &str| {
+            fs::write(&program, format!("#!/bin/sh\necho '{version} sha=00000000:0'\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let said = |fencing: &str| {
+            let cluster = format!("quorum = 2\nfencing = \"{fencing}\"");
+            let text = FILE.replace("quorum = 2", &cluster) + &format!("[redis]\nserver = {program:?}\n");
+            let (valid, said, _) = checked(&text);
+            assert!(valid, "{said}");
+            said.split_once("not be started on this host:\n  ").map(|(_, said)| said.to_owned())
+        };
+        assert_eq!(said("lease"), None, "where there is none, none is too old");
+        says("Redis server v=6.2.14");
+        let told = said("lease").unwrap();
+        assert!(told.starts_with("redis.server = ") && told.contains("its version 6.2 lets scripts write"), "{told}");
+        assert_eq!(said("off"), None);
+        says("Redis server v=7.0.15");
+        assert_eq!(said("lease"), None);
     }
 
     #[test]

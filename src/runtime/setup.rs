@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -15,7 +14,7 @@ use crate::base::lease::Held;
 use crate::base::node::Roles;
 use crate::base::secret::CONTROL_USER;
 use crate::base::{Credentials, Purpose};
-use crate::config::{Config, Node, PEER_PORT};
+use crate::config::{Config, Fencing, Node, PEER_PORT};
 use crate::cores::{cluster, sentinel};
 use crate::wire::frame::Keys;
 
@@ -64,7 +63,7 @@ impl Spec {
             roles: node.roles,
         });
         cluster::Config {
-            lease: Some(self.lease()),
+            lease: Some(self.config.cluster.lease),
             fencing: self.fencing(),
             cluster: cluster.name.clone(),
             keys: Keys::new(&cluster.credentials.own(Purpose::Link)),
@@ -79,12 +78,10 @@ impl Spec {
 
     /// Whether the file asks for leases.
     fn fencing(&self) -> bool {
-        false
-    }
-
-    /// The length of leases, whether this file asks for them or not: the cluster may have them all the same.
-    fn lease(&self) -> Duration {
-        (self.config.cluster.down_after / 2).min(Duration::from_millis(250))
+        match self.config.cluster.fencing {
+            Fencing::Lease => true,
+            Fencing::Off => false,
+        }
     }
 
     /// Where clients find the sentinel of this node: not on networks that the cluster file says nothing of.
@@ -123,7 +120,7 @@ impl Spec {
                 busy_grace: cluster.busy_grace,
                 failover_timeout: cluster.failover_timeout,
                 parallel_syncs: PARALLEL_SYNCS,
-                lease: Some(self.lease()),
+                lease: Some(self.config.cluster.lease),
                 fencing: self.fencing(),
                 nodes: nodes.collect(),
                 auth_user: Some(CONTROL_USER.to_owned()),

@@ -86,6 +86,7 @@ fn a_short_file_is_filled_with_the_defaults() {
         ("mymaster", 2, PASSWORD.trim_end())
     );
     assert_eq!((cluster.down_after, cluster.busy_grace, cluster.failover_timeout), (ms(500), ms(5_000), ms(10_000)));
+    assert_eq!((cluster.fencing, cluster.lease), (Fencing::Off, ms(250)));
     assert_eq!((vips[0].version, vips[0].advert_interval, vips[0].preempt), (3, ms(100), false));
     assert_eq!((vips[0].addresses[0], vips[0].interface.as_str()), (("192.168.0.1".parse().unwrap(), 24), "eth0"));
     assert_eq!((proxy.port, proxy.max_clients), (6_379, 10_000));
@@ -111,7 +112,11 @@ fn every_key_arrives_where_it_belongs() {
         assert!(full.contains(&format!("\n{} = ", key.name)), "{key:?} is not tried");
     }
     assert_eq!((cluster.name.as_str(), cluster.quorum), ("logs", 3));
-    assert_eq!((cluster.down_after, cluster.busy_grace, cluster.failover_timeout), (s(1) / 4, s(7), s(60)));
+    assert_eq!(
+        (cluster.down_after, cluster.busy_grace, cluster.failover_timeout),
+        (Duration::from_millis(350), s(7), s(60))
+    );
+    assert_eq!((cluster.fencing, cluster.lease), (Fencing::Off, Duration::from_millis(150)));
     let vip = &vips[0];
     assert_eq!((vip.virtual_router_id, vip.version, vip.advert_interval, vip.preempt), (7, 2, s(2), true));
     assert_eq!(vip.peers, ["192.168.0.77", "192.168.0.78"].map(|peer| peer.parse::<IpAddr>().unwrap()));
@@ -127,6 +132,65 @@ fn every_key_arrives_where_it_belongs() {
 fn a_quorum_nobody_can_reach_is_refused_in_these_words() {
     let said = judged(&edited("quorum = 2", "quorum = 9")).unwrap_err().to_string();
     assert_eq!(said, "v.toml:2: cluster.quorum = 9: at most 3 sentinels can agree; allowed: 1 to 3");
+}
+
+#[test]
+fn a_lease_is_as_long_as_down_after_leaves_room_for() {
+    let read = |edit: &str| {
+        let (config, warnings) = judged(&edited("down_after = \"500ms\"", edit)).unwrap();
+        assert_eq!(warnings, [], "{edit}");
+        (config.cluster.fencing, config.cluster.lease)
+    };
+    let ms = Duration::from_millis;
+    for (edit, expected) in [
+        ("", (Fencing::Off, ms(250))),
+        ("fencing = \"lease\"", (Fencing::Lease, ms(250))),
+        ("down_after = \"300ms\"\nfencing = \"lease\"", (Fencing::Lease, ms(150))),
+        ("down_after = \"400ms\"\nfencing = \"lease\"\nlease = \"150ms\"", (Fencing::Lease, ms(150))),
+        ("down_after = \"4s\"\nfencing = \"lease\"", (Fencing::Lease, ms(250))),
+        ("down_after = \"4s\"\nfencing = \"lease\"\nlease = \"2s\"", (Fencing::Lease, ms(2_000))),
+        // What is promised while the file says "off" has a length too.
+        ("fencing = \"off\"\nlease = \"200ms\"", (Fencing::Off, ms(200))),
+        ("down_after = \"200ms\"", (Fencing::Off, ms(100))),
+    ] {
+        assert_eq!(read(edit), expected, "{edit}");
+    }
+}
+
+#[test]
+fn a_cluster_of_any_size_is_fenced_if_its_file_says_so_and_not_by_itself() {
+    let mut nodes = BASE[..BASE.find("[[vip]]").unwrap()].to_owned();
+    for sentinels in 1..=7 {
+        nodes += &format!(
+            "[[node]]\nname = \"n{sentinels}\"\naddress = \"192.168.0.{sentinels}\"\nroles = [\"redis\", \"sentinel\"]\n"
+        );
+        let text = nodes.replace("quorum = 2", "quorum = 1");
+        let fencing = |text: &str| judged(text).unwrap().0.cluster.fencing;
+        assert_eq!(fencing(&text), keys::default_fencing(sentinels));
+        assert_eq!(keys::default_fencing(sentinels), Fencing::Off, "{sentinels}");
+        for (word, expected) in [("lease", Fencing::Lease), ("off", Fencing::Off)] {
+            let text = text.replace("quorum = 1", &format!("quorum = 1\nfencing = \"{word}\""));
+            assert_eq!(fencing(&text), expected, "{sentinels}");
+        }
+    }
+}
+
+#[test]
+fn stock_sentinels_promise_nothing() {
+    let fenced = edited("quorum = 2", "quorum = 2\nfencing = \"lease\"");
+    let said = judged(&format!("{fenced}[sentinel]\nstock = [\"192.168.0.4\"]\n")).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "v.toml:3: cluster.fencing = \"lease\": sentinel.stock names a redis-sentinel or valkey-sentinel (line 45), and \
+         those promise a master nothing; allowed beside it: \"off\""
+    );
+    assert!(judged(&format!("{fenced}[sentinel]\nstock = []\n")).is_ok());
+}
+
+#[test]
+fn a_lease_is_not_judged_by_a_down_after_that_is_wrong_itself() {
+    let said = judged(&edited("\"500ms\"", "\"5 s\"\nlease = \"2s\"")).unwrap_err().to_string();
+    assert!(said.starts_with("v.toml:4: cluster.down_after") && said.lines().count() == 1, "{said}");
 }
 
 #[test]

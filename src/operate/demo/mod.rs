@@ -12,6 +12,7 @@ use std::path::Path;
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
+use crate::config::Fencing;
 use crate::operate::lab::cluster;
 use crate::operate::lab::sandbox::{self, Sandbox};
 use crate::runtime::exit::Exit;
@@ -36,6 +37,9 @@ pub struct Options {
     /// Clients that write at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub clients: u16,
+    /// `fencing` of the cluster file, instead of its default
+    #[arg(long, value_enum, value_name = "MODE", requires = "scenario")]
+    pub fencing: Option<Fencing>,
 }
 
 /// Shows the demo and returns its exit code: 0 if every fault was survived and no acknowledged write was lost. Has to
@@ -55,9 +59,9 @@ pub fn run(options: &Options) -> Result<u8, DemoError> {
 }
 
 fn inside(options: &Options, live: bool, sandbox: &Sandbox, binary: &Path) -> u8 {
-    let Options { scenario, runs, json, clients } = *options;
+    let Options { scenario, runs, json, clients, fencing } = *options;
     let shown = match scenario {
-        Some(scenario) => scenario::run(&Series { scenario, runs, json, clients }, sandbox, binary),
+        Some(scenario) => scenario::run(&Series { scenario, runs, json, clients, fencing }, sandbox, binary),
         None if live => live::run(clients, sandbox, binary),
         None => transcript::run(clients, sandbox, binary),
     };

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::DemoError;
 use crate::base::Instant;
+use crate::config::Fencing;
 use crate::operate::lab::client::{Client, Plan, Tally, read_back};
 use crate::operate::lab::cluster::{CLIENT, Cluster, ClusterError, Layout};
 use crate::operate::lab::sandbox::Sandbox;
@@ -195,12 +196,19 @@ pub(super) struct Series {
     pub(super) json: bool,
     /// Connections that write.
     pub(super) clients: u16,
+    /// With or without leases; none: as by default.
+    pub(super) fencing: Option<Fencing>,
 }
 
 /// Brings the cluster up, injects the fault as often as wanted, prints the numbers. Returns the exit code.
 pub(super) fn run(series: &Series, sandbox: &Sandbox, binary: &Path) -> Result<u8, DemoError> {
-    let Series { scenario, runs, json, clients } = *series;
-    let cluster = Cluster::start(sandbox, Layout::classic(), binary)?;
+    let Series { scenario, runs, json, clients, fencing } = *series;
+    let layout = Layout::classic();
+    let layout = match fencing {
+        Some(fencing) => layout.with_fencing(fencing),
+        None => layout,
+    };
+    let cluster = Cluster::start(sandbox, layout, binary)?;
     let mut out = Printer { json, out: io::stdout().lock() };
     out.header()?;
     let mut done = Vec::new();

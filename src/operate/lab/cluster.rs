@@ -17,6 +17,7 @@ use super::client::Plan;
 use super::hosts::{HostSpec, Lab, LabError, Process, signal, system};
 use super::sandbox::Sandbox;
 use crate::base::Secret;
+use crate::config::Fencing;
 use crate::operate::client::{self, ClientError};
 use crate::runtime::clock;
 use crate::runtime::control::Switched;
@@ -87,6 +88,13 @@ impl Layout {
             settings: "[cluster]\nname = \"mymaster\"\nquorum = 2\n".to_owned(),
             vip_keys: "virtual_router_id = 51\n".to_owned(),
         }
+    }
+
+    /// The same, with or without leases, whatever the default is.
+    #[must_use]
+    pub fn with_fencing(mut self, fencing: Fencing) -> Self {
+        self.settings = self.settings.replacen("[cluster]\n", &format!("[cluster]\nfencing = \"{fencing}\"\n"), 1);
+        self
     }
 
     /// The hosts it needs: its nodes and the client.

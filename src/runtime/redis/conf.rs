@@ -115,7 +115,7 @@ pub enum ConfError {
     },
     /// What an included file sets of the replicas that a write needs cannot be kept for later.
     #[error(
-        "{file}:{line}: {directive:?} needs one whole number here, which redis is told while it holds the lease",
+        "{file}:{line}: {directive:?} needs one whole number here, which redis is told when it is opened",
         file = file.display()
     )]
     Replicas {
@@ -182,9 +182,18 @@ pub(super) enum Start {
     FromSnapshot,
 }
 
-/// An operator's file, as it was checked.
+/// The operator's files, as they were read and checked for one start.
+#[derive(Debug, Default)]
+pub(super) struct Includes {
+    files: Vec<Include>,
+    /// What they want of replicas in sync while redis takes writes. A fenced one is told so when it is opened, since it rests on
+    /// what closes it; one that started open may be fenced later, and is then opened again by the same.
+    pub(super) setting: Setting,
+}
+
+/// One of them.
 #[derive(Debug)]
-pub(super) struct Include {
+struct Include {
     file: PathBuf,
     text: Vec<u8>,
 }
@@ -204,24 +213,21 @@ pub(super) struct Conf {
     pub(super) include: Vec<PathBuf>,
     /// 0–1000000.
     pub(super) priority: u32,
-    /// It refuses writes until it holds a lease.
-    pub(super) fenced: bool,
 }
 
 impl Conf {
     /// Reads the operator's files. Refuses those that cannot be read or set what vigie owns.
-    pub(super) fn includes(&self) -> Result<Vec<Include>, ConfError> {
-        let mut setting = Kept::default();
-        let mut read = |file: &PathBuf| {
+    pub(super) fn includes(&self) -> Result<Includes, ConfError> {
+        let mut kept = Kept::default();
+        let mut files = Vec::new();
+        for file in &self.include {
             let text = read(file)?;
             let said = String::from_utf8_lossy(&text);
             self.check_text(file, &said)?;
-            if self.fenced {
-                setting.keep(file, &said)?;
-            }
-            Ok(Include { file: file.clone(), text })
-        };
-        self.include.iter().map(&mut read).collect()
+            kept.keep(file, &said)?;
+            files.push(Include { file: file.clone(), text });
+        }
+        Ok(Includes { files, setting: kept.setting() })
     }
 
     /// Checks the text of one include file.
@@ -271,13 +277,15 @@ impl Conf {
         }
     }
 
-    /// The whole text, for a server of `version`: it is to take the secrets of `credentials`, and `local` from its supervisor.
-    /// Its directory is the one that it is started in, which it may reach by no name.
+    /// The whole text, for a server of `version`: it is to take the secrets of `credentials`, and `local` from its supervisor;
+    /// closed, it refuses writes until its fence is opened. Its directory is the one that it is started in, which it may reach by
+    /// no name.
     pub(super) fn text(
         &self,
         version: Version,
         start: Start,
-        includes: &[Include],
+        closed: bool,
+        includes: &Includes,
         credentials: &Credentials,
         local: &Secret,
     ) -> Vec<u8> {
@@ -287,18 +295,18 @@ impl Conf {
             text.push_str("shutdown-timeout 5\n");
         }
         let mut text = text.into_bytes();
-        for Include { file, text: included } in includes {
+        for Include { file, text: included } in &includes.files {
             text.extend(format!("\n# {}\n", file.to_string_lossy().replace(char::is_control, "?")).into_bytes());
             text.extend(included);
         }
         text.extend(b"\n");
         text.extend(self.owned_text(version, start, credentials, local).into_bytes());
-        if self.fenced {
+        if closed {
             // Last of all: what closes redis is not for any other line to undo.
-            let mut closed = String::from(CLOSED_HEAD);
-            line(&mut closed, MIN_REPLICAS[0], &OUT_OF_REACH);
-            line(&mut closed, MIN_REPLICAS_LAG[0], &MAX_LAG);
-            text.extend(closed.into_bytes());
+            let mut last = String::from(CLOSED_HEAD);
+            line(&mut last, MIN_REPLICAS[0], &OUT_OF_REACH);
+            line(&mut last, MIN_REPLICAS_LAG[0], &MAX_LAG);
+            text.extend(last.into_bytes());
         }
         text
     }
@@ -355,17 +363,7 @@ fn read(file: &Path) -> Result<Vec<u8>, ConfError> {
     Ok(text)
 }
 
-/// What the operator's files want of replicas in sync while redis takes writes: a fenced one is told so when it is opened. Of several
-/// lines the last one counts, as for redis itself.
-pub fn replicas_wanted(include: &[PathBuf]) -> Result<Setting, ConfError> {
-    let mut kept = Kept::default();
-    for file in include {
-        kept.keep(file, &String::from_utf8_lossy(&read(file)?))?;
-    }
-    Ok(kept.setting())
-}
-
-/// What was found of it so far.
+/// What was found so far of what the operator's files want of replicas. Of several lines the last one counts, as for redis itself.
 #[derive(Clone, Copy, Debug, Default)]
 struct Kept {
     min_replicas: Option<u32>,
@@ -456,15 +454,19 @@ mod tests {
             persistence,
             include: vec![PathBuf::from("/etc/vigie/redis.d/a b.conf")],
             priority: 100,
-            fenced: false,
         }
+    }
+
+    fn included(file: &str, text: &str) -> Includes {
+        let files = vec![Include { file: PathBuf::from(file), text: text.as_bytes().to_vec() }];
+        Includes { files, setting: Setting::default() }
     }
 
     fn text(persistence: Persistence, version: &str, start: Start) -> String {
         let credentials = Credentials::new("mymaster", Secret::new("password").into(), None);
-        let include = Include { file: PathBuf::from("/etc/a\nb.conf"), text: b"maxmemory 1gb\nuser app on".to_vec() };
+        let include = included("/etc/a\nb.conf", "maxmemory 1gb\nuser app on");
         let version = version.parse().unwrap();
-        let text = conf(persistence).text(version, start, &[include], &credentials, &Secret::new("local"));
+        let text = conf(persistence).text(version, start, false, &include, &credentials, &Secret::new("local"));
         String::from_utf8(text).unwrap()
     }
 
@@ -504,22 +506,34 @@ mod tests {
     }
 
     #[test]
-    fn a_fenced_one_rests_closed_and_nothing_comes_after_that() {
-        let made = |fenced| {
-            let conf = Conf { fenced, ..conf(Persistence::Aof) };
+    fn a_closed_one_rests_so_and_nothing_comes_after_that() {
+        let made = |closed| {
             let credentials = Credentials::new("mymaster", Secret::new("password").into(), None);
-            let include = Include {
-                file: PathBuf::from("a.conf"),
-                text: b"min-replicas-to-write 1\nmin-slaves-max-lag 0".to_vec(),
-            };
-            let version = "7.0.15".parse().unwrap();
-            let text = conf.text(version, Start::Plain, &[include], &credentials, &Secret::new("local"));
+            let include = included("a.conf", "min-replicas-to-write 1\nmin-slaves-max-lag 0");
+            let (version, local) = ("7.0.15".parse().unwrap(), Secret::new("local"));
+            let text = conf(Persistence::Aof).text(version, Start::Plain, closed, &include, &credentials, &local);
             String::from_utf8(text).unwrap()
         };
-        let (fenced, unfenced) = (made(true), made(false));
-        let added = fenced.strip_prefix(&unfenced).unwrap();
+        let (closed, open) = (made(true), made(false));
+        let added = closed.strip_prefix(&open).unwrap();
         assert_eq!(added, format!("{CLOSED_HEAD}min-replicas-to-write 1000000\nmin-replicas-max-lag 10\n"));
-        assert!(!unfenced.contains("1000000"));
+        assert!(!open.contains("1000000"));
+    }
+
+    #[test]
+    fn what_is_kept_is_of_the_files_that_were_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["a.conf", "b.conf"].map(|name| dir.path().join(name));
+        let conf = Conf { include: files.to_vec(), ..conf(Persistence::Aof) };
+        fs::write(&files[0], "min-replicas-to-write 2\n").unwrap();
+        fs::write(&files[1], "maxmemory 1gb\nmin-replicas-max-lag 4\nmin-replicas-to-write 1\n").unwrap();
+        let includes = conf.includes().unwrap();
+        assert_eq!((includes.setting, includes.files.len()), (Setting::new(1, 4), 2));
+        fs::write(&files[1], "maxmemory 1gb\n").unwrap();
+        assert_eq!(conf.includes().unwrap().setting, Setting::new(2, MAX_LAG));
+        fs::write(&files[0], "\nmin-replicas-to-write two\n").unwrap();
+        let refused = conf.includes().unwrap_err().to_string();
+        assert!(refused.contains("a.conf:2: \"min-replicas-to-write\" needs one whole number"), "{refused}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::disk::Data;
 use super::server::{self, Server, ServerError};
 use super::users;
 use crate::base::{Credentials, Secret};
+use crate::cores::redis::fence::Setting;
 use crate::runtime::pidfd::PidFd;
 
 /// A server reads its configuration in no time; one that does not is none.
@@ -54,6 +55,14 @@ pub enum SpawnError {
     Thread,
 }
 
+/// To start one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    /// It is to refuse writes until its fence is opened. Said at each start: by the decision that holds then, the cluster is
+    /// fenced or is not, whatever it was at the start before.
+    pub(super) closed: bool,
+}
+
 /// A process that was started.
 #[derive(Debug)]
 pub(super) struct Spawned {
@@ -64,6 +73,8 @@ pub(super) struct Spawned {
     pub(super) start: Start,
     /// Which secrets it was given.
     pub(super) secrets: u64,
+    /// What its operator wants of replicas in sync while it takes writes, by the files that it was started with.
+    pub(super) setting: Setting,
 }
 
 /// The secrets that are valid now, and how often they have changed.
@@ -87,39 +98,39 @@ pub(super) struct Plan {
 pub(super) fn start(
     plan: Plan,
     done: impl Fn(Result<Spawned, SpawnError>) + Send + 'static,
-) -> io::Result<mpsc::Sender<()>> {
+) -> io::Result<mpsc::Sender<Order>> {
     let (orders, received) = mpsc::channel();
     let thread = std::thread::Builder::new().name("redis-keeper".to_owned()).stack_size(256 * 1024);
     thread.spawn(move || {
         // Asked before it is needed: the first order comes when a record is on disk. What goes wrong is told at the order.
         let mut server = server::check(&plan.server, plan.account.as_ref()).ok();
-        while received.recv().is_ok() {
-            done(spawn(&plan, &mut server));
+        while let Ok(order) = received.recv() {
+            done(spawn(&plan, order, &mut server));
         }
     })?;
     Ok(orders)
 }
 
 /// The program is asked for its version once: a restart after a crash must not wait for it.
-fn spawn(plan: &Plan, server: &mut Option<Server>) -> Result<Spawned, SpawnError> {
+fn spawn(plan: &Plan, Order { closed }: Order, server: &mut Option<Server>) -> Result<Spawned, SpawnError> {
     let known = match server.take() {
         Some(known) => known,
         None => server::check(&plan.server, plan.account.as_ref())?,
     };
-    if plan.conf.fenced && !known.version.fences_scripts() {
-        return Err(ServerError::Unfenced { server: plan.server.clone(), version: known.version }.into());
+    if closed {
+        known.fenceable(&plan.server)?;
     }
     let includes = plan.conf.includes()?;
     let (data, start) = open_data(plan)?;
     let local = users::password().map_err(ConfError::Random)?;
     let (secrets, credentials) = plan.secrets.borrow().clone();
-    let text = plan.conf.text(known.version, start, &includes, &credentials, &local);
+    let text = plan.conf.text(known.version, start, closed, &includes, &credentials, &local);
     plan.local.send_replace(local);
     let spawned = exec(plan, &known.program, &data, &text)
         .map_err(|source| SpawnError::System { server: plan.server.clone(), source });
     *server = spawned.is_ok().then_some(known);
     let (child, held, log) = spawned?;
-    Ok(Spawned { child, held, log, start, secrets })
+    Ok(Spawned { child, held, log, start, secrets, setting: includes.setting })
 }
 
 /// The data directory, made, judged, and that of the user that redis runs as.

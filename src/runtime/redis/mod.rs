@@ -40,10 +40,10 @@ use crate::cores::redis::fence::{Setting, Status};
 use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
 pub use account::AccountError;
 use account::Choice;
+pub use conf::ConfError;
 use conf::{Conf, Start};
-pub use conf::{ConfError, replicas_wanted};
 pub use keeper::SpawnError;
-use keeper::{Numbered, Plan, Spawned};
+use keeper::{Numbered, Order, Plan, Spawned};
 pub use server::ServerError;
 pub use users::LOCAL_RIGHTS;
 
@@ -97,6 +97,23 @@ pub enum RedisError {
     Thread(io::Error),
 }
 
+/// Why the server program of this host would not be started in a fenced cluster: it is too old. None too where that cannot be known,
+/// such as on a host without one. Blocks for as long as the program takes to say its version.
+pub fn too_old_to_fence(config: &config::Redis) -> Option<ServerError> {
+    let Choice { account, .. } = account::choose(config.user.as_deref()).ok()?;
+    match server::check(&config.server, account.as_ref()).and_then(|server| server.fenceable(&config.server)) {
+        Err(error @ (ServerError::Unfenced { .. } | ServerError::Old { .. })) => Some(error),
+        Err(
+            ServerError::Missing { .. }
+            | ServerError::Run { .. }
+            | ServerError::Forbidden { .. }
+            | ServerError::Silent { .. }
+            | ServerError::Foreign { .. },
+        )
+        | Ok(()) => None,
+    }
+}
+
 /// Supervises the node's redis until `stop` is true, then ends it cleanly and returns. Dropped before that, redis is
 /// killed.
 pub async fn run(
@@ -114,18 +131,16 @@ pub async fn run(
         persistence: setup.config.persistence,
         include: setup.config.include.iter().map(PathBuf::from).collect(),
         priority: setup.priority,
-        fenced: setup.fencing,
     };
     let store = record(&setup.state_dir);
     let own = SocketAddr::new(conf.own_ip(), conf.port);
     let wanted = setup.config.user.clone();
-    let (choice, checked, wants, loaded, conf, store) = blocking(move || {
+    let (choice, checked, loaded, conf, store) = blocking(move || {
         let wanted = wanted.as_deref();
-        (account::choose(wanted), conf.includes(), replicas_wanted(&conf.include), store.load(), conf, store)
+        (account::choose(wanted), conf.includes(), store.load(), conf, store)
     })
     .await;
     checked?;
-    let setting = wants?;
     let Choice { account, warning } = choice?;
     if let Some(warning) = warning {
         journal.record(SOURCE, Level::Warn, "user", warning);
@@ -178,18 +193,17 @@ pub async fn run(
     tasks.spawn(watch_fence(setup.fence.watch(), inputs.clone()));
     tasks.spawn(watch_stop(stop, inputs.clone()));
     tasks.spawn(write_records(store, recorded, journal.clone()));
-    let (held, holds) = watch::channel(None);
-    tasks.spawn(watch_process(Watched { started, held, inputs, address, state_dir: setup.state_dir.clone() }));
+    let (running, runs) = watch::channel(None);
+    tasks.spawn(watch_process(Watched { started, running, inputs, address, state_dir: setup.state_dir.clone() }));
 
     let mut executor = Executor {
         orders: orders.map_err(RedisError::Thread)?,
         asks,
         records,
-        holds,
+        runs,
         fence: setup.fence,
         own,
         password: local_now.clone(),
-        setting,
         post,
         journal,
         left: Some(left),
@@ -302,7 +316,7 @@ async fn write_records(store: Store<Durable>, mut records: mpsc::Receiver<Write>
 struct Watched {
     started: mpsc::UnboundedReceiver<Result<Spawned, SpawnError>>,
     /// The process that lives now.
-    held: watch::Sender<Option<Arc<PidFd>>>,
+    running: watch::Sender<Option<Running>>,
     inputs: mpsc::Sender<Input>,
     address: SocketAddr,
     state_dir: PathBuf,
@@ -332,6 +346,14 @@ async fn watch_process(mut watched: Watched) {
     }
 }
 
+/// A process, for whoever has to do with it.
+#[derive(Clone, Debug)]
+struct Running {
+    held: Arc<PidFd>,
+    /// What its operator wants of replicas in sync while it takes writes.
+    setting: Setting,
+}
+
 struct Living {
     child: std::process::Child,
     ending: Ending,
@@ -353,8 +375,8 @@ impl Watched {
         let held = Arc::new(spawned.held);
         match begun.and_then(|_| Ending::of(held.clone())) {
             Ok(ending) => {
-                self.held.send_replace(Some(held));
-                let Spawned { child, start, secrets, .. } = spawned;
+                let Spawned { child, start, secrets, setting, .. } = spawned;
+                self.running.send_replace(Some(Running { held, setting }));
                 Ok(Living { child, ending, last_words, start, secrets })
             }
             Err(error) => {
@@ -377,7 +399,7 @@ impl Watched {
             }
         }
         let exit = process.child.wait().map_or(Exit::Unknown, exit);
-        self.held.send_replace(None);
+        self.running.send_replace(None);
         if self.inputs.send(Input::Exited(exit)).await.is_err() {
             return;
         }
@@ -400,16 +422,14 @@ fn exit(status: ExitStatus) -> Exit {
 }
 
 struct Executor {
-    orders: std::sync::mpsc::Sender<()>,
+    orders: std::sync::mpsc::Sender<Order>,
     asks: mpsc::Sender<(Token, Ask)>,
     records: mpsc::Sender<Write>,
-    holds: watch::Receiver<Option<Arc<PidFd>>>,
+    runs: watch::Receiver<Option<Running>>,
     fence: Arc<Fence>,
     /// Where the fence reaches it, and with which password.
     own: SocketAddr,
     password: watch::Receiver<Secret>,
-    /// What its operator wants while it takes writes.
-    setting: Setting,
     post: mpsc::Sender<Part>,
     journal: Journal,
     left: Option<oneshot::Sender<()>>,
@@ -431,8 +451,8 @@ impl Execute<Supervisor> for Executor {
             }
             // Full: the disk is slower than once a second, and the next one says more.
             Output::Remember(durable) => drop(self.records.try_send((durable, None))),
-            Output::Spawn { closed: _ } => {
-                if self.orders.send(()).is_err() {
+            Output::Spawn { closed } => {
+                if self.orders.send(Order { closed }).is_err() {
                     return Flow::Abort(Input::SpawnFailed(SpawnError::Thread.to_string()));
                 }
             }
@@ -444,7 +464,9 @@ impl Execute<Supervisor> for Executor {
             }
             Output::Enclose { incarnation } => self.enclose(incarnation),
             Output::Open { order, by, epoch } => {
-                self.fence.order(order, Wish::Open { by, epoch, setting: self.setting });
+                // One that has just ended is not opened.
+                let setting = self.runs.borrow().as_ref().map(|running| running.setting).unwrap_or_default();
+                self.fence.order(order, Wish::Open { by, epoch, setting });
             }
             Output::Close { order } => self.fence.order(order, Wish::Close),
             // Whoever collects facts and no longer does is about to end everything.
@@ -464,7 +486,7 @@ impl Execute<Supervisor> for Executor {
 impl Executor {
     fn enclose(&self, incarnation: u64) {
         // One that has just ended needs no fence.
-        let Some(held) = self.holds.borrow().clone() else { return };
+        let Some(Running { held, .. }) = self.runs.borrow().clone() else { return };
         let password = self.password.borrow().clone();
         let process = fence::Process { incarnation, held: &held, address: self.own, password: &password };
         if let Err(error) = self.fence.process(&process) {
@@ -477,7 +499,7 @@ impl Executor {
 
     /// A process that has just ended needs none.
     fn signal(&self, signal: Signal) {
-        if let Some(held) = &*self.holds.borrow()
+        if let Some(Running { held, .. }) = &*self.runs.borrow()
             && let Err(error) = held.signal(signal)
         {
             tracing::debug!("{signal} to redis: {error}");

@@ -112,7 +112,8 @@ pub enum ServerError {
     },
     /// Too old to be fenced.
     #[error(
-        "redis.server = {server:?}: version {version} lets scripts write without a lease; redis 7.0 or any valkey is needed"
+        "redis.server = {server:?}: its version {version} lets scripts write when they must not; cluster.fencing = \"lease\" needs \
+         redis 7.0 or any valkey, or else write cluster.fencing = \"off\" on every node"
     )]
     Unfenced {
         /// As configured.
@@ -137,6 +138,15 @@ pub(super) struct Server {
     pub(super) program: PathBuf,
     /// What it said of itself.
     pub(super) version: Version,
+}
+
+impl Server {
+    /// Refuses one that a fence does not close: `server` is its name in the cluster file.
+    pub(super) fn fenceable(&self, server: &str) -> Result<(), ServerError> {
+        let version = self.version;
+        let unfenced = || ServerError::Unfenced { server: server.to_owned(), version };
+        version.fences_scripts().then_some(()).ok_or_else(unfenced)
+    }
 }
 
 /// Finds the program `server`, asks it for its version, as the user that it shall run as, and judges it. Blocks for some
@@ -233,6 +243,21 @@ mod tests {
         assert!(old.contains("version 5.0.14 is too old"), "{old}");
         for foreign in ["", "hello", "KeyDB server v=6.3.4", "Redis server v=x.y"] {
             assert!(judged(foreign).unwrap_err().contains("neither redis nor valkey"), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_lets_scripts_through_a_fence_is_not_fenced() {
+        let judged = |said: &str| {
+            let server = Server { program: PathBuf::new(), version: judge("x", said).unwrap() };
+            server.fenceable("x").map_err(|error| error.to_string())
+        };
+        for said in ["Redis server v=7.0.15 sha=0:0", "Redis server v=8.2.0", "Valkey server v=7.2.5"] {
+            assert_eq!(judged(said), Ok(()), "{said}");
+        }
+        let refused = judged("Redis server v=6.2.14 sha=0:0").unwrap_err();
+        for part in ["redis.server = \"x\"", "version 6.2 ", "redis 7.0 or any valkey", "cluster.fencing = \"off\""] {
+            assert!(refused.contains(part), "{refused}");
         }
     }
 }

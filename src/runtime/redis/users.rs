@@ -2,6 +2,14 @@
 //!
 //! Applications are the user `default`: everything but what changes the topology, stops the server or changes what vigie set.
 //! The cluster's own users may do what they are for and see no key. An operator adds others by a file of `redis.include`.
+//!
+//! A fence is worth what its users may do. Of those who come over the network, none may open one: it takes `CONFIG SET`, or the rights
+//! to give oneself that. Only `vigie-local` has it, whose password is of one start and in no file. `default` may not point a master
+//! elsewhere either, which would have it take the data of somebody who is behind it. `vigie`, the user of sentinels, may, because it is
+//! they who point replicas at their master and step a stale one down: but whoever promotes a redis that rests closed has a master
+//! that refuses writes. All of this holds with and without a fence, for a running redis may come to be fenced.
+//! GAP(§5): an operator's own user with `+@all` may open a fence by hand. Its rights are not cut, for it is there to do what `default` may
+//! not, and whoever defines it can change the cluster file as well; `config/vigie.toml` says what it must not be let to do.
 
 use std::fmt::Write;
 use std::io;
@@ -120,6 +128,27 @@ mod tests {
         assert!(changes[..4].iter().all(|words| words[3] == "resetpass" && words[4].starts_with('#')));
         assert_eq!(changes[0].len(), 6, "both passwords are accepted");
         assert_eq!(changes[4][3], replication(&credentials()).reveal());
+    }
+
+    #[test]
+    fn nobody_but_the_supervisor_may_open_a_fence() {
+        let text = lines(&credentials(), &Secret::new("of this start"), "7.0.15".parse().unwrap());
+        for line in text.lines() {
+            let (name, rights) = line.strip_prefix("user ").and_then(|line| line.split_once(" on ")).unwrap();
+            // A rule takes what rules before it gave.
+            let may = |right: &str, all: &str| {
+                rights
+                    .split(' ')
+                    .rfind(|rule| [right, all].contains(&&rule[1..]))
+                    .is_some_and(|rule| rule.starts_with('+'))
+            };
+            let local = name == LOCAL_USER;
+            assert!(!may("config", "@all") && !may("acl", "@all"), "{line}");
+            assert_eq!((rights.contains("+config|set"), rights.contains("+acl|setuser")), (local, local), "{line}");
+            let points = local || name == CONTROL_USER;
+            assert_eq!((may("replicaof", "@all"), may("failover", "@all")), (points, false), "{line}");
+            assert_eq!(may("slaveof", "@all"), name == CONTROL_USER, "{line}");
+        }
     }
 
     #[test]
