@@ -110,8 +110,8 @@ pub fn facts(view: &View, master_name: &str) -> Facts {
     for (node, state) in view.fresh() {
         if let Some(sentinel) = &state.sentinel {
             let ours = sentinel.masters.iter().find(|master| master.name == master_name);
-            let decision = ours.and_then(|master| master.decision);
-            facts.sentinels.push(Voice { current_epoch: sentinel.current_epoch, decision });
+            let (decision, fenced) = ours.map_or((None, false), |master| (master.decision, master.fenced));
+            facts.sentinels.push(Voice { current_epoch: sentinel.current_epoch, decision, fenced });
         }
         if let Some(redis) = &state.redis {
             let master = match redis.role {
@@ -120,7 +120,8 @@ pub fn facts(view: &View, master_name: &str) -> Facts {
                 RedisRole::Master { .. } => Some(true),
             };
             let (incarnation, process) = (redis.incarnation, redis.process);
-            facts.servers.push(Server { address: redis.address, incarnation, process, master });
+            let lease = state.tenure.open();
+            facts.servers.push(Server { address: redis.address, incarnation, process, master, lease });
         }
         if let Some(proxy) = state.proxy.filter(|_| node.name != *own) {
             facts.peers.push(Peer { name: node.name.clone(), listening: proxy.listening, route: proxy.route });

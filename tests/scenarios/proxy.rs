@@ -82,8 +82,9 @@ impl World for Proxy {
             words.keyword("epoch")?;
             let current_epoch = words.value("an epoch")?;
             let decision = Some(Decision { master: address, epoch: current_epoch });
-            proxy.sentinels = (1..=proxy.voters).map(|number| (number, Voice { current_epoch, decision })).collect();
-            let server = Server { address, incarnation: 1, process: Process::Alive, master: Some(true) };
+            proxy.sentinels =
+                (1..=proxy.voters).map(|number| (number, Voice { current_epoch, decision, fenced: false })).collect();
+            let server = Server { address, incarnation: 1, process: Process::Alive, master: Some(true), lease: None };
             proxy.supervisors.insert(address, server);
             proxy.stage.around.0.insert(address, Ok(()));
             proxy.stage.give(Input::Listener(Ok(())));
@@ -155,12 +156,12 @@ impl Proxy {
                 let master = words.redis()?;
                 words.keyword("epoch")?;
                 let epoch = words.value("an epoch")?;
-                Some(Voice { current_epoch: epoch, decision: Some(Decision { master, epoch }) })
+                Some(Voice { current_epoch: epoch, decision: Some(Decision { master, epoch }), fenced: false })
             }
             "know" | "knows" => {
                 words.keyword("nothing")?;
                 words.keyword("epoch")?;
-                Some(Voice { current_epoch: words.value("an epoch")?, decision: None })
+                Some(Voice { current_epoch: words.value("an epoch")?, decision: None, fenced: false })
             }
             "silent" => None,
             other => return Err(unexpected(other, "name, know nothing or silent")),
@@ -198,7 +199,7 @@ impl Proxy {
         } else {
             None
         };
-        self.supervisors.insert(address, Server { address, incarnation, process, master });
+        self.supervisors.insert(address, Server { address, incarnation, process, master, lease: None });
         Ok(())
     }
 

@@ -11,6 +11,9 @@
 //! Leaving `Routed` says [`Output::Switch`]`(None)` in the same call. A role text alone never makes a route: two nodes can
 //! say `master` at the same time, but only one of them is named by the highest epoch. Sentinels that are not heard change
 //! nothing: the route stays.
+//!
+//! In a fenced cluster the lease of a redis is the decision, whether a sentinel has stored it yet or not: a majority has granted it. And
+//! who is not heard to hold one gets no writes, since it would refuse them: another proxy may hear it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -36,6 +39,11 @@ const DISPUTED: &str = "sentinels name different masters in one epoch";
 /// How long a peer may have a route before lacking one costs this node the VIP. At a failover both proxies prove the new
 /// master within milliseconds of each other; one lost SYN or reply costs one check limit (at most 250 ms).
 const BEHIND_GRACE: Duration = Duration::from_millis(500);
+/// A master that is heard, and says that it holds no lease, keeps its route for so long: a sentinel that restarts costs it less, and
+/// who reads from it is served. One that is not heard has been silent for as long already.
+const LEASE_GRACE: Duration = Duration::from_millis(500);
+/// What keeps a named master from being routed to although it is one.
+const UNLEASED: &str = "it holds no lease, and refuses writes";
 
 /// What a route must know from the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +74,8 @@ pub struct Voice {
     pub current_epoch: Epoch,
     /// Who is master by its record.
     pub decision: Option<Decision>,
+    /// Whether that is a decision of a fenced cluster.
+    pub fenced: bool,
 }
 
 /// One supervisor's word.
@@ -79,6 +89,8 @@ pub struct Server {
     pub process: Process,
     /// Whether it said that it is a master; none: not asked yet.
     pub master: Option<bool>,
+    /// The epoch of the lease by which it takes writes; none: it holds none.
+    pub lease: Option<Epoch>,
 }
 
 /// One other proxy's word.
@@ -211,6 +223,8 @@ pub enum Loss {
     Check(CheckFault),
     /// The sentinels were reset.
     HistoryReset,
+    /// The cluster is fenced, and it is not heard to hold a lease.
+    Unleased,
     /// This proxy stops.
     Stopped,
 }
@@ -224,6 +238,7 @@ impl fmt::Display for Loss {
             Self::Demoted => f.write_str("its supervisor says that it is not a master any more"),
             Self::Check(fault) => write!(f, "the check failed: {fault}"),
             Self::HistoryReset => f.write_str("the sentinels were reset"),
+            Self::Unleased => f.write_str("it is not heard any more that it holds a lease"),
             Self::Stopped => f.write_str("this proxy stops"),
         }
     }
@@ -297,6 +312,8 @@ enum State {
         incarnation: Option<u64>,
         /// Whether the supervisor has called that process a master yet: its word may come later than the proof.
         confirmed: bool,
+        /// Since when it says that it holds no lease, in a fenced cluster.
+        unleased_since: Option<Instant>,
     },
     /// This proxy stops.
     Stopped,
@@ -326,7 +343,7 @@ impl Machine for Route {
             return;
         }
         match input {
-            Input::Tick => {}
+            Input::Tick => self.weigh_lease(now, out),
             Input::View(facts) => self.on_facts(now, facts, out),
             Input::Checked { serial, result } => self.on_checked(now, serial, result, out),
             Input::Suspect => self.on_suspect(now),
@@ -345,7 +362,11 @@ impl Machine for Route {
         };
         // Once the grace is over it has been acted upon, and only a fact can change that.
         let behind = self.behind_since.filter(|_| matches!(self.said.usable, Some(Ok(())))).map(|at| at + BEHIND_GRACE);
-        earliest(probe, behind)
+        let unleased = match &self.state {
+            State::Routed { unleased_since, .. } => unleased_since.map(|since| since + LEASE_GRACE),
+            State::Undecided | State::Proving { .. } | State::Stopped => None,
+        };
+        earliest(unleased, earliest(probe, behind))
     }
 }
 
@@ -443,6 +464,7 @@ impl Route {
             let before = old.servers.iter().find(|server| server.address == known.master).copied();
             self.on_server(now, before, out);
         }
+        self.weigh_lease(now, out);
         // What a peer has just proved can be proved here as well.
         if self.behind_since.is_none()
             && self.peer_ahead().is_some()
@@ -466,9 +488,33 @@ impl Route {
         }
     }
 
+    /// Whether the cluster is fenced, as far as is known.
+    fn is_fenced(&self) -> bool {
+        let newest = self.facts.sentinels.iter().filter_map(|voice| Some((voice.decision?.epoch, voice.fenced))).max();
+        newest.is_some_and(|(_, fenced)| fenced)
+    }
+
+    /// Whether that redis would refuse writes for want of a lease, as far as is heard.
+    fn is_unleased(&self, address: SocketAddr) -> bool {
+        self.is_fenced() && self.server(address).is_none_or(|server| server.lease.is_none())
+    }
+
+    /// Ends the route to a master that is not heard to hold a lease.
+    fn weigh_lease(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let Some(target) = self.target() else { return };
+        let (unleased, heard) = (self.is_unleased(target.master), self.server(target.master).is_some());
+        let State::Routed { unleased_since, .. } = &mut self.state else { return };
+        *unleased_since = unleased_since.or(Some(now)).filter(|_| unleased);
+        if unleased && (!heard || unleased_since.is_some_and(|since| now.since(since) >= LEASE_GRACE)) {
+            self.become_(State::proving(target, now, now + RETRY), Some(Loss::Unleased), out);
+        }
+    }
+
     /// The decision of the highest epoch, unless two different ones claim it.
     fn best(&mut self, out: &mut Vec<Output>) -> Option<Decision> {
-        match Named::by(self.facts.sentinels.iter().filter_map(|voice| voice.decision)) {
+        let leased = |server: &Server| Some(Decision { master: server.address, epoch: server.lease? });
+        let holders = self.facts.servers.iter().filter_map(leased).filter(|held| self.masters.contains(&held.master));
+        match Named::by(self.facts.sentinels.iter().filter_map(|voice| voice.decision).chain(holders)) {
             Named::Nobody => None,
             Named::One(best) => {
                 self.conflict = None;
@@ -488,7 +534,9 @@ impl Route {
     fn forgotten(&self, epoch: Epoch) -> bool {
         let behind = self.facts.sentinels.iter().filter(|voice| voice.current_epoch < epoch).count();
         let knows = |voice: &Voice| voice.decision.is_some_and(|decision| decision.epoch >= epoch);
-        behind >= majority(self.facts.voters) && !self.facts.sentinels.iter().any(knows)
+        let holds = |server: &Server| server.lease.is_some_and(|lease| lease >= epoch);
+        let known = self.facts.sentinels.iter().any(knows) || self.facts.servers.iter().any(holds);
+        behind >= majority(self.facts.voters) && !known
     }
 
     fn on_decision(&mut self, now: Instant, next: Decision, out: &mut Vec<Output>) {
@@ -572,21 +620,27 @@ impl Route {
         let decision = *decision;
         let dead = self.is_dead(decision.master);
         let disputed = self.is_disputed();
+        let unleased = self.is_unleased(decision.master);
         let server = self.server(decision.master);
-        if let (Ok(()), false, false) = (&result, dead, disputed) {
+        if let (Ok(()), false, false, false) = (&result, dead, disputed, unleased) {
             let routed = State::Routed {
                 decision,
                 probe: Probe::Due(now + self.check_interval),
                 strikes: 0,
                 incarnation: server.map(|server| server.incarnation),
                 confirmed: server.is_some_and(|server| server.master == Some(true)),
+                unleased_since: None,
             };
             self.become_(routed, None, out);
             return;
         }
         let State::Proving { since, probe, fault, told, .. } = &mut self.state else { return };
         // A proof that is older than the word of death, or than the dispute, counts as none.
-        let void = if dead { "its process is dead" } else { DISPUTED };
+        let void = match (dead, disputed) {
+            (true, _) => "its process is dead",
+            (false, true) => DISPUTED,
+            (false, false) => UNLEASED,
+        };
         *fault = Some(result.err().unwrap_or_else(|| CheckFault::Unclear(void.to_owned())));
         let failing = now.since(*since);
         let wait = if failing < EAGER { RETRY } else { (failing / 8).clamp(RETRY, self.check_interval) };

@@ -49,8 +49,14 @@ fn node(name: &str, fresh: bool) -> NodeView {
 fn facts_are_the_fresh_words_on_our_master_and_the_peers_but_not_oneself() {
     let nodes = vec![node("me", true), node("peer", true), node("silent", false)];
     let facts = facts(&View { at: Instant::START, me: 0, nodes }, "mymaster");
-    let voice = Voice { current_epoch: 4, decision: Some(decision(3)) };
-    let server = Server { address: decision(0).master, incarnation: 2, process: Process::Alive, master: Some(false) };
+    let voice = Voice { current_epoch: 4, decision: Some(decision(3)), fenced: false };
+    let server = Server {
+        address: decision(0).master,
+        incarnation: 2,
+        process: Process::Alive,
+        master: Some(false),
+        lease: None,
+    };
     let peer = Peer { name: "peer".parse().unwrap(), listening: true, route: Some(decision(3)) };
     let expected = Facts { voters: 3, sentinels: vec![voice; 2], servers: vec![server; 2], peers: vec![peer] };
     assert_eq!(facts, expected);

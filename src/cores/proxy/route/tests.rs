@@ -11,7 +11,7 @@ fn decision(node: u8, epoch: Epoch) -> Decision {
 }
 
 fn server(node: u8, incarnation: u64, process: Process, master: Option<bool>) -> Server {
-    Server { address: address(node), incarnation, process, master }
+    Server { address: address(node), incarnation, process, master, lease: None }
 }
 
 /// The supervisors of nodes 4, 5 and 6 are heard, and have not asked for any role yet.
@@ -73,7 +73,8 @@ impl Bench {
 
     /// All sentinels come to name `node`.
     fn decide(&mut self, node: u8, epoch: Epoch) {
-        self.facts.sentinels = vec![Voice { current_epoch: epoch, decision: Some(decision(node, epoch)) }; 3];
+        self.facts.sentinels =
+            vec![Voice { current_epoch: epoch, decision: Some(decision(node, epoch)), fenced: false }; 3];
         self.view();
     }
 
@@ -161,7 +162,7 @@ fn a_newer_decision_cuts_at_once_and_is_proved_at_once() {
 #[test]
 fn the_highest_epoch_wins_and_an_older_one_is_never_believed() {
     let mut bench = Bench::new();
-    let voice = |node, epoch| Voice { current_epoch: 9, decision: Some(decision(node, epoch)) };
+    let voice = |node, epoch| Voice { current_epoch: 9, decision: Some(decision(node, epoch)), fenced: false };
     bench.facts.sentinels = vec![voice(4, 5), voice(6, 7), voice(5, 6)];
     bench.view();
     bench.checked(Ok(()));
@@ -184,7 +185,7 @@ fn a_new_epoch_of_the_same_master_cuts_nobody() {
 #[test]
 fn two_masters_in_one_epoch_are_not_believed() {
     let mut bench = Bench::new();
-    let voice = |node| Voice { current_epoch: 5, decision: Some(decision(node, 5)) };
+    let voice = |node| Voice { current_epoch: 5, decision: Some(decision(node, 5)), fenced: false };
     bench.facts.sentinels = vec![voice(4), voice(6)];
     bench.view();
     bench.view();
@@ -195,7 +196,7 @@ fn two_masters_in_one_epoch_are_not_believed() {
 #[test]
 fn a_check_answered_after_a_second_name_for_its_epoch_proves_nothing() {
     let mut bench = Bench::new();
-    let voice = |node| Voice { current_epoch: 5, decision: Some(decision(node, 5)) };
+    let voice = |node| Voice { current_epoch: 5, decision: Some(decision(node, 5)), fenced: false };
     bench.facts.sentinels = vec![voice(4)];
     bench.view();
     bench.facts.sentinels = vec![voice(4), voice(6)];
@@ -211,11 +212,12 @@ fn a_check_answered_after_a_second_name_for_its_epoch_proves_nothing() {
 #[test]
 fn reset_sentinels_are_believed_when_a_majority_has_forgotten() {
     let mut bench = Bench::routed();
-    let young = Voice { current_epoch: 1, decision: Some(decision(6, 1)) };
+    let young = Voice { current_epoch: 1, decision: Some(decision(6, 1)), fenced: false };
     bench.facts.sentinels = vec![young];
     bench.view();
     assert_eq!(bench.route.target(), Some(decision(4, 5)), "one of three is no majority");
-    bench.facts.sentinels = vec![young, young, Voice { current_epoch: 5, decision: Some(decision(4, 5)) }];
+    bench.facts.sentinels =
+        vec![young, young, Voice { current_epoch: 5, decision: Some(decision(4, 5)), fenced: false }];
     bench.view();
     assert_eq!(bench.route.target(), Some(decision(4, 5)), "one still knows");
     bench.facts.sentinels = vec![young, young];
@@ -240,7 +242,7 @@ fn a_route_stays_while_neither_sentinels_nor_supervisor_are_heard() {
 #[test]
 fn a_master_outside_of_the_file_is_refused_and_told_once() {
     let mut bench = Bench::routed();
-    let foreign = Voice { current_epoch: 9, decision: Some(decision(66, 9)) };
+    let foreign = Voice { current_epoch: 9, decision: Some(decision(66, 9)), fenced: false };
     for _ in 0..2 {
         bench.facts.sentinels = vec![foreign; 3];
         bench.view();
@@ -461,7 +463,7 @@ fn the_vip_is_given_up_without_a_route_and_a_majority_of_the_sentinels() {
         [(1, 1, true), (2, 1, false), (3, 2, true), (3, 1, false), (4, 3, true), (4, 2, false)]
     {
         let mut bench = Bench::new();
-        let voice = Voice { current_epoch: 0, decision: None };
+        let voice = Voice { current_epoch: 0, decision: None, fenced: false };
         bench.facts = Facts { voters, sentinels: vec![voice; heard], ..Facts::default() };
         bench.view();
         bench.out.clear();
@@ -476,7 +478,7 @@ fn the_vip_is_given_up_without_a_route_and_a_majority_of_the_sentinels() {
 fn reset_sentinels_are_believed_of_a_majority_of_an_even_number_only() {
     let mut bench = Bench::routed();
     bench.facts.voters = 4;
-    let young = Voice { current_epoch: 1, decision: Some(decision(6, 1)) };
+    let young = Voice { current_epoch: 1, decision: Some(decision(6, 1)), fenced: false };
     bench.facts.sentinels = vec![young; 2];
     bench.view();
     assert_eq!(bench.route.target(), Some(decision(4, 5)), "two of four are no majority");
@@ -552,4 +554,82 @@ proptest::proptest! {
             assert_eq!(target.map(|target| target.master), bench.route.target().map(|target| target.master));
         }
     }
+}
+
+/// A master in a fenced cluster, which says that it holds the lease of that epoch.
+fn leased(node: u8, lease: Option<Epoch>) -> Server {
+    Server { lease, ..server(node, 1, Process::Alive, Some(true)) }
+}
+
+fn ms(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+fn fenced(bench: &mut Bench, node: u8, epoch: Epoch) {
+    bench.facts.sentinels =
+        vec![Voice { current_epoch: epoch, decision: Some(decision(node, epoch)), fenced: true }; 3];
+}
+
+#[test]
+fn the_lease_of_a_redis_is_the_decision_before_any_sentinel_has_stored_it() {
+    let mut bench = Bench::routed();
+    fenced(&mut bench, 4, 5);
+    bench.facts.servers = vec![leased(4, Some(5)), leased(5, None)];
+    bench.view();
+    assert_eq!(bench.route.target(), Some(decision(4, 5)));
+    // Its sentinels have not told yet of the votes that it was elected by.
+    bench.facts.servers = vec![leased(4, None), leased(5, Some(6))];
+    bench.view();
+    assert_eq!(bench.route.target(), None);
+    bench.checked(Ok(()));
+    assert_eq!(bench.route.target(), Some(decision(5, 6)));
+    // Nobody is taken for the master who is none of the file.
+    bench.facts.servers.push(leased(66, Some(9)));
+    bench.view();
+    assert_eq!(bench.route.target(), Some(decision(5, 6)));
+}
+
+#[test]
+fn who_is_not_heard_to_hold_a_lease_gets_no_writes() {
+    let routed = || {
+        let mut bench = Bench::routed();
+        fenced(&mut bench, 4, 5);
+        bench.facts.servers = vec![leased(4, Some(5))];
+        bench.view();
+        bench
+    };
+    // Not heard at all: it has been silent for long enough.
+    let mut bench = routed();
+    bench.facts.servers.clear();
+    bench.view();
+    assert_eq!(bench.route.target(), None);
+    // Fenced for a moment.
+    let mut bench = routed();
+    bench.facts.servers = vec![leased(4, None)];
+    bench.view();
+    bench.pass(ms(LEASE_GRACE) / 2);
+    assert_eq!(bench.route.target(), Some(decision(4, 5)), "a sentinel restarts");
+    bench.facts.servers = vec![leased(4, Some(5))];
+    bench.view();
+    bench.pass(ms(LEASE_GRACE) * 2);
+    assert_eq!(bench.route.target(), Some(decision(4, 5)));
+    // And for longer.
+    bench.facts.servers = vec![leased(4, None)];
+    bench.view();
+    bench.pass(ms(LEASE_GRACE));
+    assert_eq!(bench.route.target(), None);
+    // Proved to be a master, and not believed before it holds one.
+    for lease in [None, Some(5)] {
+        bench.facts.servers = vec![leased(4, lease)];
+        bench.view();
+        bench.pass(ms(RETRY));
+        bench.checked(Ok(()));
+        assert_eq!(bench.route.target(), lease.map(|_| decision(4, 5)));
+    }
+    // A cluster that is not fenced needs none.
+    bench.facts.sentinels.iter_mut().for_each(|voice| voice.fenced = false);
+    bench.facts.servers = vec![leased(4, None)];
+    bench.view();
+    bench.pass(ms(LEASE_GRACE) * 2);
+    assert_eq!(bench.route.target(), Some(decision(4, 5)));
 }
