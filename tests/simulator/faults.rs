@@ -36,6 +36,28 @@ impl World {
         }
     }
 
+    /// Each node is told to leave, and comes back with its new file: all of them, or some.
+    fn edit_files(&mut self) {
+        let fencing = self.fault_dice.chance(500);
+        let mut after = Duration::ZERO;
+        for host in 0..self.workers.len() {
+            after += self.fault_dice.upto(ms(1_500));
+            if self.fault_dice.chance(850) {
+                self.later(after, Happening::Edited(host, fencing));
+            }
+        }
+    }
+
+    pub fn edited(&mut self, host: usize, fencing: bool) {
+        if self.quiet_at.is_some() {
+            return;
+        }
+        self.note(|| format!("the file of n{host} has fencing = {fencing}"));
+        if std::mem::replace(&mut self.disks[host].fencing, fencing) != fencing {
+            self.stop_worker(host);
+        }
+    }
+
     fn any_sentinel(&mut self) -> usize {
         // Whoever leads is where it hurts.
         let leads =
@@ -62,6 +84,7 @@ impl World {
         self.stats.faults += 1;
         self.note(|| format!("fault {fault:?}"));
         match fault {
+            Fault::Edit => self.edit_files(),
             Fault::SentinelCrash => {
                 let host = self.any_worker();
                 self.crash_worker(host);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use vigie::base::Instant;
-use vigie::cores::redis::fence::{By, Command, Doors, Fence, Input, OUT_OF_REACH, Outcome, Output, Status, Term};
+use vigie::cores::redis::fence::{By, Command, Doors, Fence, Input, OUT_OF_REACH, Outcome, Output, Phase, Status, Term};
 use vigie::cores::redis::{self, Exit, Supervisor};
 use vigie::runtime::drive::Flow;
 use vigie::wire::resp::Reply;
@@ -37,6 +37,12 @@ impl Default for Driver<Fence> {
 impl World {
     fn fenced(&mut self, host: usize) -> Option<&mut Fenced> {
         self.workers[host].fenced.as_mut()
+    }
+
+    /// Whether a redis takes writes by a lease.
+    pub fn is_leased(&self, host: usize) -> bool {
+        let fenced = self.workers.get(host).and_then(|worker| worker.fenced.as_ref());
+        fenced.is_some_and(|fenced| fenced.told.phase != Phase::Closed && fenced.told.by == By::Lease)
     }
 
     /// Something happens to the fence of a redis.

@@ -62,10 +62,10 @@ enum Event {
         node: usize,
         life: u32,
     },
-    /// It looks at its lease.
+    /// It looks at the lease of its redis, whatever becomes of the sentinel beside it.
     Look {
         node: usize,
-        life: u32,
+        incarnation: u64,
     },
     /// What was to be stored is on disk.
     Stored {
@@ -318,8 +318,8 @@ impl World {
         }
         // Its own sentinel.
         self.hear(node, node, frame);
-        let life = self.nodes[node].life;
-        self.later(ASK_AGAIN, Event::Look { node, life });
+        let incarnation = self.nodes[node].holder.incarnation();
+        self.later(ASK_AGAIN, Event::Look { node, incarnation });
     }
 
     /// What a sentinel makes of a frame, its own node's included.
@@ -408,7 +408,7 @@ impl World {
     fn look(&mut self, node: usize) {
         let now = self.local(node);
         let Some(held) = self.held(node) else { return };
-        let (life, incarnation) = (self.nodes[node].life, self.nodes[node].holder.incarnation());
+        let incarnation = self.nodes[node].holder.incarnation();
         if now < held.lease.fence_at() {
             if self.nodes[node].open.is_some_and(|open| open < held.epoch) {
                 self.nodes[node].open = Some(held.epoch);
@@ -419,7 +419,7 @@ impl World {
                 self.later(takes, Event::Opened { node, incarnation, epoch: held.epoch });
             }
             let wait = self.until(node, held.lease.fence_at());
-            self.later(wait, Event::Look { node, life });
+            self.later(wait, Event::Look { node, incarnation });
         } else if self.nodes[node].open.is_some() && !self.nodes[node].closing {
             self.close(node, false);
         }
@@ -504,12 +504,13 @@ impl World {
                     self.later(wait, Event::Speak { node, life });
                 }
             }
-            Event::Look { node, life } => {
-                if self.nodes[node].up && self.nodes[node].life == life {
+            Event::Look { node, incarnation } => {
+                if self.nodes[node].holder.incarnation() == incarnation {
                     self.look(node);
                     let now = self.local(node);
                     let asked = self.nodes[node].asked_at;
-                    let stale = self.nodes[node].holder.wants().is_some()
+                    let stale = self.nodes[node].up
+                        && self.nodes[node].holder.wants().is_some()
                         && self.nodes[node].released.is_none()
                         && self.held(node).is_none_or(|held| held.lease.from < asked);
                     if stale && now.since(asked) >= ms(15) && now.since(asked) < ms(90) {

@@ -72,6 +72,8 @@ pub enum Fault {
     Unplugged,
     /// The kernel of a proxy refuses virtual addresses for a while.
     AddressRefused,
+    /// The cluster files are edited, one node after the other, to ask for leases or for none.
+    Edit,
 }
 
 /// All of them, with the mean time between two at the full rate.
@@ -149,8 +151,10 @@ pub struct Plan {
     pub scripts: bool,
     /// Silence before a master is suspected.
     pub down_after: Duration,
-    /// The lease by which its redis takes writes; none: the cluster is not fenced.
+    /// The length of leases; none: there are none.
     pub lease: Option<Duration>,
+    /// Whether the cluster files ask for them at first.
+    pub fencing: bool,
     /// Longest phase of a failover.
     pub failover_timeout: Duration,
     /// Replicas re-pointed at once.
@@ -245,6 +249,12 @@ impl Plan {
             faults.push((Fault::ReplicasDropped, ms(1_500)));
             faults.push((Fault::RedisHang, ms(4_000)));
         }
+        let lease = (linked && single && Dice::new(seed, 9).chance(500)).then_some(ms(250).min(down_after / 2));
+        let mut files = Dice::new(seed, 10);
+        let edited = lease.is_some() && !calm && files.chance(400);
+        if edited {
+            faults.push((Fault::Edit, ms(4_000)));
+        }
         let plan = Self {
             seed,
             sentinels,
@@ -260,7 +270,8 @@ impl Plan {
             named,
             scripts: drop_in && other.chance(300),
             down_after,
-            lease: (linked && single && Dice::new(seed, 9).chance(500)).then_some(ms(250).min(down_after / 2)),
+            lease,
+            fencing: lease.is_some() && !(edited && files.chance(500)),
             failover_timeout: dice.pick(&[ms(2_000), ms(5_000), ms(10_000)]),
             parallel_syncs: dice.pick(&[1, 1, 2, 5]),
             drift: dice.pick(&[0, 50, 500, 2_000]),

@@ -64,7 +64,7 @@ impl World {
             failover_timeout: self.plan.failover_timeout,
             parallel_syncs: self.plan.parallel_syncs,
             lease: self.plan.lease,
-            fencing: self.plan.lease.is_some(),
+            fencing: self.disks[host].fencing,
             nodes: group
                 .iter()
                 .map(|r| DataNode { name: node_name(*r), address: redis_at(*r), bootstrap: *r == group[0] })

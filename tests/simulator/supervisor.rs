@@ -38,7 +38,7 @@ impl World {
             nodes,
             address: redis_at(host),
             priority: self.redis[host].priority,
-            fencing: self.plan.lease.is_some(),
+            fencing: self.disks[host].fencing,
             life,
         };
         let machine = Supervisor::new(config, self.disks[host].record);

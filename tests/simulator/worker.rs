@@ -49,6 +49,8 @@ pub struct Disk {
     pub slow: Option<Duration>,
     /// What the supervisor has recorded beside the data of its redis.
     pub record: redis::Durable,
+    /// Whether the cluster file on it asks for leases.
+    pub fencing: bool,
 }
 
 impl World {

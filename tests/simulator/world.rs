@@ -85,6 +85,8 @@ pub enum Happening {
     Wake(Kind, usize, u64),
     /// A store of a sentinel ends.
     Stored(usize, u64),
+    /// The cluster file of that host is edited.
+    Edited(usize, bool),
     /// The lease of a process of that boot ends, unless it was renewed.
     LeaseEnds(usize, u64),
     /// A role of a process of that boot has left.
@@ -363,7 +365,7 @@ impl World {
             wires: BTreeMap::new(),
             sentinels: (0..plan.sentinels).map(|_| Actor::default()).collect(),
             workers: (0..nodes).map(|_| Worker::default()).collect(),
-            disks: vec![Disk::default(); nodes],
+            disks: vec![Disk { fencing: plan.fencing, ..Disk::default() }; nodes],
             ports: vec![Port::default(); nodes],
             redis,
             writers,
@@ -489,6 +491,7 @@ impl World {
             Happening::Stored(host, serial) => self.stored(host, serial),
             Happening::LeaseEnds(host, boot) if self.workers[host].boot == boot => self.lease_ends(host),
             Happening::LeaseEnds(..) => {}
+            Happening::Edited(host, fencing) => self.edited(host, fencing),
             Happening::Left(host, boot) => self.left(host, boot),
             Happening::Syn(id, limit) => self.syn(id, limit),
             Happening::Connected(id) => self.connected(id),

@@ -81,11 +81,10 @@ impl World {
     pub fn masters_changed(&mut self, r: usize) {
         let (group, now) = (self.redis[r].group, self.now);
         let takes = |r: &&usize| self.redis[**r].takes_writes();
-        let two = self.groups[group].iter().filter(takes).count() > 1;
         let since = self.writes.two_since.remove(&group);
-        if two && self.plan.lease.is_some() {
-            let open: Vec<usize> =
-                self.groups[group].iter().copied().filter(|r| self.redis[*r].takes_writes()).collect();
+        let open: Vec<usize> = self.groups[group].iter().filter(takes).copied().collect();
+        let two = open.len() > 1;
+        if two && open.iter().any(|r| self.is_leased(*r)) {
             self.checks.violated(format!("two acknowledge writes at once: {open:?}"));
         }
         if two {

@@ -11,6 +11,7 @@ use crate::base::node::{Decision, RedisRole};
 use crate::base::{Instant, census};
 
 use super::Agreement;
+use super::instance::Instance;
 use super::lead::{Cause, Lead, Phase, Promotion};
 use super::master::Master;
 use super::peer::Peer;
@@ -34,12 +35,15 @@ impl Agreement {
         }
     }
 
-    /// Whether the mode is to be changed now: all want it, and the master is well.
+    /// Whether the mode is to be changed now: all want it, the master is well, and no other node has one that takes writes, which
+    /// the first lease could not make room for.
     pub(super) fn mode_is_to_change(&self, master: &Master) -> bool {
+        let leads = |node: &Instance| Some(matches!(node.fresh_facts()?.role, RedisRole::Master { .. }));
+        let others = master.others().filter(|n| *n < master.config.nodes.len());
+        let alone = others.map(|n| &master.nodes[n]).all(|node| leads(node) == Some(false));
         let node = master.watched();
-        let serves = node.fresh_facts().is_some_and(|facts| matches!(facts.role, RedisRole::Master { .. }));
-        let well = node.down_since.is_none() && serves && (node.hears_majority || master.fenced);
-        well && master.decision.is_some() && self.asked_by_all(master) == Some(!master.fenced)
+        let well = node.down_since.is_none() && leads(node) == Some(true) && (node.hears_majority || master.fenced);
+        well && alone && master.decision.is_some() && self.asked_by_all(master) == Some(!master.fenced)
     }
 
     /// Elected to change the mode.

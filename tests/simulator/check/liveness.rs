@@ -38,6 +38,13 @@ impl World {
                 return Some(format!("group {group}: {first:?} and, says s{s}, {decision:?}"));
             }
         }
+        let fencing = |s: usize| self.disks[s].fencing;
+        if self.plan.lease.is_some() && (0..self.workers.len()).all(|host| fencing(host) == fencing(0)) {
+            let fenced = |s: usize| self.said(s).and_then(|facts| about(facts, group)).map(|facts| facts.fenced);
+            if let Some(s) = (0..self.plan.sentinels).find(|s| fenced(*s) != Some(fencing(0))) {
+                return Some(format!("the files say fencing = {}, and s{s} {:?}", fencing(0), fenced(s)));
+            }
+        }
         let master = agreed?.master;
         for r in &self.groups[group] {
             let redis = &self.redis[*r];
