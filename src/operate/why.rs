@@ -174,6 +174,7 @@ fn down(by: Option<DownBy>, down_ms: Option<u64>, silent_ms: Option<u64>, limit_
         Some(DownBy::Proof) => format!("{since}its supervisor says that it is dead or was restarted"),
         Some(DownBy::Silence) => since + &silence().unwrap_or_default(),
         Some(DownBy::Role) => format!("{since}it says that it is a replica"),
+        Some(DownBy::Lease) => format!("{since}it is not heard on the peer link to hold a lease, and refuses writes"),
         None => silence().unwrap_or_else(|| "it answers".to_owned()),
     };
     if busy {

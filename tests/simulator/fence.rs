@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use vigie::base::Instant;
-use vigie::cores::redis::fence::{By, Command, Doors, Fence, Input, OUT_OF_REACH, Outcome, Output, Phase, Status, Term};
+use vigie::cores::redis::fence::{
+    By, Command, Doors, Fence, Input, OUT_OF_REACH, Outcome, Output, Phase, Status, Term,
+};
 use vigie::cores::redis::{self, Exit, Supervisor};
 use vigie::runtime::drive::Flow;
 use vigie::wire::resp::Reply;

@@ -196,8 +196,10 @@ fn down_gate(master: &Master, now: Instant) -> Checked {
             DownBy::Proof
         } else if silent.is_some_and(|silent| silent >= limit) {
             DownBy::Silence
-        } else {
+        } else if node.is_replica() {
             DownBy::Role
+        } else {
+            DownBy::Lease
         }
     });
     let strays = decided && node.is_replica();

@@ -61,6 +61,8 @@ pub(super) struct Instance {
     pub(super) facts: Option<RedisFacts>,
     /// Whether its node says that it hears a majority of the sentinels.
     pub(super) hears_majority: bool,
+    /// Since when it is not heard on the peer link that it takes writes by a lease.
+    pub(super) unleased_since: Option<Instant>,
     pub(super) fresh: bool,
     /// The incarnation that serves or served as the master this sentinel knows of.
     pub(super) served: Option<u64>,
@@ -97,6 +99,7 @@ impl Instance {
             rebooted_at: None,
             facts: None,
             hears_majority: false,
+            unleased_since: Some(now),
             fresh: false,
             served: None,
             busy_since: None,

@@ -286,7 +286,8 @@ impl Master {
     }
 
     /// Decides whether this sentinel, by itself, finds a redis down: what is new, and when to look again.
-    pub(super) fn judge(&mut self, n: usize, moment: Moment<'_>) -> (Option<Judgement>, Option<Instant>) {
+    /// `leases`: whether what is heard of leases counts.
+    pub(super) fn judge(&mut self, n: usize, leases: bool, moment: Moment<'_>) -> (Option<Judgement>, Option<Instant>) {
         let (now, config) = (moment.now, &self.config);
         let is_master = n == self.at() && self.decision.is_some();
         let node = &self.nodes[n];
@@ -298,7 +299,10 @@ impl Master {
         // It may take long to read its data from disk, and answers PING meanwhile.
         let reboot = node.rebooted_at.filter(|_| is_master && !config.reboot_down_after.is_zero());
         let reboot_at = reboot.map(|at| at + config.reboot_down_after);
-        let limits = [silent_at, strayed_at, reboot_at].into_iter().flatten();
+        // One that takes no writes, or is not heard where leases are asked for and granted, is no master, even if it answers.
+        let unleased = node.unleased_since.filter(|_| is_master && self.fenced && leases);
+        let unleased_at = unleased.map(|since| since + config.down_after);
+        let limits = [silent_at, strayed_at, reboot_at, unleased_at].into_iter().flatten();
         let proof = node.proof(is_master);
         let down = proof.is_some() || limits.clone().any(|at| now >= at);
         let again = limits.filter(|at| *at > now).min();
@@ -403,6 +407,7 @@ impl Master {
         node.was_master = false;
         // What it reported before it was master is no straying.
         node.role_since = now;
+        node.unleased_since = node.unleased_since.map(|_| now);
         node.served = node.fresh_facts().map(|facts| facts.incarnation);
     }
 

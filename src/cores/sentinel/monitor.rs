@@ -392,8 +392,10 @@ impl Agreement {
 
     /// Decides whether this sentinel, by itself, finds the redis down.
     pub(super) fn judge(&mut self, m: usize, n: usize, now: Instant) {
+        // Who hears no majority of the sentinels has nothing to say of a lease that takes one.
+        let counts = self.reachable(&self.masters[m]) >= self.majority(&self.masters[m]);
         let Self { masters, timers, rules, .. } = self;
-        let (judgement, again) = masters[m].judge(n, Moment { now, timers, rules: *rules });
+        let (judgement, again) = masters[m].judge(n, counts, Moment { now, timers, rules: *rules });
         again.into_iter().for_each(|at| self.wake_at(at));
         let Some(Judgement { down, proof }) = judgement else { return };
         self.node_event(if down { "+sdown" } else { "-sdown" }, m, n, "");
@@ -410,6 +412,8 @@ impl Agreement {
             let master = &mut self.masters[m];
             let Some(n) = master.place_of_node(&name) else { continue };
             master.nodes[n].hears_majority = hears_majority;
+            let leased = fresh && lease.is_some();
+            master.nodes[n].unleased_since = master.nodes[n].unleased_since.or(Some(now)).filter(|_| !leased);
             if master.nodes[n].told(redis.as_ref(), fresh, now) {
                 self.ask_info(m, n, now);
             }

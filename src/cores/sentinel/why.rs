@@ -184,6 +184,8 @@ pub enum DownBy {
     Silence,
     /// It says of itself, for too long, that it is a replica.
     Role,
+    /// It has not been heard, for too long, to take writes by a lease.
+    Lease,
 }
 
 /// One redis.

@@ -600,6 +600,19 @@ mod fenced {
     }
 
     #[test]
+    fn a_master_that_answers_and_holds_no_lease_is_down_and_replaced() {
+        let mut world = World::fenced();
+        let epoch = world.epoch(0);
+        world.leases[0] = None;
+        (0..3).for_each(|to| world.tell(0, to, true));
+        world.run(DOWN_AFTER - ms(50));
+        assert_eq!(world.master(), Some(0), "its lease may return");
+        let took = world.run_until(ms(2_000), "a new master", |world| world.leases[1].max(world.leases[2]) > Some(epoch));
+        assert!(took < ms(500), "{took:?}");
+        assert!(world.redis[0].alive);
+    }
+
+    #[test]
     fn nobody_is_chosen_whose_node_hears_no_majority() {
         let mut world = World::fenced();
         // Nodes 1 and 2 do not hear their supervisors say that they hear one another.

@@ -417,7 +417,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, node: usize, to: usize, fresh: bool) {
+    pub(super) fn tell(&mut self, node: usize, to: usize, fresh: bool) {
         let (redis, sentinel) = self.facts[node].clone();
         let lease = self.leases[node].filter(|_| self.redis[node].alive);
         let hears_majority = (0..3).filter(|other| self.reach(node, *other)).count() > 1;
