@@ -10,6 +10,7 @@ mod dropin;
 mod failover;
 mod faults;
 mod kills;
+mod ledger;
 mod libraries;
 mod measuring;
 mod mixed;
@@ -19,6 +20,7 @@ mod switches;
 mod voters;
 mod whole;
 mod why;
+mod writers;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +48,8 @@ const CASES: &[(&str, &[Case])] = &[
     ("basics", basics::CASES),
     ("attacks", attacks::child::CASES),
     ("measuring", measuring::CASES),
+    ("measuring", ledger::CASES),
+    ("measuring", writers::CASES),
     ("failover", failover::CASES),
     ("kills", kills::CASES),
     ("clients", clients::CASES),
