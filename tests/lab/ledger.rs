@@ -85,6 +85,10 @@ impl Verdict {
     pub(crate) fn kept(&self) -> bool {
         self.after_lease == 0 && self.after_takeover == 0 && self.lost_of_others == 0 && self.lost <= self.bound
     }
+
+    /// The columns of its [`Display`](fmt::Display).
+    pub(crate) const HEADER: &str = "takeover ms  last of old ms  after lease  after takeover  acked    lost   \
+         (before, of others)  bound  sent/acked by node since the fault";
 }
 
 impl fmt::Display for Verdict {

@@ -9,6 +9,7 @@ mod clients;
 mod dropin;
 mod failover;
 mod faults;
+mod fencing;
 mod kills;
 mod ledger;
 mod libraries;
@@ -68,6 +69,12 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),
     (BENCH, boxes::BENCH),
+    (LONG, fencing::QUICK),
+    (BENCH, fencing::split::CASES),
+    (BENCH, fencing::freeze::CASES),
+    (BENCH, fencing::link::CASES),
+    (BENCH, fencing::orders::CASES),
+    (BENCH, fencing::recovery::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";

@@ -90,6 +90,8 @@ pub(crate) struct Writers {
 pub(crate) struct Seen {
     /// In no particular order.
     pub(crate) writes: Vec<Write>,
+    /// The names of the writers, by their numbers.
+    names: Vec<String>,
     /// By writer and reason.
     pub(crate) failures: BTreeMap<String, BTreeMap<String, usize>>,
 }
@@ -167,6 +169,7 @@ impl Writers {
         for writer in &self.writers {
             let notes = std::mem::take(&mut *lock(&writer.notes));
             seen.writes.extend(notes.writes);
+            seen.names.push(writer.spec.name.clone());
             seen.failures.insert(writer.spec.name.clone(), notes.failures);
         }
         seen
@@ -190,6 +193,19 @@ impl Writers {
 impl Drop for Writers {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+impl Seen {
+    /// When writes of these writers were acknowledged, in that order.
+    pub(crate) fn acked(&self, names: &[&str]) -> Vec<Instant> {
+        let by = |write: &&Write| {
+            let name = self.names.get(usize::from(write.id.0));
+            name.is_some_and(|name| names.contains(&name.as_str()))
+        };
+        let mut times: Vec<_> = self.writes.iter().filter(by).filter_map(|write| write.acked_at).collect();
+        times.sort_unstable();
+        times
     }
 }
 
