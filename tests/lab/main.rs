@@ -9,7 +9,9 @@ mod clients;
 mod dropin;
 mod failover;
 mod faults;
+mod fencing;
 mod kills;
+mod ledger;
 mod libraries;
 mod measuring;
 mod mixed;
@@ -19,6 +21,7 @@ mod switches;
 mod voters;
 mod whole;
 mod why;
+mod writers;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +49,8 @@ const CASES: &[(&str, &[Case])] = &[
     ("basics", basics::CASES),
     ("attacks", attacks::child::CASES),
     ("measuring", measuring::CASES),
+    ("measuring", ledger::CASES),
+    ("measuring", writers::CASES),
     ("failover", failover::CASES),
     ("kills", kills::CASES),
     ("clients", clients::CASES),
@@ -64,6 +69,12 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),
     (BENCH, boxes::BENCH),
+    (LONG, fencing::QUICK),
+    (BENCH, fencing::split::CASES),
+    (BENCH, fencing::freeze::CASES),
+    (BENCH, fencing::link::CASES),
+    (BENCH, fencing::orders::CASES),
+    (BENCH, fencing::recovery::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";

@@ -83,8 +83,13 @@ struct Spoken {
 impl World {
     /// The classic five hosts, up and whole.
     pub(crate) fn start(sandbox: &Sandbox) -> Result<Self, String> {
+        Self::of(sandbox, Layout::classic())
+    }
+
+    /// Hosts that are laid out in another way, with the classic nodes among them.
+    pub(crate) fn of(sandbox: &Sandbox, layout: Layout) -> Result<Self, String> {
         let binary = std::env::var_os("VIGIE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vigie").into(), PathBuf::from);
-        let cluster = Cluster::start(sandbox, Layout::classic(), &binary).map_err(text)?;
+        let cluster = Cluster::start(sandbox, layout, &binary).map_err(text)?;
         let world = Self { cluster, markers: Cell::new(0), probes: Cell::new(0) };
         world.wait_whole(Instant::now(), START_TIME)?;
         world.wait_healthy()?;
@@ -96,7 +101,7 @@ impl World {
         SocketAddr::new(node.expect("a node of the layout").address, REDIS)
     }
 
-    fn vip(&self) -> SocketAddr {
+    pub(crate) fn vip(&self) -> SocketAddr {
         SocketAddr::new(self.cluster.layout().vip, REDIS)
     }
 

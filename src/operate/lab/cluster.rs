@@ -56,6 +56,8 @@ pub struct Layout {
     pub prefix: u8,
     /// Address of the client's host.
     pub client: IpAddr,
+    /// Further hosts, on which no vigie runs.
+    pub guests: Vec<HostSpec>,
     /// What applications use.
     pub password: Secret,
     /// The cluster's own; none: derived from the password.
@@ -83,6 +85,7 @@ impl Layout {
             vip: IpAddr::from([192, 168, 0, 1]),
             prefix: 24,
             client: IpAddr::from([192, 168, 0, 100]),
+            guests: Vec::new(),
             password: Secret::new("only-the-lab-knows-this"),
             secret: Some(Secret::new("only-the-nodes-know-this")),
             settings: "[cluster]\nname = \"mymaster\"\nquorum = 2\n".to_owned(),
@@ -97,11 +100,11 @@ impl Layout {
         self
     }
 
-    /// The hosts it needs: its nodes and the client.
+    /// The hosts it needs: its nodes, the client and the guests.
     pub fn hosts(&self) -> Vec<HostSpec> {
         let host = |name: &str, address| HostSpec { name: name.to_owned(), address, prefix: self.prefix };
         let nodes = self.nodes.iter().map(|node| host(node.name, node.address));
-        nodes.chain([host(CLIENT, self.client)]).collect()
+        nodes.chain([host(CLIENT, self.client)]).chain(self.guests.iter().cloned()).collect()
     }
 
     /// The cluster file.
@@ -116,6 +119,17 @@ impl Layout {
         }
         file
     }
+}
+
+/// A process of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The guard of vigie.
+    Guard,
+    /// Its worker.
+    Worker,
+    /// The redis-server or valkey-server.
+    Redis,
 }
 
 /// Why the cluster could not be started, asked or hurt.
@@ -333,19 +347,30 @@ impl Cluster {
 
     /// Kills the redis-server or valkey-server of a node.
     pub fn kill_redis(&self, node: &str) -> Result<(), ClusterError> {
-        let is_server = |process: &Process| matches!(process.command.as_str(), "redis-server" | "valkey-server");
-        self.kill(node, "a redis-server", is_server)
+        Ok(signal(self.pid(node, Part::Redis)?, Signal::SIGKILL)?)
     }
 
     /// Kills the worker of a node's vigie, not its guard.
     pub fn kill_worker(&self, node: &str) -> Result<(), ClusterError> {
-        let guard = self.guard(node)?;
-        self.kill(node, "a worker of vigie", |process| process.parent == guard)
+        Ok(signal(self.pid(node, Part::Worker)?, Signal::SIGKILL)?)
     }
 
     /// Sends a signal to the guard of a node's vigie and to nobody else.
     pub fn signal_guard(&self, node: &str, number: Signal) -> Result<(), ClusterError> {
         Ok(signal(self.guard(node)?, number)?)
+    }
+
+    /// The process id of a part of a node.
+    pub fn pid(&self, node: &str, part: Part) -> Result<i32, ClusterError> {
+        let is_server = |process: &Process| matches!(process.command.as_str(), "redis-server" | "valkey-server");
+        match part {
+            Part::Guard => self.guard(node),
+            Part::Worker => {
+                let guard = self.guard(node)?;
+                self.find(node, "a worker of vigie", |process| process.parent == guard)
+            }
+            Part::Redis => self.find(node, "a redis-server", is_server),
+        }
     }
 
     /// Kills guards and workers of some nodes at the same time, as the end of a control group, or of the power of all of
@@ -398,10 +423,9 @@ impl Cluster {
         pid.ok_or_else(|| ClusterError::NoProcess { node: node.to_owned(), what: "vigie" })
     }
 
-    fn kill(&self, node: &str, what: &'static str, wanted: impl Fn(&Process) -> bool) -> Result<(), ClusterError> {
+    fn find(&self, node: &str, what: &'static str, wanted: impl Fn(&Process) -> bool) -> Result<i32, ClusterError> {
         let found = self.lab.processes(node)?.into_iter().find(wanted);
-        let process = found.ok_or_else(|| ClusterError::NoProcess { node: node.to_owned(), what })?;
-        Ok(signal(process.pid, Signal::SIGKILL)?)
+        Ok(found.ok_or_else(|| ClusterError::NoProcess { node: node.to_owned(), what })?.pid)
     }
 
     /// A planned switchover, asked of `node`, which must have a sentinel.

@@ -5,6 +5,9 @@
 //!   host ── eth0 ╌╌ port ┼ bridge "switch"      ╌╌ a veth pair; the port has the name of its host
 //!   host ── eth0 ╌╌ port ┘
 //! ```
+//! Some hosts may be moved to a second switch, joined to the first one by a trunk ([`Lab::island`]): pulled, it parts the network
+//! in one act, and no host sees its own cable go.
+//!
 //! Only to be used inside a [`sandbox`](super::sandbox): namespaces and processes are not cleaned up one by one.
 
 use std::fs::{self, File, OpenOptions};
@@ -20,13 +23,18 @@ use std::thread;
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
+use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+/// The second switch, and the two ends of the trunk to it: no host has such a name.
+const ISLAND: &str = "ISLAND";
+const TRUNK: &str = "TRUNK";
+const LANDING: &str = "LANDING";
 
 /// A host to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,16 +118,7 @@ impl Lab {
             }
         }
         let switch = namespace("switch")?;
-        netlink(&switch, "make the switch", async |handle| {
-            // Snooping would swallow multicast until somebody asks for it; a learning port would swallow everything.
-            let bridge = LinkBridge::new("switch")
-                .mcast_snooping(false)
-                .stp_state(BridgeStpState::Disabled)
-                .forward_delay(0)
-                .up()
-                .build();
-            handle.link().add(bridge).execute().await
-        })?;
+        netlink(&switch, "make the switch", async |handle| bridge(&handle, "switch").await)?;
         let hosts = specs.iter().map(|spec| host(&switch, spec)).collect::<Result<_, _>>()?;
         Ok(Self { switch, hosts, scratch: scratch.to_owned() })
     }
@@ -194,12 +193,48 @@ impl Lab {
     }
 
     fn port(&self, host: &str, up: bool) -> Result<(), LabError> {
-        let name = &self.host(host)?.spec.name;
-        netlink(&self.switch, &format!("set the switch port of {host}"), async |handle| {
-            let index = index_of(&handle, name).await?;
+        self.set(&self.host(host)?.spec.name, up)
+    }
+
+    fn set(&self, port: &str, up: bool) -> Result<(), LabError> {
+        netlink(&self.switch, &format!("set the switch port {port}"), async |handle| {
+            let index = index_of(&handle, port).await?;
             let port = LinkMessageBuilder::<LinkUnspec>::new().index(index);
             handle.link().change(if up { port.up() } else { port.down() }.build()).execute().await
         })
+    }
+
+    /// Plugs these hosts, and no others, into the second switch. Their cables are out for a moment.
+    pub fn island(&self, hosts: &[&str]) -> Result<(), LabError> {
+        hosts.iter().try_for_each(|host| self.host(host).map(drop))?;
+        netlink(&self.switch, "make an island", async |handle| {
+            if index_of(&handle, TRUNK).await.is_err() {
+                bridge(&handle, ISLAND).await?;
+                let landing = LinkMessageBuilder::<LinkUnspec>::new().name(LANDING).build();
+                let trunk = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+                    .name(TRUNK)
+                    .set_info_data(InfoData::Veth(InfoVeth::Peer(landing)))
+                    .controller(index_of(&handle, "switch").await?)
+                    .up();
+                handle.link().add(trunk.build()).execute().await?;
+                plug(&handle, LANDING, ISLAND).await?;
+            }
+            for host in &self.hosts {
+                let name = host.spec.name.as_str();
+                plug(&handle, name, if hosts.contains(&name) { ISLAND } else { "switch" }).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Pulls the trunk: whoever is on the island reaches the others no more.
+    pub fn part(&self) -> Result<(), LabError> {
+        self.set(TRUNK, false)
+    }
+
+    /// Plugs the trunk in again.
+    pub fn rejoin(&self) -> Result<(), LabError> {
+        self.set(TRUNK, true)
     }
 
     /// The addresses of a host's `eth0` with their prefix lengths, link-local ones left out.
@@ -314,6 +349,27 @@ fn host(switch: &File, spec: &HostSpec) -> Result<Host, LabError> {
         handle.link().change(LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build()).execute().await
     })?;
     Ok(Host { spec: spec.clone(), namespace, inode })
+}
+
+/// A new switch.
+async fn bridge(handle: &Handle, name: &str) -> Result<(), rtnetlink::Error> {
+    // Snooping would swallow multicast until somebody asks for it; a learning port would swallow everything.
+    let bridge =
+        LinkBridge::new(name).mcast_snooping(false).stp_state(BridgeStpState::Disabled).forward_delay(0).up().build();
+    handle.link().add(bridge).execute().await
+}
+
+/// Moves a port to a switch.
+async fn plug(handle: &Handle, port: &str, switch: &str) -> Result<(), rtnetlink::Error> {
+    let found = handle.link().get().match_name(port).execute().try_next().await?;
+    let port = found.ok_or(rtnetlink::Error::RequestFailed)?;
+    let switch = index_of(handle, switch).await?;
+    // Who is there already stays, without a moment of silence.
+    if port.attributes.contains(&LinkAttribute::Controller(switch)) {
+        return Ok(());
+    }
+    let moved = LinkMessageBuilder::<LinkUnspec>::new().index(port.header.index).controller(switch).up();
+    handle.link().change(moved.build()).execute().await
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<u32, rtnetlink::Error> {

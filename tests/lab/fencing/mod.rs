@@ -1,0 +1,310 @@
+//! Who may acknowledge a write: whatever is done to the network, to processes or by strangers, the old master of a cluster has
+//! to stop before a new one begins. Writers stand at every redis, on the same side of every cut as it does, and two more write
+//! through the virtual IP; each acknowledgement is held against what is left when all is well again.
+//!
+//! `FENCING`: `lease` (the default) or `off`, the key of the cluster file. With `off` the same cases have to show what a lease is
+//! for, or else they could not see it. `RUNS`: how often each fault happens.
+
+pub(crate) mod freeze;
+pub(crate) mod link;
+pub(crate) mod orders;
+pub(crate) mod recovery;
+pub(crate) mod split;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use vigie::base::Instant;
+use vigie::config::PEER_PORT;
+use vigie::operate::lab::cluster::{Layout, Part};
+use vigie::operate::lab::hosts::{HostSpec, signal};
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::clock;
+use vigie::wire::resp::Reply;
+
+use super::ledger::{Fault, Verdict, judge, total};
+use super::whole::{DATA, START_TIME, World, text, wait_ok};
+use super::writers::{Seen, Spec, Writers, left};
+use super::{Case, Outcome, note};
+
+/// One run of each fault that a lease is there for.
+pub(crate) const QUICK: &[Case] = &[
+    Case { name: "a_master_on_the_smaller_side_stops_in_time", needs: NEEDS, run: split::quick },
+    Case { name: "and_so_it_does_when_its_worker_stands_still", needs: NEEDS, run: split::quick_without_worker },
+    Case { name: "a_redis_that_wakes_acknowledges_nothing", needs: NEEDS, run: freeze::quick_redis },
+    Case { name: "a_redis_whose_worker_stands_still_stops_in_time", needs: NEEDS, run: freeze::quick_worker },
+    Case { name: "strangers_make_no_second_master", needs: NEEDS, run: orders::quick },
+];
+
+pub(crate) const NEEDS: &[&str] = &["redis-server", "ip"];
+
+/// The lease that is set; lateness is judged by it with `fencing = "off"`, too. Half of `down_after` by default.
+const LEASE: Duration = Duration::from_millis(250);
+/// By default a master that is not heard is suspected after so long.
+const DOWN_AFTER: Duration = Duration::from_millis(500);
+/// Writes flow again so long after a fault is mended, also for who takes a former owner of the virtual IP for the present one: such
+/// a neighbour is believed for up to a minute, and asked for again after that.
+const FLOW_TIME: Duration = Duration::from_secs(90);
+/// What each writer offers, per second.
+const RATE: u32 = 500;
+/// Who writes straight to a redis waits through every freeze; who writes through the virtual IP has an application's patience.
+const PATIENT: Duration = Duration::from_secs(20);
+const IMPATIENT: Duration = Duration::from_millis(250);
+/// Writers through the virtual IP: one that goes with the old master if the network is parted, and one that stays.
+const NEAR: &str = "vip-near";
+const FAR: &str = "vip-far";
+
+/// The mode of the cluster file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fencing {
+    Off,
+    Lease,
+}
+
+impl Fencing {
+    /// The mode that is asked for.
+    fn asked() -> Result<Self, String> {
+        match std::env::var("FENCING").as_deref() {
+            Ok("off") => Ok(Self::Off),
+            Ok("lease") | Err(_) => Ok(Self::Lease),
+            Ok(other) => Err(format!("FENCING is {other:?}; \"off\" or \"lease\" is expected")),
+        }
+    }
+
+    /// Its keys of the table `[cluster]`.
+    fn keys(self) -> String {
+        match self {
+            Self::Off => "fencing = \"off\"\n".to_owned(),
+            Self::Lease => format!("fencing = \"lease\"\nlease = \"{}ms\"\n", LEASE.as_millis()),
+        }
+    }
+}
+
+/// How often each fault happens.
+fn runs(default: usize) -> usize {
+    std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(default)
+}
+
+/// The host of the writer at a node.
+fn beside(node: &str) -> String {
+    format!("at-{node}")
+}
+
+/// A cluster with hosts for all writers.
+struct Field {
+    world: World,
+    fencing: Fencing,
+    /// Runs so far.
+    runs: Cell<u32>,
+}
+
+/// Writers at work around a master.
+struct Load {
+    writers: Writers,
+    master: &'static str,
+}
+
+/// What came of a run.
+struct Run {
+    verdict: Verdict,
+    seen: Seen,
+    /// Who is master when all is well again.
+    master: &'static str,
+}
+
+impl Field {
+    fn start(sandbox: &Sandbox) -> Result<Self, String> {
+        let fencing = Fencing::asked()?;
+        let mut layout = Layout::classic();
+        layout.settings.push_str(&fencing.keys());
+        let hosts = DATA.into_iter().map(beside).chain([NEAR.to_owned(), FAR.to_owned()]);
+        layout.guests = (101..)
+            .zip(hosts)
+            .map(|(last, name)| HostSpec { name, address: IpAddr::from([192, 168, 0, last]), prefix: layout.prefix })
+            .collect();
+        Ok(Self { world: World::of(sandbox, layout)?, fencing, runs: Cell::new(0) })
+    }
+
+    /// Waits until all is well, and starts to write. Returns when writes flow.
+    fn load(&self) -> Result<Load, String> {
+        let master = self.well()?;
+        self.runs.set(self.runs.get() + 1);
+        let direct = DATA.map(|node| (node.to_owned(), beside(node), self.world.address(node), PATIENT));
+        let vip = [NEAR, FAR].map(|name| (name.to_owned(), name.to_owned(), self.world.vip(), IMPATIENT));
+        let specs = direct.into_iter().chain(vip).map(|(name, host, target, patience)| Spec {
+            name,
+            host,
+            target,
+            rate: RATE,
+            patience,
+        });
+        let (lab, password) = (self.world.cluster.lab(), &self.world.cluster.layout().password);
+        let writers = Writers::start(lab, password, &format!("run-{}", self.runs.get()), specs.collect())?;
+        writers.wait_steady(&[master, NEAR, FAR], FLOW_TIME).map_err(|why| self.told(why))?;
+        Ok(Load { writers, master })
+    }
+
+    /// Waits until the cluster is whole and all nodes say so. Returns the master.
+    fn well(&self) -> Result<&'static str, String> {
+        let whole = || self.world.wait_whole(std::time::Instant::now(), START_TIME);
+        whole().map_err(|why| self.world.told(why))?;
+        self.world.wait_healthy()?;
+        // Agreement of all may have taken long enough for another change.
+        whole().map(|(_, master)| master).map_err(|why| self.world.told(why))
+    }
+
+    /// Waits until all is well and writes flow again, stops writing, and judges what was written by what is left of it.
+    ///
+    /// `at`: when the fault began; `deprived`: from when to when nobody could promise the old master anything, if it was so.
+    fn settle(&self, load: Load, at: Instant, deprived: Option<(Instant, Instant)>) -> Result<Run, String> {
+        let Load { writers, master: old } = load;
+        let master = self.well()?;
+        writers.wait_steady(&[master, NEAR, FAR], FLOW_TIME).map_err(|why| self.told(why))?;
+        let lists = writers.lists();
+        let seen = writers.stop();
+        let ask = |node: &'static str, commands: &[Vec<&str>]| self.world.ask(node, self.world.address(node), commands);
+        // What was under way has either arrived by then or never will: nobody writes any more, and all have the same.
+        let lengths = |node| {
+            let commands: Vec<_> = lists.iter().map(|list| vec!["LLEN", list.as_str()]).collect();
+            ask(node, &commands).map(|replies| replies.iter().map(Reply::integer).collect::<Vec<_>>())
+        };
+        let alike = || {
+            let all = DATA.into_iter().map(lengths).collect::<Result<Vec<_>, _>>()?;
+            if all.iter().all(|lengths| *lengths == all[0]) { Ok(()) } else { Err(format!("{all:?}")) }
+        };
+        let same = wait_ok("not the same on every node", std::time::Instant::now(), START_TIME, alike);
+        same.map_err(|why| self.world.told(why))?;
+        let kept = left(&lists, |commands| ask(master, commands))?;
+        let verdict = judge(&seen.writes, &kept, Fault { old, at, lease: LEASE, deprived });
+        for list in &lists {
+            ask(master, &[vec!["UNLINK", list]])?;
+        }
+        if std::env::var_os("VIGIE_LAB_LOGS").is_some() {
+            println!("{}", self.told(format!("run {}: {verdict}", self.runs.get())));
+        }
+        Ok(Run { verdict, seen, master })
+    }
+
+    /// A failure, with whom clients of the virtual IP take for its owner, and what every node has to say.
+    fn told(&self, failure: String) -> String {
+        let neighbours = |host: &str| {
+            let output = self.world.cluster.lab().exec(host, || Command::new("ip").args(["neigh"]).output());
+            let output = output.ok().and_then(Result::ok).map(|output| output.stdout).unwrap_or_default();
+            format!("-- {host}\n{}", String::from_utf8_lossy(&output))
+        };
+        let neighbours = [NEAR, FAR].map(neighbours).concat();
+        self.world.told(format!("{failure}\n{neighbours}"))
+    }
+
+    /// Sends SIGSTOP to parts of a node. Returns whom to wake.
+    fn freeze(&self, node: &str, parts: &[Part]) -> Result<Vec<i32>, String> {
+        let pids = parts.iter().map(|part| self.world.cluster.pid(node, *part));
+        let pids = pids.collect::<Result<Vec<_>, _>>().map_err(text)?;
+        // The guard first: it would take its worker for hung.
+        pids.iter().try_for_each(|pid| signal(*pid, nix::sys::signal::Signal::SIGSTOP)).map_err(text)?;
+        Ok(pids)
+    }
+
+    /// Wakes those that have not been killed meanwhile; nobody else has got their numbers.
+    fn wake(pids: &[i32]) -> Outcome {
+        // Redis first, as it can be: what it does before anybody else wakes is what is asked.
+        pids.iter().rev().try_for_each(|pid| signal(*pid, nix::sys::signal::Signal::SIGCONT)).map_err(text)
+    }
+
+    /// From now on a host hears no frame of the peer link, of another host or of all others. On the host itself nothing changes.
+    fn deafen(&self, host: &str, from: Option<&str>) -> Outcome {
+        let source = from.map_or_else(|| "0.0.0.0/0".to_owned(), |node| self.address(node).to_string());
+        let port = PEER_PORT.to_string();
+        let words =
+            ["src", &source, "dst", "0.0.0.0/0", "proto", "udp", "dport", &port, "dir", "in", "action", "block"];
+        self.policy(host, &[&["add"][..], &words[..]].concat())
+    }
+
+    /// All nodes hear all others again.
+    fn hear(&self) -> Outcome {
+        self.world.cluster.names().try_for_each(|node| self.policy(node, &["flush"]))
+    }
+
+    /// Policies of IPsec drop what they name, and need no program but `ip` and no module that a kernel may lack.
+    fn policy(&self, host: &str, words: &[&str]) -> Outcome {
+        let output =
+            self.world.cluster.lab().exec(host, || Command::new("ip").args(["xfrm", "policy"]).args(words).output());
+        let output = output.map_err(text)?.map_err(|error| format!("ip on {host}: {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("ip xfrm policy {words:?} on {host}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    fn address(&self, node: &str) -> IpAddr {
+        self.world.address(node).ip()
+    }
+}
+
+/// The rows of one table.
+struct Table {
+    name: String,
+    verdicts: Vec<Verdict>,
+}
+
+impl Table {
+    fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), verdicts: Vec::new() }
+    }
+
+    fn row(&mut self, what: &str, run: Run) {
+        if self.verdicts.is_empty() {
+            println!("\n{:<34} {}", self.name, Verdict::HEADER);
+        }
+        println!("{:>3} {what:<30} {}", self.verdicts.len() + 1, run.verdict);
+        let failures: Vec<_> =
+            run.seen.failures.iter().map(|(name, kinds)| format!("{name} {}", listed(kinds))).collect();
+        println!("      refused or cut: {}", failures.join("; "));
+        self.verdicts.push(run.verdict);
+    }
+
+    /// Notes the sum for the end of the run.
+    fn sum(&self) -> Verdict {
+        let sum = total(&self.verdicts);
+        let mut takeovers: Vec<_> = self.verdicts.iter().filter_map(|verdict| verdict.takeover).collect();
+        let spread = super::ledger::median_and_max(&mut takeovers).map_or_else(
+            || "no takeover".to_owned(),
+            |(median, max)| format!("takeover median {} ms, max {} ms", median.as_millis(), max.as_millis()),
+        );
+        let (runs, taken) = (self.verdicts.len(), takeovers.len());
+        note(format!("{}: {runs} runs, {taken} takeovers, {spread}", self.name));
+        note(format!("{:<34} {}", "", Verdict::HEADER));
+        note(format!("{:<34} {sum}", "  sum; of times, the longest"));
+        sum
+    }
+
+    /// With a lease, each row has to keep to it.
+    fn demand(&self, fencing: Fencing) -> Outcome {
+        let broken: Vec<_> = self.verdicts.iter().filter(|verdict| !verdict.kept()).collect();
+        match fencing {
+            Fencing::Lease if !broken.is_empty() => {
+                let rows: Vec<_> = broken.iter().map(|verdict| format!("  {verdict}")).collect();
+                Err(format!(
+                    "{}: {} of {} runs break the lease:\n{}",
+                    self.name,
+                    broken.len(),
+                    self.verdicts.len(),
+                    rows.join("\n")
+                ))
+            }
+            Fencing::Lease | Fencing::Off => Ok(()),
+        }
+    }
+}
+
+fn listed(kinds: &BTreeMap<String, usize>) -> String {
+    kinds.iter().map(|(kind, times)| format!("{kind} {times}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Lets everything go on as it is, for a time that is part of what is measured.
+fn let_pass(span: Duration, since: Instant) {
+    std::thread::sleep(span.saturating_sub(clock::now().since(since)));
+}

@@ -1,0 +1,92 @@
+//! The network parts: the old master with some of its clients on one side, everybody else on the other one. Both go on writing,
+//! and the sides join again.
+
+use std::time::Duration;
+
+use vigie::operate::lab::cluster::Part;
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::clock;
+
+use super::super::whole::{PROXIES, text};
+use super::super::{Case, Outcome};
+use super::{FAR, Fencing, Field, NEAR, NEEDS, Table, beside, let_pass, runs};
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "split", needs: NEEDS, run: |sandbox| splits(sandbox, false, runs(3)) },
+    Case { name: "split_without_worker", needs: NEEDS, run: |sandbox| splits(sandbox, true, runs(3)) },
+];
+
+/// Both sides go on for so long.
+const SPAN: Duration = Duration::from_secs(4);
+/// What the old owner of the virtual IP answers after that long has come by a network that is one again.
+const CABLE: Duration = Duration::from_millis(200);
+/// The worker stands still for so long before the network parts.
+const AHEAD: Duration = Duration::from_millis(100);
+
+pub(crate) fn quick(sandbox: &Sandbox) -> Outcome {
+    splits(sandbox, false, 1)
+}
+
+pub(crate) fn quick_without_worker(sandbox: &Sandbox) -> Outcome {
+    splits(sandbox, true, 1)
+}
+
+fn splits(sandbox: &Sandbox, without_worker: bool, runs: usize) -> Outcome {
+    let field = Field::start(sandbox)?;
+    let name = if without_worker { "split, its worker stopped before" } else { "split" };
+    let mut table = Table::new(format!("{name} ({:?})", field.fencing));
+    let mut outcome = Ok(());
+    for number in 0..runs {
+        // What was measured before a run that fails is still worth to be seen.
+        outcome = once(&field, number, without_worker, &mut table).map_err(|why| format!("run {}: {why}", number + 1));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    let sum = table.sum();
+    outcome.and_then(|()| table.demand(field.fencing))?;
+    if field.fencing == Fencing::Off && (sum.after_lease == 0 || sum.after_takeover == 0 || sum.lost <= sum.bound) {
+        return Err("without a lease there is nothing late or lost: whoever measures so sees nothing".to_owned());
+    }
+    Ok(())
+}
+
+fn once(field: &Field, number: usize, without_worker: bool, table: &mut Table) -> Outcome {
+    let owner = field.world.vip_holder()?;
+    let standby = PROXIES.into_iter().find(|proxy| *proxy != owner).ok_or("there are two proxies")?;
+    // With the proxy that has the virtual IP, with the other one, with none.
+    let with = [Some(owner), Some(standby), None][number % 3];
+    let master = field.well()?;
+    let at_master = beside(master);
+    let side: Vec<_> = [master, at_master.as_str(), NEAR].into_iter().chain(with).collect();
+    let lab = field.world.cluster.lab();
+    lab.island(&side).map_err(text)?;
+    let load = field.load()?;
+    if load.master != master {
+        return Err(field.world.told(format!("{} is master instead of {master}, of itself", load.master)));
+    }
+    let stopped = if without_worker { field.freeze(master, &[Part::Worker])? } else { Vec::new() };
+    let_pass(if without_worker { AHEAD } else { Duration::ZERO }, clock::now());
+    // Before it takes effect: what is late by this is late.
+    let parted = clock::now();
+    lab.part().map_err(text)?;
+    let_pass(SPAN, parted);
+    let rejoined = clock::now();
+    lab.rejoin().map_err(text)?;
+    Field::wake(&stopped)?;
+    let run = field.settle(load, parted, Some((parted, rejoined)))?;
+    if run.master == master {
+        return Err(field.world.told(format!("{master} is master again, or still: {}", run.verdict)));
+    }
+    let proxy = if with == Some(owner) { "the VIP" } else { with.map_or("no proxy", |_| "a proxy") };
+    let served = [NEAR, FAR].map(|name| {
+        let first = run.seen.acked(&[name]).into_iter().find(|at| *at > rejoined + CABLE);
+        format!(
+            "{name} {}",
+            first.map_or_else(|| "never".to_owned(), |first| first.since(rejoined).as_millis().to_string())
+        )
+    });
+    table.row(&format!("{master} with {proxy}"), run);
+    println!("      served after the sides have joined, ms: {}", served.join(", "));
+    Ok(())
+}
