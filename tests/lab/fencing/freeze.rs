@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use vigie::config::Fencing;
 use vigie::operate::lab::cluster::Part;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
 use super::super::{Case, Outcome};
-use super::{Fencing, Field, NEEDS, Table, let_pass, runs};
+use super::{Field, NEEDS, Table, let_pass, runs};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "freeze_redis", needs: NEEDS, run: |sandbox| freezes(sandbox, Victim::Redis, runs(3)) },

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use vigie::base::Instant;
-use vigie::config::PEER_PORT;
+use vigie::config::{Fencing, PEER_PORT};
 use vigie::operate::lab::cluster::{Layout, Part};
 use vigie::operate::lab::hosts::{HostSpec, signal};
 use vigie::operate::lab::sandbox::Sandbox;
@@ -57,29 +57,12 @@ const IMPATIENT: Duration = Duration::from_millis(250);
 const NEAR: &str = "vip-near";
 const FAR: &str = "vip-far";
 
-/// The mode of the cluster file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fencing {
-    Off,
-    Lease,
-}
-
-impl Fencing {
-    /// The mode that is asked for.
-    fn asked() -> Result<Self, String> {
-        match std::env::var("FENCING").as_deref() {
-            Ok("off") => Ok(Self::Off),
-            Ok("lease") | Err(_) => Ok(Self::Lease),
-            Ok(other) => Err(format!("FENCING is {other:?}; \"off\" or \"lease\" is expected")),
-        }
-    }
-
-    /// Its keys of the table `[cluster]`.
-    fn keys(self) -> String {
-        match self {
-            Self::Off => "fencing = \"off\"\n".to_owned(),
-            Self::Lease => format!("fencing = \"lease\"\nlease = \"{}ms\"\n", LEASE.as_millis()),
-        }
+/// The mode that is asked for.
+fn asked() -> Result<Fencing, String> {
+    match std::env::var("FENCING").as_deref() {
+        Ok("off") => Ok(Fencing::Off),
+        Ok("lease") | Err(_) => Ok(Fencing::Lease),
+        Ok(other) => Err(format!("FENCING is {other:?}; \"off\" or \"lease\" is expected")),
     }
 }
 
@@ -117,9 +100,11 @@ struct Run {
 
 impl Field {
     fn start(sandbox: &Sandbox) -> Result<Self, String> {
-        let fencing = Fencing::asked()?;
-        let mut layout = Layout::classic();
-        layout.settings.push_str(&fencing.keys());
+        let fencing = asked()?;
+        let mut layout = Layout::classic().with_fencing(fencing);
+        if fencing == Fencing::Lease {
+            layout.settings.push_str(&format!("lease = \"{}ms\"\n", LEASE.as_millis()));
+        }
         let hosts = DATA.into_iter().map(beside).chain([NEAR.to_owned(), FAR.to_owned()]);
         layout.guests = (101..)
             .zip(hosts)

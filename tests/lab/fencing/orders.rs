@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use vigie::base::secret::CONTROL_USER;
 use vigie::base::{Credentials, Purpose};
+use vigie::config::Fencing;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
 use super::super::whole::DATA;
 use super::super::{Case, Outcome};
-use super::{Fencing, Field, NEEDS, Table, let_pass, runs};
+use super::{Field, NEEDS, Table, let_pass, runs};
 
 pub(crate) const CASES: &[Case] =
     &[Case { name: "stray_orders", needs: NEEDS, run: |sandbox| orders(sandbox, runs(3)) }];
@@ -97,14 +98,14 @@ fn once(field: &Field, order: Order, by: By, table: &mut Table) -> Outcome {
     let elected = run.master == replica;
     let strange = run.verdict.shares.get(replica).filter(|_| !elected).map_or(0, |share| share.acked);
     let facts = format!("{to} answered: {answer}; acknowledged by {replica}, a replica not elected: {strange}");
+    let row = format!("{master}, then {}", run.master);
+    table.row(&row, run);
+    println!("      {facts}");
     if by == By::Application && answer == "taken" {
         return Err(field.world.told(format!("an application may do that: {facts}")));
     }
     if field.fencing == Fencing::Lease && strange > 0 {
         return Err(field.world.told(facts));
     }
-    let row = format!("{master}, then {}", run.master);
-    table.row(&row, run);
-    println!("      {facts}");
     Ok(())
 }

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use vigie::config::Fencing;
 use vigie::operate::lab::cluster::Part;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
 use super::super::whole::{PROXIES, text};
 use super::super::{Case, Outcome};
-use super::{FAR, Fencing, Field, NEAR, NEEDS, Table, beside, let_pass, runs};
+use super::{FAR, Field, NEAR, NEEDS, Table, beside, let_pass, runs};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "split", needs: NEEDS, run: |sandbox| splits(sandbox, false, runs(3)) },
