@@ -66,13 +66,18 @@ impl Draft {
 
     /// What the file says of fencing, or what holds if it says nothing.
     pub(super) fn fencing(&self) -> Placed<Fencing> {
-        let default = || Placed { value: keys::default_fencing(self.sentinels()), line: None };
+        let default = || {
+            // What is missing or wrong has a fault of its own.
+            let down_after = self.down_after.as_ref().map_or(Duration::ZERO, |down_after| down_after.value);
+            let value = keys::default_fencing(self.sentinels(), self.stock.len(), down_after);
+            Placed { value, line: None }
+        };
         self.fencing.clone().unwrap_or_else(default)
     }
 
     /// The configuration; none if any part of it is missing, which a fault has said then.
     pub(super) fn finish(self) -> Option<Config> {
-        let fencing = self.fencing().value;
+        let (fencing, fencing_said) = (self.fencing().value, self.fencing.is_some());
         let down_after = self.down_after?.value;
         let vips = self.vips.into_iter().map(DraftVip::finish).collect::<Option<_>>()?;
         let nodes = self.nodes.into_iter().map(DraftNode::finish).collect::<Option<_>>()?;
@@ -88,6 +93,7 @@ impl Draft {
             down_after,
             busy_grace: self.busy_grace.value,
             fencing,
+            fencing_said,
             lease: self.lease.map_or_else(|| keys::default_lease(down_after), |lease| lease.value),
             failover_timeout: self.failover_timeout,
         };

@@ -62,13 +62,14 @@ pub(super) const LEASE_LEAST: Duration = ms(150);
 const LEASE_USUAL: Duration = ms(250);
 const LEASES: &str = "\"150ms\" to half of cluster.down_after";
 
-/// So many sentinels fence a cluster whose file does not say whether; none: nothing but the file does. The one place where that is
-/// decided: `Some(3)` makes it the default wherever the loss of a sentinel can be borne.
-const FENCED_FROM: Option<usize> = None;
+/// So many sentinels bear the loss of one: from there on a cluster is fenced whose file does not say whether.
+const FENCED_FROM: usize = 3;
 
-/// What `cluster.fencing` is in a file that does not say it, by the number of sentinels there.
-pub(super) fn default_fencing(sentinels: usize) -> Fencing {
-    if FENCED_FROM.is_some_and(|least| sentinels >= least) { Fencing::Lease } else { Fencing::Off }
+/// What `cluster.fencing` is in a file that does not say it, by the number of sentinels there, how many of them are stock ones, and
+/// `down_after`: a file that says nothing of leases is not refused for their sake.
+pub(super) fn default_fencing(sentinels: usize, stock: usize, down_after: Duration) -> Fencing {
+    let borne = sentinels >= FENCED_FROM && stock == 0 && default_lease(down_after) >= LEASE_LEAST;
+    if borne { Fencing::Lease } else { Fencing::Off }
 }
 
 /// The longest lease beside `down_after`: it has to have ended, and a new master to be chosen, in about the time that clients are

@@ -57,6 +57,8 @@ pub struct Cluster {
     pub busy_grace: Duration,
     /// Whether a master that is cut off is kept from taking writes, as far as this file says it.
     pub fencing: Fencing,
+    /// Whether the file says that itself.
+    pub fencing_said: bool,
     /// For how long a sentinel of this node promises a master that no other one takes writes. There is one with `Off` too: the
     /// cluster may have been fenced by a decision that was made before the file said so.
     pub lease: Duration,

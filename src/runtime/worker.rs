@@ -28,6 +28,7 @@ use super::setup::Spec;
 use super::{clock, control, guard, notify, private, proxy, random, redis, sentinel, store, vip};
 use crate::base::Credentials;
 use crate::base::lease::Held;
+use crate::config::Fencing;
 use crate::cores::cluster::{Part, View};
 
 /// What a role could not get (a port, an interface) is tried again so often.
@@ -92,9 +93,27 @@ pub fn run(spec: &Spec) -> Result<(), WorkerError> {
     done
 }
 
+/// The same, without leases where nobody has asked for them and the server of this host is too old for them: an update of vigie is to
+/// stop no redis.
+fn fenceable(spec: &Spec, journal: &Journal) -> Spec {
+    let mut spec = spec.clone();
+    let cluster = &mut spec.config.cluster;
+    if spec.roles.redis
+        && cluster.fencing == Fencing::Lease
+        && !cluster.fencing_said
+        && let Some(why) = redis::too_old_to_fence(&spec.config.redis)
+    {
+        let text = format!("the cluster is not fenced while this host has this server: {why}");
+        journal.record("worker", Level::Warn, "not-fenceable", text);
+        cluster.fencing = Fencing::Off;
+    }
+    spec
+}
+
 async fn serve(spec: &Spec) -> Result<(), WorkerError> {
     let started = clock::now();
     let journal = Journal::new();
+    let spec = &fenceable(spec, &journal);
     let own = spec.node();
     let (leave, mut leaving) = watch::channel(false);
     tokio::task::spawn_local(guard::watch_guard(leave));

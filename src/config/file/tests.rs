@@ -86,7 +86,7 @@ fn a_short_file_is_filled_with_the_defaults() {
         ("mymaster", 2, PASSWORD.trim_end())
     );
     assert_eq!((cluster.down_after, cluster.busy_grace, cluster.failover_timeout), (ms(500), ms(5_000), ms(10_000)));
-    assert_eq!((cluster.fencing, cluster.lease), (Fencing::Off, ms(250)));
+    assert_eq!((cluster.fencing, cluster.fencing_said, cluster.lease), (Fencing::Lease, false, ms(250)));
     assert_eq!((vips[0].version, vips[0].advert_interval, vips[0].preempt), (3, ms(100), false));
     assert_eq!((vips[0].addresses[0], vips[0].interface.as_str()), (("192.168.0.1".parse().unwrap(), 24), "eth0"));
     assert_eq!((proxy.port, proxy.max_clients), (6_379, 10_000));
@@ -143,7 +143,8 @@ fn a_lease_is_as_long_as_down_after_leaves_room_for() {
     };
     let ms = Duration::from_millis;
     for (edit, expected) in [
-        ("", (Fencing::Off, ms(250))),
+        ("", (Fencing::Lease, ms(250))),
+        ("down_after = \"2s\"", (Fencing::Lease, ms(250))),
         ("fencing = \"lease\"", (Fencing::Lease, ms(250))),
         ("down_after = \"300ms\"\nfencing = \"lease\"", (Fencing::Lease, ms(150))),
         ("down_after = \"400ms\"\nfencing = \"lease\"\nlease = \"150ms\"", (Fencing::Lease, ms(150))),
@@ -158,7 +159,7 @@ fn a_lease_is_as_long_as_down_after_leaves_room_for() {
 }
 
 #[test]
-fn a_cluster_of_any_size_is_fenced_if_its_file_says_so_and_not_by_itself() {
+fn a_cluster_is_fenced_if_its_file_says_so_and_by_itself_if_the_loss_of_a_sentinel_can_be_borne() {
     let mut nodes = BASE[..BASE.find("[[vip]]").unwrap()].to_owned();
     for sentinels in 1..=7 {
         nodes += &format!(
@@ -166,8 +167,12 @@ fn a_cluster_of_any_size_is_fenced_if_its_file_says_so_and_not_by_itself() {
         );
         let text = nodes.replace("quorum = 2", "quorum = 1");
         let fencing = |text: &str| judged(text).unwrap().0.cluster.fencing;
-        assert_eq!(fencing(&text), keys::default_fencing(sentinels));
-        assert_eq!(keys::default_fencing(sentinels), Fencing::Off, "{sentinels}");
+        let default = if sentinels >= 3 { Fencing::Lease } else { Fencing::Off };
+        assert_eq!(fencing(&text), default, "{sentinels}");
+        let short = text.replace("down_after = \"500ms\"", "down_after = \"299ms\"");
+        assert_eq!(fencing(&short), Fencing::Off, "there is no room for a lease");
+        let stock = format!("{text}[sentinel]\nstock = [\"192.168.0.1\"]\n");
+        assert_eq!(fencing(&stock), Fencing::Off, "who promises nothing");
         for (word, expected) in [("lease", Fencing::Lease), ("off", Fencing::Off)] {
             let text = text.replace("quorum = 1", &format!("quorum = 1\nfencing = \"{word}\""));
             assert_eq!(fencing(&text), expected, "{sentinels}");

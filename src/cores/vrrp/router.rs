@@ -419,6 +419,9 @@ impl Router {
         let doubted = sender.word == Word::Idle;
         let outranked = priority != 0 && self.rank(from, priority) == Ordering::Greater;
         if outranked && !doubted && self.rules.holds(Rule::Yield) {
+            // Once more, so that the other one hears that there were two, and announces the addresses again: else hosts that have heard
+            // them announced here send to this one until they look for themselves.
+            self.answer(now, out);
             let why = Why::Outranked { peer: from, priority };
             return self.become_(self.backup(now), why, now, out);
         }

@@ -607,7 +607,8 @@ mod fenced {
         (0..3).for_each(|to| world.tell(0, to, true));
         world.run(DOWN_AFTER - ms(50));
         assert_eq!(world.master(), Some(0), "its lease may return");
-        let took = world.run_until(ms(2_000), "a new master", |world| world.leases[1].max(world.leases[2]) > Some(epoch));
+        let took =
+            world.run_until(ms(2_000), "a new master", |world| world.leases[1].max(world.leases[2]) > Some(epoch));
         assert!(took < ms(500), "{took:?}");
         assert!(world.redis[0].alive);
     }
