@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use super::client;
-use super::status::{age, in_short};
+use super::status::{age, in_short, no_master};
 use crate::runtime::status::fencing::Fencing;
 use crate::runtime::status::{NodeStatus, Status};
 
@@ -116,9 +116,10 @@ pub fn screen(facts: &Facts<'_>) -> Vec<String> {
             }
             title = format!("{title} | up {}", age(status.uptime_ms));
             lines.extend(cluster(status));
+            wrong.extend(fence(&status.fencing));
             let faults = status.nodes.iter().filter(|node| !node.why.is_empty());
             wrong.extend(faults.map(|node| format!("{}: {}", node.name, node.why)));
-            wrong.extend(fence(&status.fencing));
+            wrong.extend(status.fencing.warnings.iter().map(|warning| format!("warning: {warning}")));
         }
         Err(why) => {
             title.push_str(" | nothing is served");
@@ -147,7 +148,7 @@ pub fn screen(facts: &Facts<'_>) -> Vec<String> {
 fn fence(fencing: &Fencing) -> Vec<String> {
     let why = Some(fencing.why.clone()).filter(|_| !fencing.as_wanted());
     let lease = fencing.lease.iter().flat_map(super::status::lease_faults).map(|fault| fault.trim_start().to_owned());
-    why.into_iter().chain(lease).chain(fencing.warnings.iter().map(|warning| format!("warning: {warning}"))).collect()
+    why.into_iter().chain(lease).collect()
 }
 
 fn cluster(status: &Status) -> Vec<String> {
@@ -157,7 +158,7 @@ fn cluster(status: &Status) -> Vec<String> {
             let node = master.node.as_deref().unwrap_or("a node that is not in the file");
             format!("master {node} {}, epoch {}", master.address, master.epoch)
         }
-        None => "no master yet".to_owned(),
+        None => no_master(&status.fencing).to_owned(),
     };
     let fenced = in_short(&status.fencing);
     // Long names are cut: what keeps everybody from writing stands before them.

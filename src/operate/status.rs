@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::runtime::status::fencing::{Fencing, LeaseStatus, NOT_FENCED, REFUSED, together};
+use crate::runtime::status::fencing::{Fencing, LeaseStatus, NOT_FENCED, REFUSED, UNKNOWN, together};
 use crate::runtime::status::{NodeStatus, RedisStatus, Status};
 
 /// The status as a page for a terminal; no line ends in blanks.
@@ -16,7 +16,9 @@ pub fn page(status: &Status) -> String {
         (None, Some(epoch)) => {
             let _ = write!(page, " · no master: sentinels name different ones in epoch {epoch}");
         }
-        (None, None) => page.push_str(" · no master yet"),
+        (None, None) => {
+            let _ = write!(page, " · {}", no_master(&status.fencing));
+        }
     }
     let _ = writeln!(page, " · {} · seen from {}", in_short(&status.fencing), status.node);
     for line in fence(&status.fencing) {
@@ -45,6 +47,11 @@ pub fn page(status: &Status) -> String {
         let _ = writeln!(page, "{}warning: {warning}", if n == 0 { "\n" } else { "" });
     }
     page
+}
+
+/// Why none is shown, if nothing is decided.
+pub(super) fn no_master(fencing: &Fencing) -> &'static str {
+    if fencing.mode == UNKNOWN { "the master is not known here" } else { "no master yet" }
 }
 
 /// Whether the cluster is fenced, in the few words that stand beside the master.

@@ -197,7 +197,7 @@ fn without_a_lease_every_page_says_that_writes_are_refused_and_why() {
     (town.view.nodes[0].fresh, town.view.nodes[2].fresh) = (true, false);
     assert_eq!(
         town.top(),
-        "cluster mymaster · no master yet · not known whether fenced · seen from haproxy-01\n\
+        "cluster mymaster · the master is not known here · not known whether fenced · seen from haproxy-01\n\
          this node hears 0 of 3 sentinels on UDP port 26380 (2 needed), not redis-01, redis-02, redis-03: check that they run, and the firewall"
     );
 }

@@ -16,8 +16,8 @@ use crate::cores::cluster::{NodeView, View};
 pub const FENCED: &str = "fenced";
 /// `mode` of a cluster whose master goes on taking writes when it is cut off.
 pub const NOT_FENCED: &str = "not fenced";
-/// `mode` on a node that hears no sentinel.
-const UNKNOWN: &str = "unknown";
+/// `mode` on a node that hears no sentinel, and `writes` of a lease whose holder may be one that is not heard.
+pub const UNKNOWN: &str = "unknown";
 /// `writes` of a lease that a redis holds.
 pub const TAKEN: &str = "taken";
 /// `writes` when no redis holds the lease.
