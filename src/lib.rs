@@ -25,13 +25,15 @@
 //!
 //! `vigie run` is a small [`guard`](runtime::guard) that starts the [`worker`](runtime::worker) and cleans up behind it. In
 //! the worker, one thread runs the control plane (sentinel, supervisor, routes, control socket), a few threads carry the bytes of
-//! clients, and one that never ends starts redis-server, whose life the kernel ties to it. Two jobs have [real-time](runtime::realtime)
-//! threads, since other nodes wait for them whatever happens on this one: VRRP, and below it the peer link. Those wait for no disk,
+//! clients, and one that never ends starts redis-server, whose life the kernel ties to it. Three jobs have [real-time](runtime::realtime)
+//! threads, since others rely on them whatever happens on this node: VRRP, the peer link, and the fence. Those wait for no disk,
 //! no log and no other thread; what they have to tell is written by clerks. The guard is real-time, too, and locked in memory: it has
 //! to act where its worker cannot.
 //!
-//! Not in use yet, though a cluster file may ask for it: the [lease](cores::cluster::lease) by which a master may take writes, and the
-//! [fence](runtime::fence) that makes redis refuse them before it ends.
+//! The master of a fenced cluster takes writes only by a [lease](cores::cluster::lease) from the sentinels. The
+//! [fence](runtime::fence) makes redis refuse them before the lease ends: it has a real-time thread in the worker, above the link
+//! that renews the lease, and a second one in the guard, which kills a redis that is still open past that end. What is open until
+//! when stands on a page that both processes share.
 //!
 //! The roles meet in one place: each posts [what it knows of itself](cores::cluster::Part) to the peer link, and reads what
 //! it must know of others, near or far, from the link's [`View`](cores::cluster::View).

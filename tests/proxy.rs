@@ -171,6 +171,7 @@ fn view(decision: Option<Decision>) -> Arc<View> {
         state: Some(NodeState { sentinel, ..NodeState::new(name.parse().unwrap(), clipped("test"), roles) }),
         fresh: true,
         heard_at: None,
+        lease_left: Duration::ZERO,
         fault: String::new(),
     };
     let master = MasterFacts { name: clipped("mymaster"), decision, ..MasterFacts::default() };

@@ -123,8 +123,16 @@ impl PeerLink {
         let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
         let heard = NodeState::new(name.clone(), "0".try_into().unwrap(), roles);
         let state = NodeState { redis, sentinel, ..heard };
-        let node =
-            NodeView { name: name.clone(), address, roles, state: Some(state), fresh: true, heard_at: None, fault };
+        let node = NodeView {
+            name: name.clone(),
+            address,
+            roles,
+            state: Some(state),
+            fresh: true,
+            heard_at: None,
+            lease_left: Duration::ZERO,
+            fault,
+        };
         let mut nodes = self.nodes.lock().unwrap();
         nodes.retain(|known| known.name != name);
         nodes.push(node);

@@ -192,7 +192,16 @@ fn redis(directory: &Path, port: u16, master: Option<u16>) -> Server {
 fn heard(name: NodeName) -> NodeView {
     let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
     let state = NodeState::new(name.clone(), "0".try_into().unwrap(), roles);
-    NodeView { name, address, roles, state: Some(state), fresh: true, heard_at: None, fault }
+    NodeView {
+        name,
+        address,
+        roles,
+        state: Some(state),
+        fresh: true,
+        heard_at: None,
+        lease_left: Duration::ZERO,
+        fault,
+    }
 }
 
 /// One of ours, in a thread of its own.

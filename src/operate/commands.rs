@@ -39,7 +39,8 @@ impl CommandError {
     }
 }
 
-/// `vigie status`. Returns whether all is well: there is a master and every node is good.
+/// `vigie status`. Returns whether all is well: there is a master, nothing keeps it from taking writes, and every
+/// node is good.
 pub fn status(runtime_dir: &Path, json: bool, watch: bool, out: &mut impl Write) -> Result<bool, CommandError> {
     loop {
         let status = client::status(runtime_dir)?;
@@ -61,9 +62,9 @@ pub fn status(runtime_dir: &Path, json: bool, watch: bool, out: &mut impl Write)
     }
 }
 
-/// Whether there is a master and every node is good.
+/// Whether there is a master that is not known to refuse writes, and every node is good.
 pub fn healthy(status: &Status) -> bool {
-    status.master.is_some() && status.nodes.iter().all(|node| node.health == "good")
+    status.master.is_some() && !status.fencing.refuses_writes() && status.nodes.iter().all(|node| node.health == "good")
 }
 
 /// `vigie why`. Returns whether no failover is needed, or one is on its way.

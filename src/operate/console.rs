@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use super::client;
-use super::status::age;
+use super::status::{age, in_short, no_master};
+use crate::runtime::status::fencing::Fencing;
 use crate::runtime::status::{NodeStatus, Status};
 
 /// A serial line does not tell its size: the size of a VT100.
@@ -115,8 +116,10 @@ pub fn screen(facts: &Facts<'_>) -> Vec<String> {
             }
             title = format!("{title} | up {}", age(status.uptime_ms));
             lines.extend(cluster(status));
+            wrong.extend(fence(&status.fencing));
             let faults = status.nodes.iter().filter(|node| !node.why.is_empty());
             wrong.extend(faults.map(|node| format!("{}: {}", node.name, node.why)));
+            wrong.extend(status.fencing.warnings.iter().map(|warning| format!("warning: {warning}")));
         }
         Err(why) => {
             title.push_str(" | nothing is served");
@@ -141,6 +144,13 @@ pub fn screen(facts: &Facts<'_>) -> Vec<String> {
     all.enumerate().map(|(row, line)| fitted(&ascii(&line), full(row))).collect()
 }
 
+/// What is not as it should be with the fence.
+fn fence(fencing: &Fencing) -> Vec<String> {
+    let why = Some(fencing.why.clone()).filter(|_| !fencing.as_wanted());
+    let lease = fencing.lease.iter().flat_map(super::status::lease_faults).map(|fault| fault.trim_start().to_owned());
+    why.into_iter().chain(lease).collect()
+}
+
 fn cluster(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     let master = match &status.master {
@@ -148,9 +158,14 @@ fn cluster(status: &Status) -> Vec<String> {
             let node = master.node.as_deref().unwrap_or("a node that is not in the file");
             format!("master {node} {}, epoch {}", master.address, master.epoch)
         }
-        None => "no master yet".to_owned(),
+        None => no_master(&status.fencing).to_owned(),
     };
-    lines.push(format!(" {}: {master}, {}", status.cluster, status.fencing));
+    let fenced = in_short(&status.fencing);
+    // Long names are cut: what keeps everybody from writing stands before them.
+    lines.push(match &status.fencing.lease {
+        Some(lease) if lease.holder.is_none() => format!(" {}: {fenced}; {master}", status.cluster),
+        Some(_) | None => format!(" {}: {master}, {fenced}", status.cluster),
+    });
     let holder = status.nodes.iter().find(|node| node.vips.iter().any(|vip| vip.state == "master"));
     let vips = status.nodes.iter().flat_map(|node| &node.vips);
     let mut addresses: Vec<&str> = vips.flat_map(|vip| vip.addresses.iter().map(String::as_str)).collect();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::runtime::status::fencing::{Fencing, LeaseStatus, NOT_FENCED, REFUSED, UNKNOWN, together};
 use crate::runtime::status::{NodeStatus, RedisStatus, Status};
 
 /// The status as a page for a terminal; no line ends in blanks.
@@ -15,9 +16,14 @@ pub fn page(status: &Status) -> String {
         (None, Some(epoch)) => {
             let _ = write!(page, " · no master: sentinels name different ones in epoch {epoch}");
         }
-        (None, None) => page.push_str(" · no master yet"),
+        (None, None) => {
+            let _ = write!(page, " · {}", no_master(&status.fencing));
+        }
     }
-    let _ = writeln!(page, " · {} · seen from {}", status.fencing, status.node);
+    let _ = writeln!(page, " · {} · seen from {}", in_short(&status.fencing), status.node);
+    for line in fence(&status.fencing) {
+        let _ = writeln!(page, "{line}");
+    }
     page.push('\n');
     let header = ["NODE", "ADDRESS", "ROLES", "HEALTH", "REDIS", "OFFSET", "LAG", "SENTINEL", "PROXY", "VIP"];
     let mut rows = vec![header.map(str::to_owned)];
@@ -37,7 +43,63 @@ pub fn page(status: &Status) -> String {
         }
         let _ = writeln!(page, "{}: {}", node.name, why(node));
     }
+    for (n, warning) in status.fencing.warnings.iter().enumerate() {
+        let _ = writeln!(page, "{}warning: {warning}", if n == 0 { "\n" } else { "" });
+    }
     page
+}
+
+/// Why none is shown, if nothing is decided.
+pub(super) fn no_master(fencing: &Fencing) -> &'static str {
+    if fencing.mode == UNKNOWN { "the master is not known here" } else { "no master yet" }
+}
+
+/// Whether the cluster is fenced, in the few words that stand beside the master.
+pub(super) fn in_short(fencing: &Fencing) -> &str {
+    match (&fencing.lease, fencing.mode.as_str()) {
+        (Some(lease), _) if lease.writes == REFUSED => "no lease: writes are refused",
+        (Some(lease), _) if lease.holder.is_none() => "fenced, the lease is not known here",
+        (Some(_), _) => "fenced",
+        (None, NOT_FENCED) => "not fenced",
+        (None, _) => "not known whether fenced",
+    }
+}
+
+/// What is to be said of the fence beside that.
+fn fence(fencing: &Fencing) -> Vec<String> {
+    let why = Some(fencing.why.clone()).filter(|why| !why.is_empty());
+    let Some(lease) = &fencing.lease else { return why.into_iter().collect() };
+    why.into_iter().chain([format!("lease: {}", lease_words(lease))]).chain(lease_faults(lease)).collect()
+}
+
+/// Who holds the lease, and how well.
+pub(super) fn lease_words(lease: &LeaseStatus) -> String {
+    let needed = lease.needed;
+    match &lease.holder {
+        Some(holder) => {
+            let number = |millis: Option<u64>| millis.map_or_else(|| "?".to_owned(), |millis| format!("{millis} ms"));
+            let epoch = lease.epoch.unwrap_or_default();
+            let (left, slack) = (number(lease.left_ms), number(lease.slack_ms));
+            let missing = together(&lease.missing);
+            let missing = if missing.is_empty() { missing } else { format!(", not by {missing}") };
+            let grants = lease.grants.join(", ");
+            format!(
+                "{holder} (epoch {epoch}), {left} left, slack {slack}, granted by {grants}{missing}; {needed} needed"
+            )
+        }
+        None if lease.writes == REFUSED => "nobody holds it, and every redis refuses writes".to_owned(),
+        None => "it is not known here who holds it".to_owned(),
+    }
+}
+
+/// Why nobody holds it, as far as that is known, and why this node may not know.
+pub(super) fn lease_faults(lease: &LeaseStatus) -> impl Iterator<Item = String> {
+    let without = lease.without.iter().map(|reason| format!("  {} {}", reason.node, reason.why));
+    let unheard = Some(&lease.unheard).filter(|unheard| !unheard.is_empty()).map(|unheard| format!("  {unheard}"));
+    // A master that is not heard may hear a majority where it is.
+    let refused = unheard.is_some() && lease.writes == REFUSED;
+    let until = refused.then(|| "  the master refuses writes until a majority of the sentinels is heard".to_owned());
+    without.chain(unheard).chain(until)
 }
 
 fn why(node: &NodeStatus) -> String {
@@ -95,6 +157,8 @@ pub(super) fn redis_cell(redis: &RedisStatus) -> String {
     match (redis.process.as_str(), redis.role.as_str()) {
         ("alive", "replica") if redis.in_sync => "replica in sync".to_owned(),
         ("alive", "replica") => "replica, not in sync".to_owned(),
+        ("alive", "master") if redis.takes_writes == Some(false) => "master, refuses writes".to_owned(),
+        ("alive", "closed") if redis.decided => "master, refuses writes".to_owned(),
         ("alive", "master") => match redis.replicas.unwrap_or(0) {
             1 => "master, 1 replica".to_owned(),
             n => format!("master, {n} replicas"),
@@ -106,49 +170,4 @@ pub(super) fn redis_cell(redis: &RedisStatus) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_read_well() {
-        assert_eq!([5, 1_500, 119_999, 120_000, 7_200_000].map(age), ["5 ms", "1 s", "119 s", "2 min", "2 h"]);
-    }
-
-    #[test]
-    fn a_page_lines_up_and_says_why() {
-        let node = |name: &str, health: &str, why: &str| NodeStatus {
-            name: name.to_owned(),
-            address: "192.168.0.4".to_owned(),
-            roles: vec!["redis".to_owned(), "sentinel".to_owned()],
-            health: health.to_owned(),
-            why: why.to_owned(),
-            heard_ms_ago: Some(12_000),
-            version: None,
-            redis: None,
-            sentinel: None,
-            proxy: None,
-            vips: vec![],
-        };
-        let mut status = Status {
-            cluster: "mymaster".to_owned(),
-            node: "redis-01".to_owned(),
-            version: "0.1.0".to_owned(),
-            uptime_ms: 1,
-            fencing: "not fenced".to_owned(),
-            master: None,
-            conflict: None,
-            nodes: vec![node("redis-01", "good", ""), node("r2", "unreachable", "not heard any more")],
-        };
-        assert_eq!(
-            page(&status),
-            "cluster mymaster · no master yet · not fenced · seen from redis-01\n\n\
-             NODE      ADDRESS      ROLES           HEALTH       REDIS  OFFSET  LAG  SENTINEL  PROXY  VIP\n\
-             redis-01  192.168.0.4  redis+sentinel  good         -      -       -    -         -      -\n\
-             r2        192.168.0.4  redis+sentinel  unreachable  -      -       -    -         -      -\n\n\
-             r2: not heard any more (last heard 12 s ago)\n"
-        );
-        status.conflict = Some(7);
-        let told = "cluster mymaster · no master: sentinels name different ones in epoch 7 · not fenced";
-        assert!(page(&status).starts_with(told), "{}", page(&status));
-    }
-}
+pub(in crate::operate) mod tests;

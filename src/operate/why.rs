@@ -2,12 +2,16 @@
 
 use std::fmt::Write;
 
-use super::status::age;
+use super::status::{age, lease_faults, lease_words};
 use crate::cores::sentinel::why::{Checked, DownBy, Gate, MasterWhy, Outcome, Verdict, Who};
+use crate::runtime::status::fencing::{Fencing, REFUSED};
 use crate::runtime::why::{Frames, Why};
 
-/// Whether no failover is needed, or one is on its way.
+/// Whether no failover is needed, or one is on its way, and nothing keeps the master from taking writes.
 pub fn fine(why: &Why) -> bool {
+    if why.fencing.refuses_writes() {
+        return false;
+    }
     let outcomes = why.masters.iter().map(|master| master.outcome);
     let mut all = outcomes.chain(why.frames.as_ref().map(|frames| frames.outcome));
     all.all(|outcome| outcome != Outcome::Blocked)
@@ -20,17 +24,18 @@ pub fn page(why: &Why) -> String {
         if !page.is_empty() {
             page.push('\n');
         }
-        let _ = writeln!(page, "{}: {}\n", master.name, headline(master));
+        let _ = writeln!(page, "{}: {}{}\n", master.name, refusal(&why.fencing), headline(master));
         for checked in &master.gates {
             let (mark, name, words) = (mark(checked.verdict), name(&checked.gate), words(&checked.gate, master));
             let _ = writeln!(page, "  {mark:<7} {name:<15} {words}");
         }
+        lease_gate(&why.fencing, &mut page);
         for absence in absences(master) {
             let _ = writeln!(page, "  {absence}");
         }
     }
     match &why.frames {
-        Some(frames) => frames_page(&why.node, frames, &mut page),
+        Some(frames) => frames_page(why, frames, &mut page),
         None => {
             let _ = writeln!(page, "\nseen by the sentinel of {}; each of the others has a view of its own", why.node);
         }
@@ -183,8 +188,29 @@ fn down(by: Option<DownBy>, down_ms: Option<u64>, silent_ms: Option<u64>, limit_
     words
 }
 
+/// What stands before all else when nothing can be written.
+fn refusal(fencing: &Fencing) -> &'static str {
+    if fencing.refuses_writes() { "writes are refused, since no redis holds the lease; " } else { "" }
+}
+
+/// The gate before every write, which is not one of those before a failover.
+fn lease_gate(fencing: &Fencing, page: &mut String) {
+    let (verdict, words) = match &fencing.lease {
+        Some(lease) if lease.holder.is_some() => (Verdict::Open, lease_words(lease)),
+        Some(lease) if lease.writes == REFUSED => (Verdict::Blocks, lease_words(lease)),
+        Some(lease) => (Verdict::Ahead, lease_words(lease)),
+        None if fencing.as_wanted() => (Verdict::Ahead, fencing.why.clone()),
+        None => (Verdict::Waits, fencing.why.clone()),
+    };
+    let _ = writeln!(page, "  {:<7} {:<15} {words}", mark(verdict), "lease");
+    for fault in fencing.lease.iter().flat_map(lease_faults) {
+        let _ = writeln!(page, "  {:<7} {:<15} {}", "", "", fault.trim_start());
+    }
+}
+
 /// On a node without a sentinel.
-fn frames_page(node: &str, frames: &Frames, page: &mut String) {
+fn frames_page(why: &Why, frames: &Frames, page: &mut String) {
+    let node = &why.node;
     let fresh: Vec<&str> =
         frames.sentinels.iter().filter(|heard| heard.fresh).map(|heard| heard.node.as_str()).collect();
     let down = frames.sentinels.iter().filter(|heard| heard.fresh && heard.finds_down).count();
@@ -203,7 +229,7 @@ fn frames_page(node: &str, frames: &Frames, page: &mut String) {
         }
         Outcome::Blocked => format!("no failover: {down} of {quorum} votes that it is down"),
     };
-    let _ = writeln!(page, "{}: {sentence}\n", frames.name);
+    let _ = writeln!(page, "{}: {}{sentence}\n", frames.name, refusal(&why.fencing));
     for heard in &frames.sentinels {
         let words = match (heard.fresh, heard.finds_down, heard.leads) {
             (false, ..) => "is not heard".to_owned(),
@@ -213,6 +239,7 @@ fn frames_page(node: &str, frames: &Frames, page: &mut String) {
         };
         let _ = writeln!(page, "  sentinel {} {words}", heard.node);
     }
+    lease_gate(&why.fencing, page);
     let ask = if fresh.is_empty() { "a sentinel".to_owned() } else { fresh.join(" or ") };
     let _ = writeln!(page, "\n{node} has no sentinel; for every gate, ask on {ask}: vigie why");
 }

@@ -12,6 +12,7 @@ use super::control::{self, Switched};
 use super::journal::{Journal, Level};
 use super::setup::Spec;
 use super::status::Status;
+use super::status::fencing::Fencing;
 use super::why::{Frames, Why};
 use super::{clock, forward, sentinel};
 use crate::base::node::RedisRole;
@@ -84,10 +85,12 @@ impl control::Node for ThisNode {
         let (node, config) = (self.spec.node().name.to_string(), &self.spec.config);
         if !self.spec.roles.sentinel {
             let view = self.view.borrow().clone();
-            return Ok(Why { node, masters: Vec::new(), frames: Some(Frames::new(config, &view)) });
+            let (fencing, frames) = (Fencing::new(config, &view), Some(Frames::new(config, &view)));
+            return Ok(Why { node, fencing, masters: Vec::new(), frames });
         }
         let masters = self.order(sentinel::Order::Why).await?;
-        Ok(Why { node, masters, frames: None })
+        let fencing = Fencing::new(config, &self.view.borrow());
+        Ok(Why { node, fencing, masters, frames: None })
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::census::majority;
 use crate::base::lease::Terms;
 use crate::base::node::{Decision, MasterFacts, RedisFacts, RedisRole};
 use crate::base::{EPOCH_STEP, Epoch, NodeName};
@@ -70,7 +69,7 @@ pub struct Steering {
     pub leading: Option<Epoch>,
     /// Whom its leader wants as the master.
     pub named: Option<Named>,
-    /// Whether the decision is one of a fenced cluster. That it is none is the word of a majority: an old build knows no other.
+    /// Whether the decision is one of a fenced cluster, [if that is known](View::fenced).
     pub fenced: Option<bool>,
 }
 
@@ -83,23 +82,14 @@ pub fn heard(view: &View, cluster: &str) -> Steering {
     let most = epochs.get(epochs.len().saturating_sub(1) / 2).copied().unwrap_or(0);
     let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
     let masters = masters.filter(|master| master.name.as_str() == cluster);
-    let decision = view.newest_decision(cluster);
-    let decided = |fenced| {
-        let said = |master: &&MasterFacts| decision.is_some() && master.decision == decision && master.fenced == fenced;
-        masters.clone().filter(said).count()
-    };
-    let fenced = match (decided(true), decided(false)) {
-        (1.., _) => Some(true),
-        (0, unfenced) => (unfenced >= majority(view.voters())).then_some(false),
-    };
     let in_reach = |master: &&MasterFacts| master.leads.is_some_and(|epoch| epoch <= most.saturating_add(EPOCH_STEP));
     let leaders: Vec<&MasterFacts> = masters.clone().filter(in_reach).collect();
     let named = |master: &&MasterFacts| Some(Named { epoch: master.leads?, incarnation: master.target? });
     Steering {
-        decision,
+        decision: view.newest_decision(cluster),
         leading: leaders.iter().filter_map(|master| master.leads).max(),
         named: leaders.iter().filter_map(named).max_by_key(|named| named.epoch),
-        fenced,
+        fenced: view.fenced(cluster),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::status::fencing::Fencing;
 use crate::base::census;
 use crate::config::Config;
 use crate::cores::cluster::View;
@@ -13,6 +14,9 @@ use crate::cores::sentinel::why::{MasterWhy, Outcome};
 pub struct Why {
     /// The node that answers.
     pub node: String,
+    /// Whether the master of the cluster takes writes, and by which lease. Its fields stand here.
+    #[serde(flatten)]
+    pub fencing: Fencing,
     /// Every master, by its sentinel; empty without one.
     pub masters: Vec<MasterWhy>,
     /// Without a sentinel: what is heard of the others.

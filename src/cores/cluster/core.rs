@@ -191,6 +191,7 @@ impl Cluster {
             state: (place == config.me).then(|| own.clone()),
             fresh: place == config.me,
             heard_at: (place == config.me).then_some(now),
+            lease_left: Duration::ZERO,
             fault: if place == config.me { String::new() } else { "never heard".to_owned() },
         });
         let view = View { at: now, me: config.me, nodes: nodes.collect() };
@@ -240,7 +241,8 @@ impl Cluster {
 
     fn publish_view(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.view.at = now;
-        self.view.nodes[self.config.me].heard_at = Some(now);
+        let own = &mut self.view.nodes[self.config.me];
+        (own.heard_at, own.lease_left) = (Some(now), self.promises.left(now));
         self.next_view_at = now + VIEW_INTERVAL;
         out.push(Output::View(Box::new(self.view.clone())));
     }
@@ -511,6 +513,7 @@ impl Cluster {
         let changed = !node.fresh || node.state != state;
         node.fresh = true;
         node.state = state;
+        node.lease_left = frame.left;
         if let Some(grant) = grant {
             self.promises.granted(now, place, grant);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::base::census::{Named, majority};
 use crate::base::lease::Writes;
-use crate::base::node::{Decision, NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
+use crate::base::node::{Decision, MasterFacts, NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
 use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::frame::Keys;
 
@@ -78,6 +78,8 @@ pub struct NodeView {
     pub fresh: bool,
     /// When it last spoke.
     pub heard_at: Option<Instant>,
+    /// What was left of the lease that its redis held when it last spoke; zero: it held none.
+    pub lease_left: Duration,
     /// Why it is not fresh, or what is wrong with its frames, in words for a person; empty if nothing is.
     pub fault: String,
 }
@@ -115,10 +117,25 @@ impl View {
         self.named(name).conflict()
     }
 
+    /// Whether the newest decision is one of a fenced cluster. That it is none is the word of a majority: an old build knows no
+    /// other. None: there is no such majority, or no decision.
+    pub fn fenced(&self, name: &str) -> Option<bool> {
+        let decision = self.newest_decision(name)?;
+        let says = |fenced| {
+            let ours = self.masters(name).filter(|master| master.decision == Some(decision));
+            ours.filter(|master| master.fenced == fenced).count()
+        };
+        if says(true) > 0 { Some(true) } else { (says(false) >= majority(self.voters())).then_some(false) }
+    }
+
     fn named(&self, name: &str) -> Named {
+        Named::by(self.masters(name).filter_map(|master| master.decision))
+    }
+
+    /// What the sentinels heard say of the master of that name.
+    fn masters(&self, name: &str) -> impl Iterator<Item = &MasterFacts> {
         let sentinels = self.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
-        let masters = sentinels.flat_map(|sentinel| sentinel.masters.iter().filter(|master| master.name == name));
-        Named::by(masters.filter_map(|master| master.decision))
+        sentinels.flat_map(move |sentinel| sentinel.masters.iter().filter(move |master| master.name == name))
     }
 }
 

@@ -114,7 +114,8 @@ impl Promises {
         match (self.asks(), self.writes) {
             (Some(epoch), Writes::Refused | Writes::Taken | Writes::Unleased) => {
                 let held = self.told.filter(|held| self.writes == Writes::Taken && now < held.lease.ends_at());
-                let length = held.map_or(Duration::ZERO, |held| held.lease.length);
+                // Without the lease, whose grants it has is what people ask.
+                let length = held.map_or(self.lease, |held| Some(held.lease.length)).unwrap_or_default();
                 let holder = self.holder.as_ref();
                 let grants = holder.map_or(0, |holder| holder.newer_than(now - length));
                 let grants = self.voters.iter().enumerate().filter(|(voter, _)| grants & 1 << voter != 0);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::operate::status::tests::Town;
 use crate::runtime::status::{MasterStatus, RedisStatus, VipStatus};
 
 fn status() -> Status {
@@ -13,6 +14,8 @@ fn status() -> Status {
         redis: Some(RedisStatus {
             process: "alive".to_owned(),
             role: role.to_owned(),
+            decided: role == "master",
+            takes_writes: Some(role == "master"),
             master: None,
             in_sync: true,
             offset: 1_000,
@@ -37,7 +40,7 @@ fn status() -> Status {
         node: "box-1".to_owned(),
         version: "0.1.0".to_owned(),
         uptime_ms: 180_000,
-        fencing: "not fenced".to_owned(),
+        fencing: Fencing { mode: "not fenced".to_owned(), wanted: "off".to_owned(), ..Fencing::default() },
         master: Some(MasterStatus {
             node: Some("box-1".to_owned()),
             address: "192.168.0.11:6379".to_owned(),
@@ -122,4 +125,19 @@ fn long_words_and_lines_are_broken() {
     assert_eq!(wrapped("a bb ccc", 6), [" a bb", "   ccc"]);
     assert_eq!(wrapped(&"x".repeat(12), 6), [" xxxxx", "   xxx", "   xxx", "   x"]);
     assert_eq!(wrapped("", 6), Vec::<String>::new());
+}
+
+#[test]
+fn a_cluster_without_a_lease_says_so_in_its_first_line_and_why_below() {
+    let mut town = Town::new("lease");
+    let shown = |town: &Town| screen(&Facts { status: Ok(&town.status()), notice: "", shell: true });
+    assert!(shown(&town)[1].ends_with("epoch 3, fenced"), "{:#?}", shown(&town));
+    town.cut();
+    let lines = shown(&town);
+    assert_eq!(lines[1], " mymaster: no lease: writes are refused; master redis-01 192.168.0.4:6379, epoc");
+    assert!(
+        lines.iter().any(|line| line.starts_with(" this node hears 1 of 3 sentinels on UDP port 26380")),
+        "{lines:#?}"
+    );
+    assert!(lines.iter().any(|line| line.contains("master, refuses writes")), "{lines:#?}");
 }

@@ -1,10 +1,16 @@
 use super::*;
 use crate::cores::sentinel::Rejection;
 use crate::cores::sentinel::why::{Rejected, SentinelWhy};
+use crate::operate::status::tests::Town;
 use crate::runtime::why::Heard;
 
 fn who(n: u8) -> Who {
     Who { node: Some(format!("redis-0{n}").parse().unwrap()), address: ([192, 168, 0, 3 + n], 6379).into() }
+}
+
+fn unfenced() -> Fencing {
+    let why = "not fenced: fencing = off in the files of all sentinels".to_owned();
+    Fencing { mode: "not fenced".to_owned(), wanted: "off".to_owned(), why, ..Fencing::default() }
 }
 
 fn gates() -> Vec<Checked> {
@@ -54,7 +60,7 @@ fn blocked() -> Why {
         gates: gates(),
         sentinels: vec![sentinel(2, None), sentinel(3, Some(12_000))],
     };
-    Why { node: "redis-01".to_owned(), masters: vec![master], frames: None }
+    Why { fencing: unfenced(), node: "redis-01".to_owned(), masters: vec![master], frames: None }
 }
 
 #[test]
@@ -78,6 +84,7 @@ fn a_page_names_what_blocks_and_then_every_gate() {
          \x20 -       election        2 votes are needed\n\
          \x20 -       promotion       nobody is chosen yet\n\
          \x20 -       reconfiguration the others follow the new master then\n\
+         \x20 -       lease           not fenced: fencing = off in the files of all sentinels\n\
          \x20 sentinel redis-03 unreachable for 12 s\n\n\
          seen by the sentinel of redis-01; each of the others has a view of its own\n"
     );
@@ -147,14 +154,50 @@ fn a_node_without_a_sentinel_says_whom_to_ask() {
         majority: 2,
         sentinels: vec![heard("redis-01", true, true), heard("redis-02", true, false), heard("redis-03", false, true)],
     };
-    let why = Why { node: "haproxy-01".to_owned(), masters: vec![], frames: Some(frames) };
+    let why = Why { fencing: unfenced(), node: "haproxy-01".to_owned(), masters: vec![], frames: Some(frames) };
     assert!(!fine(&why));
     assert_eq!(
         page(&why),
         "mymaster: no failover: 1 of 2 votes that it is down\n\n\
          \x20 sentinel redis-01 finds the master down\n\
          \x20 sentinel redis-02 finds the master well\n\
-         \x20 sentinel redis-03 is not heard\n\n\
+         \x20 sentinel redis-03 is not heard\n\
+         \x20 -       lease           not fenced: fencing = off in the files of all sentinels\n\n\
          haproxy-01 has no sentinel; for every gate, ask on redis-01 or redis-02: vigie why\n"
+    );
+}
+
+#[test]
+fn the_lease_is_a_gate_of_its_own() {
+    let mut town = Town::new("lease");
+    let mut why = blocked();
+    (why.masters[0].outcome, why.fencing) = (Outcome::NotNeeded, town.fencing());
+    why.masters[0].gates.truncate(2);
+    let held = "  open    lease           redis-01 (epoch 3), 205 ms left, slack 153 ms, \
+                granted by redis-01, redis-02, redis-03; 2 needed\n";
+    assert!(fine(&why) && page(&why).contains(held), "{}", page(&why));
+    town.cut();
+    why.fencing = town.fencing();
+    let said = page(&why);
+    let refused = "mymaster: writes are refused, since no redis holds the lease; no failover is needed: redis-01";
+    assert!(!fine(&why) && said.starts_with(refused), "{said}");
+    let gate = "  BLOCKS  lease           nobody holds it, and every redis refuses writes\n\
+                \x20                         redis-01 asks in epoch 3, has 1 of 3 grants (2 needed), ";
+    assert!(said.contains(gate), "{said}");
+    let firewall = "                          this node hears 1 of 3 sentinels on UDP port 26380 (2 needed), \
+                    not redis-02, redis-03: check that they run, and the firewall\n\
+                    \x20                         the master refuses writes until a majority of the sentinels is heard\n";
+    assert!(said.contains(firewall), "{said}");
+}
+
+#[test]
+fn a_fence_that_is_waited_for_says_so() {
+    let mut why = blocked();
+    let gate = "  -       lease           not fenced: fencing = off in the files of all sentinels\n";
+    assert!(page(&why).contains(gate));
+    why.fencing.wanted = "lease".to_owned();
+    why.fencing.why = "not fenced yet: waiting for redis-03, which is not heard".to_owned();
+    assert!(
+        page(&why).contains("  waits   lease           not fenced yet: waiting for redis-03, which is not heard\n")
     );
 }

@@ -41,6 +41,7 @@ fn node(name: &str, fresh: bool) -> NodeView {
         state: Some(state),
         fresh,
         heard_at: None,
+        lease_left: Duration::ZERO,
         fault: String::new(),
     }
 }

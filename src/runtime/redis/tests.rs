@@ -1,4 +1,5 @@
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::*;
 use crate::base::node::{MasterFacts, NodeState, Roles, SentinelFacts};
@@ -19,7 +20,16 @@ fn sentinel(cluster: &str, decision: Option<Decision>, leads: Option<Epoch>, fre
     let sentinel = Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 9, masters });
     let state = NodeState { sentinel, ..NodeState::new(name.clone(), heapless::String::new(), roles) };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, fault: String::new() }
+    NodeView {
+        name,
+        address,
+        roles,
+        state: Some(state),
+        fresh,
+        heard_at: None,
+        lease_left: Duration::ZERO,
+        fault: String::new(),
+    }
 }
 
 #[test]

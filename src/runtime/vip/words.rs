@@ -87,7 +87,7 @@ mod tests {
         let state = NodeState { vips: vips.iter().map(facts).collect(), ..heard };
         let address = IpAddr::from([10, 0, 0, last]);
         let (roles, fault) = (Roles::default(), String::new());
-        NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, fault }
+        NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, lease_left: Duration::ZERO, fault }
     }
 
     fn spec() -> VipSpec {

@@ -669,6 +669,11 @@ fn whom_a_leader_names_gets_the_lease_at_once_and_keeps_it() {
     assert_eq!((net.holds(0), net.holds(2)), (None, None));
     let Tenure::Asks { slack, .. } = net.tenure(0, 1) else { panic!("{:?}", net.tenure(0, 1)) };
     assert!((60..=100).contains(&slack.as_millis()), "{slack:?}");
+    for place in 0..3 {
+        let left = net.sees(place, 1).lease_left.as_millis();
+        assert!((60..=225).contains(&left), "{place} shows {left} ms");
+    }
+    assert_eq!(net.sees(0, 2).lease_left, Duration::ZERO);
     // By the other sentinels alone.
     net.cut = vec![(1, 2), (2, 1)];
     net.run(1_000);
@@ -677,6 +682,8 @@ fn whom_a_leader_names_gets_the_lease_at_once_and_keeps_it() {
     let ends_at = net.leases[1].unwrap().lease.ends_at();
     net.run(300);
     assert_eq!((net.holds(1), net.leases[1].unwrap().lease.ends_at()), (None, ends_at), "heard by itself alone");
+    let told = net.tenure(1, 1);
+    assert!(matches!(told, Tenure::Asks { epoch: 1, open: None, grants: 0b010, .. }), "it has its own: {told:?}");
     net.cut.clear();
     net.run(100);
     assert_eq!(net.holds(1), Some(1), "nobody else was granted anything");

@@ -8,6 +8,8 @@ fn node(name: &str, redis: Option<(&str, &str)>) -> Node {
     let redis = redis.map(|(process, role)| RedisStatus {
         process: process.to_owned(),
         role: role.to_owned(),
+        decided: false,
+        takes_writes: None,
         master: None,
         in_sync: true,
         offset: 1_234,
