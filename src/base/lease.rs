@@ -33,7 +33,7 @@ pub enum Tenure {
         /// The epoch of the lease that it holds, if its redis takes writes: that one, or the one before while grants of it are
         /// still missing.
         open: Option<Epoch>,
-        /// The sentinels whose grants it has, by their places in the file: bit 0 is the first node.
+        /// The sentinels whose grants it has, in the order of their names: bit 0 is the first one.
         grants: u32,
         /// The shortest time that was left before the fence would have begun, since it took the lease.
         slack: Duration,

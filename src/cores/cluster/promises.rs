@@ -21,7 +21,7 @@ pub(super) struct Promises {
     /// The length of leases; none: there are none, whatever is decided.
     lease: Option<Duration>,
     rules: Rules,
-    /// The sentinels of the file, by their places in it.
+    /// The places of the sentinels in the file, in the order of their names: files need not list them alike.
     voters: Vec<usize>,
     /// What this node's sentinel is bound by, if it has one and the cluster is fenced.
     grantor: Option<Grantor>,
@@ -45,7 +45,8 @@ pub(super) struct Promises {
 impl Promises {
     pub(super) fn new(config: &Config, now: Instant) -> Self {
         let voters = config.peers.iter().enumerate().filter(|(_, peer)| peer.roles.sentinel);
-        let voters: Vec<usize> = voters.map(|(place, _)| place).collect();
+        let mut voters: Vec<usize> = voters.map(|(place, _)| place).collect();
+        voters.sort_unstable_by_key(|place| &config.peers[*place].name);
         let lease = config.lease;
         let terms = Terms { voters: checksum(config), lease: lease.filter(|_| config.fencing) };
         let grantor = lease.filter(|_| config.roles.sentinel);
@@ -118,9 +119,6 @@ impl Promises {
                 let length = held.map_or(self.lease, |held| Some(held.lease.length)).unwrap_or_default();
                 let holder = self.holder.as_ref();
                 let grants = holder.map_or(0, |holder| holder.newer_than(now - length));
-                let grants = self.voters.iter().enumerate().filter(|(voter, _)| grants & 1 << voter != 0);
-                let grants =
-                    grants.fold(0, |bits, (_, place)| bits | 1_u32.unbounded_shl(u32::try_from(*place).unwrap_or(32)));
                 let slack = Duration::from_millis(millis(held.and(self.slack).unwrap_or_default()));
                 Tenure::Asks { epoch, open: held.map(|held| held.epoch), grants, slack }
             }

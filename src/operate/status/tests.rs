@@ -82,7 +82,7 @@ impl Town {
         let view = View { at: Instant::START, me: 1, nodes: (0..4).map(node).collect() };
         let mut town = Self { config, view };
         if fencing == "lease" {
-            town.state(1).tenure = asks(Some(DECISION), 0b1110);
+            town.state(1).tenure = asks(Some(DECISION), 0b111);
             town.view.nodes[1].lease_left = Duration::from_millis(205);
         }
         town
@@ -109,7 +109,7 @@ impl Town {
     pub(in crate::operate) fn cut(&mut self) {
         [0, 2, 3].into_iter().for_each(|place| self.lose(place));
         self.state(1).hears_majority = false;
-        self.state(1).tenure = asks(None, 0b0010);
+        self.state(1).tenure = asks(None, 0b001);
     }
 
     pub(in crate::operate) fn status(&self) -> Status {
@@ -155,7 +155,7 @@ fn a_fenced_cluster_says_who_holds_the_lease_and_how_well() {
     assert!(super::super::commands::healthy(&town.status()));
     town.warns(&[]);
     town.lose(3);
-    town.state(1).tenure = asks(Some(DECISION), 0b0110);
+    town.state(1).tenure = asks(Some(DECISION), 0b011);
     town.says(
         "lease: redis-01 (epoch 3), 205 ms left, slack 153 ms, granted by redis-01, redis-02, \
          not by redis-03 (not heard here); 2 needed",
@@ -214,7 +214,7 @@ fn what_keeps_a_master_that_is_heard_from_the_lease_is_told() {
     town.state(1).redis.as_mut().unwrap().process = Process::Loading;
     assert_eq!(without(&town), [reason("redis-01", "its redis was started again, and has to be elected first")]);
     town.state(1).redis.as_mut().unwrap().process = Process::Dead;
-    town.state(2).tenure = asks(None, 0b1100);
+    town.state(2).tenure = asks(None, 0b110);
     assert_eq!(
         without(&town),
         [
@@ -284,7 +284,7 @@ fn a_cluster_that_is_to_be_fenced_says_for_whom_it_waits() {
 fn a_cluster_that_is_to_be_fenced_no_more_says_so_too() {
     let mut town = Town::new("off");
     town.decided(true);
-    town.state(1).tenure = asks(Some(DECISION), 0b1110);
+    town.state(1).tenure = asks(Some(DECISION), 0b111);
     town.state(2).terms = terms(7, 250);
     town.says("still fenced: waiting for redis-02, whose file says lease");
     assert!(town.top().lines().nth(2).is_some_and(|line| line.starts_with("lease: redis-01 (epoch 3)")));

@@ -259,11 +259,12 @@ impl Told<'_> {
         }
     }
 
-    /// The sentinels whose bits are set, and the others, by their places in the file.
+    /// The sentinels whose bits are set, and the others, in the order of their names.
     fn by_grant(&self, grants: u32) -> (Vec<&NodeView>, Vec<&NodeView>) {
-        let voters = self.view.nodes.iter().enumerate().filter(|(_, node)| node.roles.sentinel);
-        let granted = |place: usize| u32::try_from(place).is_ok_and(|place| grants & 1_u32.unbounded_shl(place) != 0);
-        let (has, lacks): (Vec<_>, Vec<_>) = voters.partition(|(place, _)| granted(*place));
+        let mut voters: Vec<&NodeView> = self.view.nodes.iter().filter(|node| node.roles.sentinel).collect();
+        voters.sort_unstable_by_key(|node| &node.name);
+        let granted = |voter: usize| u32::try_from(voter).is_ok_and(|voter| grants & 1_u32.unbounded_shl(voter) != 0);
+        let (has, lacks): (Vec<_>, Vec<_>) = voters.into_iter().enumerate().partition(|(voter, _)| granted(*voter));
         let nodes = |those: Vec<(usize, _)>| those.into_iter().map(|(_, node)| node).collect();
         (nodes(has), nodes(lacks))
     }
