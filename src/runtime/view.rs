@@ -22,7 +22,9 @@ impl News {
     /// Every node whose facts have changed since the last view. A node never heard is what every node is at the start.
     pub fn of(&mut self, view: &View) -> Vec<NodeFacts> {
         let mut news = Vec::new();
-        let own = view.own().state.as_ref().map(|state| state.terms).unwrap_or_default();
+        // Who has no link has no nodes either.
+        let own = view.nodes.get(view.me).and_then(|node| node.state.as_ref());
+        let own = own.map(|state| state.terms).unwrap_or_default();
         for node in &view.nodes {
             let state = node.state.as_ref();
             let facts = NodeFacts {
