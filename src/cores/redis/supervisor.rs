@@ -595,6 +595,9 @@ impl Supervisor {
         while let Some(next) = gate.next(now, &ground) {
             match next {
                 Move::GoOn(epoch) => {
+                    if gate.is_by_unknown_lease() {
+                        out.push(Output::Publish(Event::Opened(epoch)));
+                    }
                     gate.go_on(epoch);
                     up.opened = up.opened.max(epoch);
                 }
@@ -625,11 +628,14 @@ impl Supervisor {
                     up.refusal = None;
                     out.push(Output::Publish(Event::Opened(epoch)));
                 }
+                // The fence may have heard of it first. One of before the decision is not the one.
                 News::Bound => {
-                    let epoch = self.lease.map_or(0, |held| held.epoch);
-                    gate.go_on(epoch);
-                    up.opened = up.opened.max(epoch);
-                    out.push(Output::Publish(Event::Opened(epoch)));
+                    let decided = self.decision.map_or(0, |decision| decision.epoch);
+                    if let Some(held) = self.lease.filter(|held| held.epoch > decided) {
+                        gate.go_on(held.epoch);
+                        up.opened = up.opened.max(held.epoch);
+                        out.push(Output::Publish(Event::Opened(held.epoch)));
+                    }
                 }
                 News::Unbound => up.refusal = None,
                 News::NotOpened(None) => {}
