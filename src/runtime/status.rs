@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Instant;
-use crate::base::node::{Health, Process, RedisFacts, RedisRole, VipFacts, VipState, starts};
+use crate::base::node::{
+    Decision, Health, MasterFacts, Mode, Process, RedisFacts, RedisRole, VipFacts, VipState, starts,
+};
 use crate::base::time::millis;
 use crate::config::Config;
 use crate::cores::cluster::{NodeView, View};
@@ -150,12 +152,26 @@ impl Status {
             node: view.own().name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: millis(now.since(started)),
-            fencing: "not fenced".to_owned(),
+            fencing: fencing(view, master_name, decision),
             master,
             conflict: view.conflict(master_name),
             nodes: view.nodes.iter().map(|node| node_status(config, node, master_offset, now)).collect(),
         }
     }
+}
+
+/// What stops a master that is cut off from the majority from taking writes.
+fn fencing(view: &View, master_name: &str, decision: Option<Decision>) -> String {
+    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
+    let mut masters = sentinels.flat_map(|sentinel| &sentinel.masters);
+    let taken_over = |master: &&MasterFacts| {
+        master.name == master_name && master.decision == decision && master.mode == Mode::TakenOver
+    };
+    let by = masters.find(taken_over).and(decision).map(|decision| {
+        let epoch = decision.epoch;
+        format!("taken over by the operator at epoch {epoch}: not fenced until every sentinel is heard")
+    });
+    by.unwrap_or_else(|| "not fenced".to_owned())
 }
 
 fn node_status(config: &Config, node: &NodeView, master_offset: Option<u64>, now: Instant) -> NodeStatus {

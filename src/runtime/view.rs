@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::base::census::majority;
 use crate::base::lease::Terms;
-use crate::base::node::{Decision, MasterFacts, RedisFacts, RedisRole};
+use crate::base::node::{Decision, MasterFacts, Mode, RedisFacts, RedisRole};
 use crate::base::{EPOCH_STEP, Epoch, NodeName};
 use crate::cores::cluster::View;
 use crate::cores::proxy::route::{Facts, Peer, Server, Voice};
@@ -70,8 +70,9 @@ pub struct Steering {
     pub leading: Option<Epoch>,
     /// Whom its leader wants as the master.
     pub named: Option<Named>,
-    /// Whether the decision is one of a fenced cluster. That it is none is the word of a majority: an old build knows no other.
-    pub fenced: Option<bool>,
+    /// By what right its master takes writes. That it needs no lease is the word of a majority: an old build knows no other. That an
+    /// operator gave it the writes is not: whoever was left to say so is no majority.
+    pub mode: Option<Mode>,
 }
 
 /// What a supervisor must know of a view.
@@ -84,13 +85,14 @@ pub fn heard(view: &View, cluster: &str) -> Steering {
     let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
     let masters = masters.filter(|master| master.name.as_str() == cluster);
     let decision = view.newest_decision(cluster);
-    let decided = |fenced| {
-        let said = |master: &&MasterFacts| decision.is_some() && master.decision == decision && master.fenced == fenced;
+    let decided = |mode| {
+        let said = |master: &&MasterFacts| decision.is_some() && master.decision == decision && master.mode == mode;
         masters.clone().filter(said).count()
     };
-    let fenced = match (decided(true), decided(false)) {
-        (1.., _) => Some(true),
-        (0, unfenced) => (unfenced >= majority(view.voters())).then_some(false),
+    let mode = match (decided(Mode::Fenced), decided(Mode::TakenOver), decided(Mode::Unfenced)) {
+        (1.., _, _) => Some(Mode::Fenced),
+        (0, 1.., _) => Some(Mode::TakenOver),
+        (0, 0, unfenced) => (unfenced >= majority(view.voters())).then_some(Mode::Unfenced),
     };
     let in_reach = |master: &&MasterFacts| master.leads.is_some_and(|epoch| epoch <= most.saturating_add(EPOCH_STEP));
     let leaders: Vec<&MasterFacts> = masters.clone().filter(in_reach).collect();
@@ -99,7 +101,7 @@ pub fn heard(view: &View, cluster: &str) -> Steering {
         decision,
         leading: leaders.iter().filter_map(|master| master.leads).max(),
         named: leaders.iter().filter_map(named).max_by_key(|named| named.epoch),
-        fenced,
+        mode,
     }
 }
 

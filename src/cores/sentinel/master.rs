@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::node::Decision;
+use crate::base::node::{Decision, Mode};
 use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::info::{Info, Role};
 
@@ -24,8 +24,8 @@ pub(super) struct Master {
     pub(super) config: MasterConfig,
     /// Who is master since which epoch; none: there is no record of any.
     pub(super) decision: Option<Decision>,
-    /// Whether that is one of a fenced cluster: its master takes writes only with a lease.
-    pub(super) fenced: bool,
+    /// By what right it takes writes.
+    pub(super) mode: Mode,
     /// Whether the decision is on disk.
     pub(super) decision_disk: OnDisk,
     /// Whether the last vote is on disk.
@@ -76,7 +76,7 @@ impl Master {
             id,
             config,
             decision: record.as_ref().and_then(|record| record.decision),
-            fenced: record.as_ref().is_some_and(|record| record.fenced),
+            mode: record.as_ref().map_or_else(Mode::default, |record| record.mode),
             decision_disk: OnDisk::Yes,
             vote_disk: OnDisk::Yes,
             vote: record.as_ref().and_then(|record| record.vote),
