@@ -116,6 +116,11 @@ pub enum Command {
     /// An operator's override: the sentinel of this node forgets its record and goes on from what all other sentinels have.
     #[command(after_help = "Example:\n  vigie bootstrap     tells what it risks, and asks; --yes does not")]
     Bootstrap(Bootstrap),
+    /// An operator's override: most nodes are lost for good, and the redis of this one takes writes without a majority.
+    #[command(
+        after_help = "Example:\n  vigie takeover     on the node that lives: tells what it risks, and asks; --yes does not"
+    )]
+    Takeover(Takeover),
     /// Judges a cluster file: every fault at once, and what is legal but unwise.
     #[command(after_help = "Examples:\n  \
         vigie check                  the installed file\n  \
@@ -208,6 +213,14 @@ pub struct Failover {
 /// `vigie bootstrap`
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Bootstrap {
+    /// Does not ask.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `vigie takeover`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Takeover {
     /// Does not ask.
     #[arg(long)]
     pub yes: bool,
@@ -347,9 +360,19 @@ mod tests {
     #[test]
     fn help_shows_examples_and_only_what_exists() {
         let help = Arguments::command().render_help().to_string();
-        for there in
-            ["run", "status", "why", "events", "failover", "check", "sentinel", "version", "Examples:", "--state-dir"]
-        {
+        for there in [
+            "run",
+            "status",
+            "why",
+            "events",
+            "failover",
+            "takeover",
+            "check",
+            "sentinel",
+            "version",
+            "Examples:",
+            "--state-dir",
+        ] {
             assert!(help.contains(there), "{there}:\n{help}");
         }
         assert_eq!(help.contains("demo"), cfg!(feature = "demo"), "{help}");

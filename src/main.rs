@@ -70,6 +70,10 @@ fn main() -> ExitCode {
             let answer = std::io::stdin().lock();
             asked(commands::bootstrap(&global.runtime_dir, arguments.yes, answer, &mut stdout()).map(|()| true))
         }
+        Command::Takeover(arguments) => {
+            let answer = std::io::stdin().lock();
+            asked(commands::takeover(&global.runtime_dir, arguments.yes, answer, &mut stdout()).map(|()| true))
+        }
         Command::Check(arguments) => judged(&arguments, &global),
         Command::Sentinel(arguments) => return run_sentinel(&arguments.words),
         Command::Version => {

@@ -142,6 +142,9 @@ fn without_a_daemon_the_socket_that_was_tried_is_named() {
         &["events"],
         &["events", "-f"],
         &["failover", "--to", "b"],
+        &["bootstrap", "--yes"],
+        &["takeover"],
+        &["takeover", "--yes"],
     ] {
         says(&[command, &["--runtime-dir", run]].concat(), 3, "", &socket);
     }
@@ -162,6 +165,7 @@ fn wrong_usage_of_every_command_says_what_is_wrong() {
         (&["failover", "--to"], "--to <NODE>"),
         (&["failover", "--to", "a b"], "is not a node name"),
         (&["failover", "b"], "'b'"),
+        (&["takeover", "b"], "'b'"),
         (&["check", "a", "b"], "'b'"),
         (&["demo", "--runs", "3"], if cfg!(feature = "demo") { "--scenario" } else { "this build has no demo" }),
         (&["version", "1"], "'1'"),

@@ -245,8 +245,28 @@ pub struct MasterFacts {
     /// The process that it wants as the master of the epoch in which it leads: its incarnation. There is never another one in that
     /// epoch.
     pub target: Option<u64>,
-    /// Whether the decision is one of a fenced cluster: its master takes writes only with a lease.
-    pub fenced: bool,
+    /// By what right the master of the decision takes writes.
+    pub mode: Mode,
+}
+
+/// By what right the master of a decision takes writes. It belongs to the decision, and changes only with the master staying, but by
+/// the order of an operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// By the decision alone.
+    #[default]
+    Unfenced,
+    /// By a lease: only while a majority of the sentinels promises that nobody else does.
+    Fenced,
+    /// By the word of an operator, who gave it to the redis beside the one sentinel that was left: see `vigie takeover`.
+    TakenOver,
+}
+
+impl Mode {
+    /// What a file asks for.
+    pub fn asked(fencing: bool) -> Self {
+        if fencing { Self::Fenced } else { Self::Unfenced }
+    }
 }
 
 /// Who is master since which configuration epoch.

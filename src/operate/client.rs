@@ -72,7 +72,11 @@ pub fn why(runtime_dir: &Path) -> Result<Why, ClientError> {
 
 /// The one line that a request is answered by.
 fn told<T: DeserializeOwned>(runtime_dir: &Path, request: &Request) -> Result<T, ClientError> {
-    let mut answers = ask(runtime_dir, request, Some(ANSWER_TIME))?;
+    told_within(runtime_dir, request, ANSWER_TIME)
+}
+
+fn told_within<T: DeserializeOwned>(runtime_dir: &Path, request: &Request, limit: Duration) -> Result<T, ClientError> {
+    let mut answers = ask(runtime_dir, request, Some(limit))?;
     let line = answers.line()?.ok_or_else(|| answers.silent(io::ErrorKind::UnexpectedEof.into()))?;
     // A refusal comes in place of the answer.
     match serde_json::from_str(&line) {
@@ -95,7 +99,17 @@ pub fn failover(runtime_dir: &Path, to: Option<&str>, limit: Duration) -> Result
 
 /// Has the sentinel of the node take over what all others have; what was done, in words.
 pub fn bootstrap(runtime_dir: &Path) -> Result<String, ClientError> {
-    match told(runtime_dir, &Request::Bootstrap)? {
+    in_words(runtime_dir, &Request::Bootstrap, ANSWER_TIME)
+}
+
+/// Gives the redis of the node the writes without a majority; what was done, in words. With `risks` nothing is done: what it would
+/// risk.
+pub fn takeover(runtime_dir: &Path, risks: bool, limit: Duration) -> Result<String, ClientError> {
+    in_words(runtime_dir, &Request::Takeover { risks }, limit)
+}
+
+fn in_words(runtime_dir: &Path, request: &Request, limit: Duration) -> Result<String, ClientError> {
+    match told_within(runtime_dir, request, limit)? {
         Answer::Said(text) => Ok(text),
         Answer::Error(reason) => Err(ClientError::Refused(reason)),
         Answer::Ok(switched) => Ok(format!("{switched:?}")),

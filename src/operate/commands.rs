@@ -1,4 +1,4 @@
-//! The commands that ask a running node: `status`, `why`, `events`, `failover`, `bootstrap`.
+//! The commands that ask a running node: `status`, `why`, `events`, `failover`, `bootstrap`, `takeover`.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, Write};
@@ -111,22 +111,38 @@ What it risks: had this sentinel's record been the right one, a decision that on
 pub fn bootstrap(
     runtime_dir: &Path,
     yes: bool,
-    mut answer: impl BufRead,
+    answer: impl BufRead,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
     if !yes {
-        write!(out, "{BOOTSTRAP}Type yes to go on: ")?;
-        out.flush()?;
-        let mut line = String::new();
-        answer.read_line(&mut line)?;
-        if line.trim() != "yes" {
-            writeln!(out)?;
-            let said = "nothing was done: \"yes\" was not typed (scripts give --yes)".to_owned();
-            return Err(ClientError::Refused(said).into());
-        }
+        confirmed(BOOTSTRAP, answer, out)?;
     }
     writeln!(out, "{}", client::bootstrap(runtime_dir)?)?;
     Ok(())
+}
+
+/// `vigie takeover`: tells what it risks, by what the node knows, and, without `yes`, asks.
+pub fn takeover(runtime_dir: &Path, yes: bool, answer: impl BufRead, out: &mut impl Write) -> Result<(), CommandError> {
+    if !yes {
+        let risks = client::takeover(runtime_dir, true, FAILOVER_LIMIT)?;
+        confirmed(&risks, answer, out)?;
+    }
+    writeln!(out, "{}", client::takeover(runtime_dir, false, FAILOVER_LIMIT)?)?;
+    Ok(())
+}
+
+/// Goes on only if somebody types that it may.
+fn confirmed(risks: &str, mut answer: impl BufRead, out: &mut impl Write) -> Result<(), CommandError> {
+    write!(out, "{risks}Type yes to go on: ")?;
+    out.flush()?;
+    let mut line = String::new();
+    answer.read_line(&mut line)?;
+    if line.trim() == "yes" {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let said = "nothing was done: \"yes\" was not typed (scripts give --yes)".to_owned();
+    Err(ClientError::Refused(said).into())
 }
 
 /// One event on one line: time of day in UTC, source, name, text.
@@ -152,6 +168,16 @@ pub fn timestamp(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_done_unless_yes_is_typed() {
+        for (typed, goes_on) in [("yes\n", true), (" yes \n", true), ("y\n", false), ("", false), ("no\n", false)] {
+            let mut out = Vec::new();
+            let confirmed = confirmed("It risks this.\n", typed.as_bytes(), &mut out);
+            assert_eq!(confirmed.is_ok(), goes_on, "{typed:?}");
+            assert!(String::from_utf8(out).unwrap().starts_with("It risks this.\nType yes to go on: "));
+        }
+    }
 
     #[test]
     fn timestamps_are_utc() {

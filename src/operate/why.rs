@@ -117,8 +117,12 @@ fn limit(what: &str, left_ms: Option<u64>) -> String {
 fn words(gate: &Gate, master: &MasterWhy) -> String {
     let who = || master.master.as_ref().map_or_else(|| "the first master".to_owned(), label);
     match gate {
-        Gate::Decision { epoch: Some(epoch), .. } => format!("{} is the master of epoch {epoch}", who()),
-        Gate::Decision { epoch: None, without_record, needed } => {
+        Gate::Decision { epoch: Some(epoch), taken_over, .. } => {
+            let by =
+                if *taken_over { ", taken over by the operator: not fenced until every sentinel is heard" } else { "" };
+            format!("{} is the master of epoch {epoch}{by}", who())
+        }
+        Gate::Decision { epoch: None, without_record, needed, .. } => {
             format!(
                 "there is no master yet: {without_record} of {needed} sentinels say so, and one node has to be ready"
             )
@@ -129,8 +133,9 @@ fn words(gate: &Gate, master: &MasterWhy) -> String {
         }
         Gate::Password { refused_by: 0, .. } => "this node's password is taken".to_owned(),
         Gate::Password { refused_by, of } => format!("this node's password is refused by {refused_by} of {of} redis"),
-        Gate::Majority { reachable, needed, of } => {
-            format!("{reachable} of {of} sentinels are there, {needed} have to be")
+        Gate::Majority { reachable, needed, of, takeover } => {
+            let out = if *takeover { "; if the others are lost for good: vigie takeover" } else { "" };
+            format!("{reachable} of {of} sentinels are there, {needed} have to be{out}")
         }
         Gate::Store { retry_ms: None } => "votes can be stored".to_owned(),
         Gate::Store { retry_ms: Some(retry) } => format!("votes cannot be stored; tried again in {}", age(*retry)),

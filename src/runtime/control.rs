@@ -1,7 +1,8 @@
 //! The control socket of a node: one request a line, answers as lines of JSON.
 //!
 //! `{"request":"status"}` · `{"request":"events","follow":true}` · `{"request":"failover","to":"redis-02"}` ·
-//! `{"request":"why"}` · `{"request":"bootstrap"}`
+//! `{"request":"why"}` · `{"request":"bootstrap"}` ·
+//! `{"request":"takeover","risks":true}`
 
 use std::fs;
 use std::io;
@@ -49,6 +50,12 @@ pub enum Request {
     Why,
     /// The sentinel of this node takes over what all others have.
     Bootstrap,
+    /// The redis of this node takes writes without a majority.
+    Takeover {
+        /// Only says what that risks.
+        #[serde(default)]
+        risks: bool,
+    },
 }
 
 /// The last line of an answer that is not a status, a record or a reason.
@@ -86,6 +93,8 @@ pub trait Node: Clone + 'static {
     fn why(&self) -> impl Future<Output = Result<Why, String>>;
     /// Has the sentinel of this node take over what all others have.
     fn bootstrap(&self) -> impl Future<Output = Result<String, String>>;
+    /// Gives the redis of this node the writes without a majority, or says what that risks.
+    fn takeover(&self, risks: bool) -> impl Future<Output = Result<String, String>>;
 }
 
 /// The socket cannot be opened.
@@ -160,6 +169,10 @@ async fn answer(mut stream: UnixStream, node: &impl Node, journal: &Journal) -> 
         },
         Ok(Request::Bootstrap) => {
             let answer = node.bootstrap().await.map_or_else(Answer::Error, Answer::Said);
+            say(&mut stream, &answer).await
+        }
+        Ok(Request::Takeover { risks }) => {
+            let answer = node.takeover(risks).await.map_or_else(Answer::Error, Answer::Said);
             say(&mut stream, &answer).await
         }
         Err(error) => say(&mut stream, &Answer::Error(format!("not a request: {error}"))).await,

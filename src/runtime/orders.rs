@@ -81,6 +81,16 @@ impl control::Node for ThisNode {
         self.order(sentinel::Order::Bootstrap).await?
     }
 
+    async fn takeover(&self, risks: bool) -> Result<String, String> {
+        if !self.spec.roles.sentinel || !self.spec.roles.redis {
+            let what = if self.spec.roles.redis { "sentinel" } else { "redis" };
+            return Err(format!(
+                "this node has no {what}: give the order on the node that lives, with both and the data"
+            ));
+        }
+        self.order(|done| sentinel::Order::Takeover { risks, done }).await?
+    }
+
     async fn why(&self) -> Result<Why, String> {
         let (node, config) = (self.spec.node().name.to_string(), &self.spec.config);
         if !self.spec.roles.sentinel {

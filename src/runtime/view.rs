@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::lease::Terms;
-use crate::base::node::{Decision, MasterFacts, RedisFacts, RedisRole};
+use crate::base::node::{Decision, MasterFacts, Mode, RedisFacts, RedisRole};
 use crate::base::{EPOCH_STEP, Epoch, NodeName};
 use crate::cores::cluster::View;
 use crate::cores::proxy::route::{Facts, Peer, Server, Voice};
@@ -71,8 +71,8 @@ pub struct Steering {
     pub leading: Option<Epoch>,
     /// Whom its leader wants as the master.
     pub named: Option<Named>,
-    /// Whether the decision is one of a fenced cluster, [if that is known](View::fenced).
-    pub fenced: Option<bool>,
+    /// By what right its master takes writes, [if that is known](View::mode).
+    pub mode: Option<Mode>,
 }
 
 /// What a supervisor must know of a view.
@@ -91,7 +91,7 @@ pub fn heard(view: &View, cluster: &str) -> Steering {
         decision: view.newest_decision(cluster),
         leading: leaders.iter().filter_map(|master| master.leads).max(),
         named: leaders.iter().filter_map(named).max_by_key(|named| named.epoch),
-        fenced: view.fenced(cluster),
+        mode: view.mode(cluster),
     }
 }
 
@@ -102,7 +102,8 @@ pub fn facts(view: &View, master_name: &str) -> Facts {
     for (node, state) in view.fresh() {
         if let Some(sentinel) = &state.sentinel {
             let ours = sentinel.masters.iter().find(|master| master.name == master_name);
-            let (decision, fenced) = ours.map_or((None, false), |master| (master.decision, master.fenced));
+            let (decision, fenced) =
+                ours.map_or((None, false), |master| (master.decision, master.mode == Mode::Fenced));
             facts.sentinels.push(Voice { current_epoch: sentinel.current_epoch, decision, fenced });
         }
         if let Some(redis) = &state.redis {

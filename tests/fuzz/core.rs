@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use vigie::base::lease::{Grant, Tenure, Terms};
 use vigie::base::node::{
-    Decision, Health, History, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
+    Decision, Health, History, MasterFacts, Mode, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
     SentinelFacts, VipFacts, VipState, clipped,
 };
 use vigie::base::{Instant, Machine, RunId, Secret};
@@ -154,7 +154,7 @@ impl Run {
                 | Output::Fault(_)
                 | Output::Publish(_)
                 | Output::OrderDone(..)
-                | Output::Bootstrapped(..)
+                | Output::Said(..)
                 | Output::Stopped => {}
             }
         }
@@ -291,7 +291,7 @@ pub(crate) fn frames() -> [Frame; 2] {
         leads: Some(4),
         vote: Some((id, 4)),
         target: Some(1 << 40),
-        fenced: true,
+        mode: Mode::Fenced,
     };
     let state = NodeState {
         name: name(1),

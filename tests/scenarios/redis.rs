@@ -169,7 +169,7 @@ impl World for Host {
                 words.keyword("master")?;
                 words.keyword("epoch")?;
                 let decision = Decision { master: OWN.parse().expect("an address"), epoch: words.value("an epoch")? };
-                stage.give(Input::Cluster { decision: Some(decision), leading: None, named: None, fenced: None });
+                stage.give(Input::Cluster { decision: Some(decision), leading: None, named: None, mode: None });
                 (stage.around.server.master, stage.around.server.link) = (None, Link::None);
                 stage.wait();
             }
@@ -219,7 +219,7 @@ impl World for Host {
                 words.keyword("epoch")?;
                 let decision = Some(Decision { master, epoch: words.value("an epoch")? });
                 let leading = if words.optional("failover") { Some(words.value("an epoch")?) } else { None };
-                Ok(stage.give(Input::Cluster { decision, leading, named: None, fenced: None }))
+                Ok(stage.give(Input::Cluster { decision, leading, named: None, mode: None }))
             }
             other => {
                 let commands = "advance, cluster, disk, exited, secrets, server, show, spawning, start, stop or wrote";

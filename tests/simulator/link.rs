@@ -117,8 +117,8 @@ impl World {
         if let (Some(redis), Some(link)) = (self.redis.get(host), self.workers[host].link.as_mut()) {
             let now = heard(&view, &group_name(redis.group));
             if link.steered.replace(now) != Some(now) {
-                let Steering { decision, leading, named, fenced } = now;
-                let input = SupervisorInput::Cluster { decision, leading, named, fenced };
+                let Steering { decision, leading, named, mode } = now;
+                let input = SupervisorInput::Cluster { decision, leading, named, mode };
                 self.feed::<Supervisor>(host, Lane::First, input);
             }
         }

@@ -159,6 +159,8 @@ impl Lives<Sentinel> for World {
             | Input::Order(..)
             | Input::Why(_)
             | Input::Bootstrap(_)
+            | Input::Risks(_)
+            | Input::Takeover(_)
             | Input::Renew(_)
             | Input::Stop => None,
         };
@@ -224,7 +226,7 @@ impl Lives<Sentinel> for World {
             Output::Protocol(..)
             | Output::WrongPassword(_)
             | Output::LogLevel(_)
-            | Output::Bootstrapped(..)
+            | Output::Said(..)
             | Output::Why(..) => {}
             Output::Publish(event) => self.check_event(host, &event),
             Output::OrderDone(order, result) => {

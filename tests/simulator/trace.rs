@@ -45,6 +45,8 @@ pub fn input(input: &Input) -> Option<String> {
         | Input::Told(..)
         | Input::Why(_)
         | Input::Bootstrap(_)
+        | Input::Risks(_)
+        | Input::Takeover(_)
         | Input::Renew(_)
         | Input::Message(..)
         | Input::ClientCame(..)
@@ -126,7 +128,7 @@ pub fn output(output: &Output) -> Option<String> {
         }
         Output::Fault(fault) => Some(format!("fault {fault:?}")),
         Output::Publish(event) => Some(format!("{} {}", event.name, event.payload)),
-        Output::Bootstrapped(order, result) => Some(format!("{order:?} {result:?}")),
+        Output::Said(order, result) => Some(format!("{order:?} {result:?}")),
         Output::OrderDone(order, result) => Some(format!("{order:?} {result:?}")),
         Output::Stopped => Some("stopped".to_owned()),
     }

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use crate::base::census::{Named, majority};
 use crate::base::lease::Writes;
-use crate::base::node::{Decision, MasterFacts, NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts};
+use crate::base::node::{
+    Decision, MasterFacts, Mode, NodeState, ProxyFacts, RedisFacts, Roles, SentinelFacts, VipFacts,
+};
 use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::frame::Keys;
 
@@ -117,15 +119,20 @@ impl View {
         self.named(name).conflict()
     }
 
-    /// Whether the newest decision is one of a fenced cluster. That it is none is the word of a majority: an old build knows no
-    /// other. None: there is no such majority, or no decision.
-    pub fn fenced(&self, name: &str) -> Option<bool> {
+    /// By what right the master of the newest decision takes writes. That it needs no lease is the word of a majority: an old build
+    /// knows no other. That an operator gave it the writes is not: whoever was left to say so is no majority. None: there is no
+    /// such majority, or no decision.
+    pub fn mode(&self, name: &str) -> Option<Mode> {
         let decision = self.newest_decision(name)?;
-        let says = |fenced| {
+        let says = |mode| {
             let ours = self.masters(name).filter(|master| master.decision == Some(decision));
-            ours.filter(|master| master.fenced == fenced).count()
+            ours.filter(|master| master.mode == mode).count()
         };
-        if says(true) > 0 { Some(true) } else { (says(false) >= majority(self.voters())).then_some(false) }
+        match (says(Mode::Fenced), says(Mode::TakenOver), says(Mode::Unfenced)) {
+            (1.., _, _) => Some(Mode::Fenced),
+            (0, 1.., _) => Some(Mode::TakenOver),
+            (0, 0, unfenced) => (unfenced >= majority(self.voters())).then_some(Mode::Unfenced),
+        }
     }
 
     fn named(&self, name: &str) -> Named {

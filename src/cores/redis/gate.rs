@@ -152,6 +152,11 @@ impl Gate {
         self.again_at
     }
 
+    /// Whether it takes writes by a lease that is not known here yet.
+    pub(super) fn is_by_unknown_lease(&self) -> bool {
+        self.epoch == 0
+    }
+
     /// The fence was told.
     pub(super) fn told(&mut self, number: u64, order: Order) {
         self.pending = Some((number, order));
@@ -184,7 +189,11 @@ impl Gate {
                 self.epoch = self.epoch.max(epoch);
                 tell(News::Opened(epoch));
             }
-            (Some(Order::Unbind(_)), Answer::Opened) => tell(News::Unbound),
+            (Some(Order::Unbind(_)), Answer::Opened) => {
+                // What it had before is over: the next lease is a new one.
+                self.epoch = 0;
+                tell(News::Unbound);
+            }
             (Some(Order::Open(_) | Order::Unbind(_)), Answer::Refused(refusal)) => {
                 self.again_at = Some(now + RETRY);
                 let worth_a_word = match refusal {

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 
 use crate::base::Epoch;
 use crate::base::lease::{Held, Writes};
-use crate::base::node::{Decision, History, RedisFacts, RedisRole};
+use crate::base::node::{Decision, History, Mode, RedisFacts, RedisRole};
 
 /// What a supervisor must know from the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,8 +168,8 @@ pub enum Input {
         leading: Option<Epoch>,
         /// The process that the leader of the highest epoch wants as the master, and that epoch.
         named: Option<Named>,
-        /// Whether the decision is one of a fenced cluster; none: nobody knows for sure.
-        fenced: Option<bool>,
+        /// By what right its master takes writes; none: nobody knows for sure.
+        mode: Option<Mode>,
     },
     /// The lease that it has, or had last.
     Lease(Option<Held>),

@@ -6,7 +6,7 @@ use super::fence::{By, Phase, Status};
 use super::gate::{Gate, Ground, Move, News, Order};
 use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Named, Output, Token};
 use crate::base::lease::{Held, Writes};
-use crate::base::node::{Decision, History, Process, RedisFacts, RedisRole, incarnation, starts};
+use crate::base::node::{Decision, History, Mode, Process, RedisFacts, RedisRole, incarnation, starts};
 use crate::base::{Epoch, Instant, Machine, time::earliest};
 
 /// Between two probes.
@@ -57,8 +57,8 @@ pub struct Supervisor {
     stranger: Option<Decision>,
     /// How often the secrets have changed.
     secrets: u64,
-    /// Whether the decision is one of a fenced cluster; none: no decision was ever known.
-    fenced: Option<bool>,
+    /// By what right the master of the decision takes writes; none: no decision was ever known.
+    mode: Option<Mode>,
     /// A master that is told of another one in an epoch up to this was promoted later than that: it must not step down.
     floor: Epoch,
     /// Whether the data of this incarnation have been in sync with the decision's master, and still are.
@@ -179,9 +179,9 @@ impl Machine for Supervisor {
             Input::Exited(exit) => self.on_exited(now, exit, out),
             Input::LastWords(words) => self.on_last_words(&words, out),
             Input::Answer { token, answer } => self.on_answer(now, token, answer, out),
-            Input::Cluster { decision, leading, named, fenced } => {
+            Input::Cluster { decision, leading, named, mode } => {
                 self.named = named;
-                self.on_cluster(now, decision, leading, fenced, out);
+                self.on_cluster(now, decision, leading, mode, out);
             }
             Input::Lease(held) => self.lease = held,
             Input::Fence(status) => self.on_fence(now, status, out),
@@ -237,7 +237,7 @@ impl Supervisor {
             lease: None,
             stranger: None,
             secrets: 0,
-            fenced: durable.fenced,
+            mode: durable.fenced.map(Mode::asked),
             floor: 0,
             in_sync: false,
             rewriting: false,
@@ -294,7 +294,7 @@ impl Supervisor {
     /// Whether its redis refuses writes from its start on. One whose cluster is not fenced yet, and is to be, is opened without a
     /// lease.
     fn rests_closed(&self) -> bool {
-        self.config.fencing || self.fenced == Some(true)
+        self.config.fencing || self.mode == Some(Mode::Fenced)
     }
 
     /// The number of the incarnation is on disk before the process is: no two ever share one.
@@ -432,7 +432,7 @@ impl Supervisor {
         now: Instant,
         decision: Option<Decision>,
         leading: Option<Epoch>,
-        fenced: Option<bool>,
+        mode: Option<Mode>,
         out: &mut Vec<Output>,
     ) {
         let known = self.decision.map(|known| known.epoch);
@@ -447,9 +447,9 @@ impl Supervisor {
         let decision = decision.filter(|_| stranger.is_none());
         let news = decision.filter(|decision| known.is_none_or(|known| known < decision.epoch));
         let newest = decision.is_some_and(|decision| known.is_none_or(|known| known <= decision.epoch));
-        if newest && fenced.is_some() && self.fenced != fenced {
-            self.fenced = fenced;
-            self.durable.fenced = fenced;
+        if newest && mode.is_some() && self.mode != mode {
+            self.mode = mode;
+            self.durable.fenced = mode.map(|mode| mode == Mode::Fenced);
             out.push(Output::Remember(self.durable));
         }
         // A lower one, or none, comes from a view that lost sight of somebody: a decision is never taken back.
@@ -579,6 +579,12 @@ impl Supervisor {
             named.is_some_and(|named| named.epoch > epoch && named.incarnation != incarnation)
                 || decision.is_some_and(|decision| decision.epoch > epoch && decision.master != own)
         };
+        let unfenced = |decision: &Decision| match self.mode {
+            Some(Mode::Unfenced) => true,
+            // Of whoever was given the writes nobody else takes them: who did before may not have heard of it.
+            Some(Mode::TakenOver) => decision.master == own,
+            Some(Mode::Fenced) | None => false,
+        };
         let State::Up(up) = &mut self.state else { return };
         if closed && up.gate.is_none() {
             up.gate = Some(Gate::START);
@@ -588,13 +594,16 @@ impl Supervisor {
         let ours = |held: &Held| held.incarnation == incarnation && Some(held.epoch) > up.given_back;
         let ground = Ground {
             lease: self.lease.filter(ours),
-            unfenced: decision.filter(|_| self.fenced == Some(false)).map(|decision| decision.epoch),
+            unfenced: decision.filter(unfenced).map(|decision| decision.epoch),
             ready: matches!(self.facts.process, Process::Alive | Process::Busy),
             replaced,
         };
         while let Some(next) = gate.next(now, &ground) {
             match next {
                 Move::GoOn(epoch) => {
+                    if gate.is_by_unknown_lease() {
+                        out.push(Output::Publish(Event::Opened(epoch)));
+                    }
                     gate.go_on(epoch);
                     up.opened = up.opened.max(epoch);
                 }
@@ -625,11 +634,14 @@ impl Supervisor {
                     up.refusal = None;
                     out.push(Output::Publish(Event::Opened(epoch)));
                 }
+                // The fence may have heard of it first. One of before the decision is not the one.
                 News::Bound => {
-                    let epoch = self.lease.map_or(0, |held| held.epoch);
-                    gate.go_on(epoch);
-                    up.opened = up.opened.max(epoch);
-                    out.push(Output::Publish(Event::Opened(epoch)));
+                    let decided = self.decision.map_or(0, |decision| decision.epoch);
+                    if let Some(held) = self.lease.filter(|held| held.epoch > decided) {
+                        gate.go_on(held.epoch);
+                        up.opened = up.opened.max(held.epoch);
+                        out.push(Output::Publish(Event::Opened(held.epoch)));
+                    }
                 }
                 News::Unbound => up.refusal = None,
                 News::NotOpened(None) => {}
@@ -769,7 +781,7 @@ impl Supervisor {
         // Whoever takes writes by a lease refuses them first, so that what it was promised is given back.
         let open = up.gate.is_some_and(|gate| !gate.is_settled());
         // In a fenced cluster whoever was not opened was made a master by somebody who has nothing to say.
-        let floor = if self.fenced == Some(true) { up.opened } else { self.floor };
+        let floor = if self.mode == Some(Mode::Fenced) { up.opened } else { self.floor };
         if decision.master == self.config.address || !answers || being_failed_over || ordered || open {
             return;
         }

@@ -88,7 +88,7 @@ impl Scene {
     }
 
     fn cluster(&mut self, master: SocketAddr, epoch: Epoch, leading: Option<Epoch>) -> Vec<Output> {
-        self.give(Input::Cluster { decision: Some(Decision { master, epoch }), leading, named: None, fenced: None })
+        self.give(Input::Cluster { decision: Some(Decision { master, epoch }), leading, named: None, mode: None })
     }
 }
 
@@ -361,7 +361,7 @@ fn a_later_decision_overtakes_an_order_that_is_not_answered() {
     assert_eq!(order(&scene.cluster(node(5), 3, None)), Some((node(5), false)));
     assert_eq!(order(&scene.cluster(node(6), 4, None)), Some((node(6), false)));
     assert_eq!(order(&scene.cluster(node(5), 3, None)), None, "an older one is not believed");
-    assert_eq!(order(&scene.give(Input::Cluster { decision: None, leading: None, named: None, fenced: None })), None);
+    assert_eq!(order(&scene.give(Input::Cluster { decision: None, leading: None, named: None, mode: None })), None);
 }
 
 #[test]
@@ -522,7 +522,7 @@ fn any_order_of_inputs_is_survived() {
                 2 | 3 => Input::Spawned { pid: PID, log_later: false, secrets: token },
                 4 | 5 => {
                     let leading = (rng.next_u32().is_multiple_of(3)).then_some(token);
-                    Input::Cluster { decision, leading, named: None, fenced: None }
+                    Input::Cluster { decision, leading, named: None, mode: None }
                 }
                 6 if rng.next_u32().is_multiple_of(20) => Input::Stop,
                 7 => Input::Tick,
@@ -671,12 +671,12 @@ mod fenced {
 
         fn named(&mut self, epoch: Epoch, incarnation: u64) {
             let named = Some(Named { epoch, incarnation });
-            self.give(Input::Cluster { decision: None, leading: Some(epoch), named, fenced: None });
+            self.give(Input::Cluster { decision: None, leading: Some(epoch), named, mode: None });
         }
 
-        fn decided(&mut self, master: SocketAddr, epoch: Epoch, fenced: bool) {
+        fn decided(&mut self, master: SocketAddr, epoch: Epoch, mode: Mode) {
             let decision = Some(Decision { master, epoch });
-            self.give(Input::Cluster { decision, leading: None, named: None, fenced: Some(fenced) });
+            self.give(Input::Cluster { decision, leading: None, named: None, mode: Some(mode) });
         }
 
         fn pass(&mut self, time: Duration) {
@@ -789,7 +789,7 @@ mod fenced {
         // Elected: it refuses writes first, and follows then.
         let mut pair = Pair::open();
         pair.answers = None;
-        pair.decided(node(9), 4, true);
+        pair.decided(node(9), 4, Mode::Fenced);
         assert_eq!((pair.sent(), order(&pair.out)), (vec![Command::Close], None));
         pair.answers = Some(Outcome::Done);
         pair.feed(fence::Input::Broken);
@@ -803,14 +803,14 @@ mod fenced {
         let mut pair = Pair::open();
         pair.lease(7);
         // A decision between the two is not about it any more.
-        pair.decided(node(9), 6, true);
+        pair.decided(node(9), 6, Mode::Fenced);
         assert_eq!(pair.sent(), []);
     }
 
     #[test]
     fn without_a_lease_it_is_never_opened() {
         let mut pair = Pair::new(RedisRole::Closed);
-        pair.decided(OWN, 2, true);
+        pair.decided(OWN, 2, Mode::Fenced);
         pair.pass(ms(5_000));
         assert!(pair.sent().iter().all(closed) && pair.writes().is_empty());
     }
@@ -818,7 +818,7 @@ mod fenced {
     #[test]
     fn who_was_made_a_master_without_a_lease_is_demoted() {
         let mut pair = Pair::new(replica(node(9)));
-        pair.decided(node(9), 2, true);
+        pair.decided(node(9), 2, Mode::Fenced);
         pair.give_look(MASTER);
         assert_eq!(order(&pair.out), Some((node(9), true)), "by somebody who has nothing to say");
         assert!(pair.sent().iter().all(closed));
@@ -827,7 +827,7 @@ mod fenced {
     #[test]
     fn a_cluster_that_is_not_fenced_yet_needs_no_lease_and_becomes_one_without_a_pause() {
         let mut pair = Pair::new(MASTER);
-        pair.decided(OWN, 2, false);
+        pair.decided(OWN, 2, Mode::Unfenced);
         assert!(matches!(pair.sent()[..], [Command::Open { by: By::Decision, .. }]));
         assert_eq!((pair.writes(), pair.doors), (vec![Writes::Unleased], Doors::Closed));
         pair.pass(ms(5_000));
@@ -838,11 +838,11 @@ mod fenced {
         pair.lease(3);
         assert_eq!((pair.sent(), pair.writes()), (vec![], vec![Writes::Taken]));
         assert!(matches!(pair.doors, Doors::Open(_)), "the guard knows");
-        pair.decided(OWN, 3, true);
+        pair.decided(OWN, 3, Mode::Fenced);
         pair.lease(3);
         assert_eq!((pair.sent(), pair.writes()), (vec![], vec![]));
         // And back.
-        pair.decided(OWN, 4, false);
+        pair.decided(OWN, 4, Mode::Unfenced);
         pair.lease(3);
         assert_eq!((pair.sent(), pair.writes(), pair.doors), (vec![], vec![Writes::Unleased], Doors::Closed));
         pair.pass(ms(5_000));
@@ -850,11 +850,33 @@ mod fenced {
     }
 
     #[test]
+    fn who_is_given_the_writes_by_an_operator_needs_no_lease_and_who_had_one_is_closed() {
+        let mut pair = Pair::open();
+        pair.pass(LENGTH);
+        assert_eq!((pair.sent(), pair.writes()), (vec![Command::Close], vec![Writes::Refused]), "nobody renews it");
+        pair.decided(OWN, 503, Mode::TakenOver);
+        assert!(matches!(pair.sent()[..], [Command::Open { by: By::Decision, .. }]));
+        pair.pass(ms(5_000));
+        assert_eq!((pair.sent(), pair.writes(), pair.killed), (vec![], vec![Writes::Unleased], false));
+        // With everybody back it holds a lease again.
+        let own = pair.scene.machine.facts().incarnation;
+        pair.named(504, own);
+        pair.lease(504);
+        assert_eq!((pair.sent(), pair.writes()), (vec![], vec![Writes::Taken]));
+        // The one on the other side of the cut closes, gives its lease back and follows.
+        let mut other = Pair::open();
+        other.decided(node(9), 503, Mode::TakenOver);
+        assert_eq!(other.sent(), [Command::Close]);
+        assert_eq!(order(&other.out), Some((node(9), true)));
+        assert!(matches!(other.writes()[..], [.., Writes::Returned { .. }]));
+    }
+
+    #[test]
     fn who_was_the_master_while_the_cluster_was_not_fenced_is_closed_by_the_first_decision_of_a_fenced_one() {
         let mut pair = Pair::new(MASTER);
-        pair.decided(OWN, 2, false);
+        pair.decided(OWN, 2, Mode::Unfenced);
         pair.sent();
-        pair.decided(node(9), 4, true);
+        pair.decided(node(9), 4, Mode::Fenced);
         assert_eq!(pair.sent(), [Command::Close]);
         assert_eq!(pair.writes(), [Writes::Unleased, Writes::Refused]);
     }
@@ -864,7 +886,7 @@ mod fenced {
         let mut scene = Scene::up(MASTER);
         assert!(!scene.pass(ms(1_000)).iter().any(|output| matches!(output, Output::Enclose { .. })));
         let decision = Some(Decision { master: node(9), epoch: 4 });
-        let fenced = Input::Cluster { decision, leading: None, named: None, fenced: Some(true) };
+        let fenced = Input::Cluster { decision, leading: None, named: None, mode: Some(Mode::Fenced) };
         let out = scene.give(fenced);
         assert!(out.iter().any(|output| matches!(output, Output::Enclose { .. })), "{out:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::node::{Process, RedisRole};
+use crate::base::node::{Mode, Process, RedisRole};
 use crate::wire::info::{Info, LinkDown, Role};
 
 use super::lead::Phase;
@@ -27,7 +27,7 @@ impl Master {
         Candidate {
             address: node.address,
             connected: node.command.up().is_some(),
-            cut_off: self.fenced && !(facts.is_some() && node.hears_majority),
+            cut_off: self.mode == Mode::Fenced && !(facts.is_some() && node.hears_majority),
             // A recorded master that came back closed, or was made a replica, counts as down, as a master, and yet answers.
             down: node.down_since.is_some()
                 && !(info.role == Some(Role::Replica)

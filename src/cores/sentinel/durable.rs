@@ -1,6 +1,6 @@
 //! What must survive a crash.
 
-use crate::base::node::Decision;
+use crate::base::node::{Decision, Mode};
 use crate::base::{Epoch, NodeName, RunId};
 
 /// State of a sentinel that survives restarts. Epochs never go back, and there is one vote per epoch.
@@ -25,8 +25,8 @@ pub struct DurableMaster {
     pub decision: Option<Decision>,
     /// The last vote: for whom, in which epoch.
     pub vote: Option<(RunId, Epoch)>,
-    /// Whether the decision is one of a fenced cluster.
-    pub fenced: bool,
+    /// By what right the master of the decision takes writes.
+    pub mode: Mode,
 }
 
 /// Whether what has changed is on disk.

@@ -53,8 +53,10 @@ impl Agreement {
     pub(super) fn give_up(&mut self, m: usize, not_before: Instant, reason: &str) {
         let cause = self.masters[m].cause();
         self.enter(m, Failover::Idle { not_before });
-        if let Some(Cause::Ordered(order)) = cause {
-            self.free.extend(order.by.told(Err(reason.to_owned())));
+        match cause {
+            Some(Cause::Ordered(order)) => self.free.extend(order.by.told(Err(reason.to_owned()))),
+            Some(Cause::Takeover(order)) => self.free.push(Output::Said(order, Err(reason.to_owned()))),
+            Some(Cause::Down | Cause::Bootstrap | Cause::Mode) | None => {}
         }
     }
 
@@ -65,7 +67,10 @@ impl Agreement {
             Failover::Leading(Lead { phase: Phase::Reconfiguring, .. }) => self.end(m, now),
             Failover::Leading(lead) if lead.phase.is_told() && lead.epoch > master.epoch() => {}
             Failover::Leading(_)
-            | Failover::Waiting { cause: Cause::Bootstrap | Cause::Mode | Cause::Ordered(_), .. } => {
+            | Failover::Waiting {
+                cause: Cause::Bootstrap | Cause::Mode | Cause::Ordered(_) | Cause::Takeover(_),
+                ..
+            } => {
                 self.abort(m, "-failover-abort-not-elected", "another sentinel has decided meanwhile", now);
             }
             Failover::Idle { .. } | Failover::Following(_) | Failover::Waiting { cause: Cause::Down, .. } => {
@@ -82,7 +87,7 @@ impl Agreement {
                 self.enter(m, Failover::Idle { not_before: now });
             }
             Failover::Leading(lead) if lead.phase.is_told() => {}
-            Failover::Leading(_) | Failover::Waiting { cause: Cause::Ordered(_), .. } => {
+            Failover::Leading(_) | Failover::Waiting { cause: Cause::Ordered(_) | Cause::Takeover(_), .. } => {
                 self.abort(m, "-failover-abort-not-elected", reason, now);
             }
             Failover::Idle { .. } | Failover::Following(_) => {}
@@ -124,6 +129,7 @@ impl Agreement {
             Failover::Idle { not_before } => self.step_idle(m, not_before, now),
             Failover::Following(following) => self.step_following(m, following, now),
             Failover::Waiting { cause: Cause::Ordered(order), start_at } => self.step_ordered(m, order, start_at, now),
+            Failover::Waiting { cause: Cause::Takeover(order), .. } => self.step_takeover(m, order, now),
             Failover::Waiting { cause, start_at } => self.step_waiting(m, cause, start_at, now),
             Failover::Leading(lead) => self.step_lead(m, lead, now),
         }
@@ -224,7 +230,11 @@ impl Agreement {
 
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
     pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
-        let epoch = self.current_epoch + 1;
+        self.stand_in(m, cause, self.current_epoch + 1, now);
+    }
+
+    /// The same, in that epoch.
+    pub(super) fn stand_in(&mut self, m: usize, cause: Cause, epoch: Epoch, now: Instant) {
         self.raise_epoch(epoch, now);
         if self.current_epoch != epoch {
             let reason = "epochs are used up";
@@ -241,7 +251,8 @@ impl Agreement {
         let Lead { epoch, cause, until, .. } = lead;
         let master = &self.masters[m];
         let majority = if self.rules.holds(Rule::Majority) { self.majority(master) } else { 1 };
-        let (votes, needed) = (self.votes_for_me(master, epoch), majority.max(master.quorum()));
+        let needed = if matches!(cause, Cause::Takeover(_)) { 1 } else { majority.max(master.quorum()) };
+        let votes = self.votes_for_me(master, epoch);
         let voters = self.voters(master);
         debug_assert!(votes <= voters || !self.rules.holds(Rule::OwnVoteOnce), "{votes} votes of {voters} voters");
         // Nobody else may hear of the own vote where nobody else is needed: it is one only on disk all the same.
@@ -278,6 +289,7 @@ impl Agreement {
                 None => self.abort(m, "-failover-abort-no-good-slave", "the first master is gone", now),
             },
             Cause::Mode => self.begin_mode(m, lead, now),
+            Cause::Takeover(_) => self.begin_takeover(m, lead, now),
             Cause::Ordered(order) if master.watched().down_since.is_none() => {
                 self.begin_pausing(m, lead, order.to, now);
             }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::base::Instant;
+use crate::base::node::Mode;
 use crate::base::time::millis;
 
 use super::Agreement;
@@ -74,7 +75,8 @@ impl Agreement {
         let others = self.watchers(master).filter(|peer| peer.has_no_record_of(master)).count();
         let without_record = usize::from(master.decision.is_none()) + others;
         let epoch = master.decision.map(|decision| decision.epoch);
-        Checked { verdict, gate: Gate::Decision { epoch, without_record, needed: self.majority(master) } }
+        let taken_over = epoch.is_some() && master.mode == Mode::TakenOver;
+        Checked { verdict, gate: Gate::Decision { epoch, without_record, needed: self.majority(master), taken_over } }
     }
 
     fn quorum_gate(&self, master: &Master, now: Instant) -> Checked {
@@ -103,7 +105,8 @@ impl Agreement {
 
     fn majority_gate(&self, master: &Master) -> Checked {
         let (reachable, needed) = (self.reachable(master), self.votes_needed(master));
-        let gate = Gate::Majority { reachable, needed, of: self.voters(master) };
+        let takeover = self.takeover_would_help();
+        let gate = Gate::Majority { reachable, needed, of: self.voters(master), takeover };
         Checked { verdict: open_if(reachable >= needed), gate }
     }
 

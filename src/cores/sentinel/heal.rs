@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::Instant;
-use crate::base::node::Decision;
+use crate::base::node::{Decision, Mode};
 use crate::wire::info::Role;
 
 use super::Agreement;
@@ -37,7 +37,7 @@ impl Agreement {
             return;
         }
         let master = master.watched().address;
-        self.switch(m, Decision { master, epoch: 0 }, false, now);
+        self.switch(m, Decision { master, epoch: 0 }, Mode::Unfenced, now);
     }
 
     pub(super) fn heal(&mut self, m: usize, now: Instant) {

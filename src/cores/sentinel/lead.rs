@@ -26,6 +26,8 @@ pub(super) enum Cause {
     Mode,
     /// A person ordered it.
     Ordered(Ordered),
+    /// A person ordered it where there is no majority.
+    Takeover(OrderId),
 }
 
 impl Cause {

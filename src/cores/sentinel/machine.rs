@@ -110,6 +110,8 @@ impl Sentinel {
             Input::Script(report) => agreement.scripts.report(report, now),
             Input::Order(order, to) => agreement.order(order, to.as_ref(), now),
             Input::Bootstrap(order) => agreement.bootstrap(order, now),
+            Input::Risks(order) => agreement.tell_risks(order, now),
+            Input::Takeover(order) => agreement.take_over(order, now),
             Input::Renew(renewal) => {
                 let Renewal { logins, auth_pass } = *renewal;
                 agreement.renew(logins.cluster.current().clone(), &auth_pass);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::node::Decision;
+use crate::base::node::{Decision, Mode};
 use crate::base::{Epoch, Instant, NodeName, RunId};
 use crate::wire::info::{Info, Role};
 
@@ -24,8 +24,8 @@ pub(super) struct Master {
     pub(super) config: MasterConfig,
     /// Who is master since which epoch; none: there is no record of any.
     pub(super) decision: Option<Decision>,
-    /// Whether that is one of a fenced cluster: its master takes writes only with a lease.
-    pub(super) fenced: bool,
+    /// By what right it takes writes.
+    pub(super) mode: Mode,
     /// Whether the decision is on disk.
     pub(super) decision_disk: OnDisk,
     /// Whether the last vote is on disk.
@@ -76,7 +76,7 @@ impl Master {
             id,
             config,
             decision: record.as_ref().and_then(|record| record.decision),
-            fenced: record.as_ref().is_some_and(|record| record.fenced),
+            mode: record.as_ref().map_or_else(Mode::default, |record| record.mode),
             decision_disk: OnDisk::Yes,
             vote_disk: OnDisk::Yes,
             vote: record.as_ref().and_then(|record| record.vote),
@@ -300,7 +300,7 @@ impl Master {
         let reboot = node.rebooted_at.filter(|_| is_master && !config.reboot_down_after.is_zero());
         let reboot_at = reboot.map(|at| at + config.reboot_down_after);
         // One that takes no writes, or is not heard where leases are asked for and granted, is no master, even if it answers.
-        let unleased = node.unleased_since.filter(|_| is_master && self.fenced && leases);
+        let unleased = node.unleased_since.filter(|_| is_master && self.mode == Mode::Fenced && leases);
         let unleased_at = unleased.map(|since| since + config.down_after);
         let limits = [silent_at, strayed_at, reboot_at, unleased_at].into_iter().flatten();
         let proof = node.proof(is_master);

@@ -44,6 +44,14 @@ pub struct Voter {
 }
 
 impl Membership {
+    /// This node; none without a file.
+    pub(super) fn me(&self) -> Option<&NodeName> {
+        match self {
+            Self::Voters { me, .. } => Some(me),
+            Self::Discovered { .. } => None,
+        }
+    }
+
     /// Whether masters and voters are those of a cluster file.
     pub(super) fn is_of_file(&self) -> bool {
         self.listed().is_some()

@@ -67,6 +67,7 @@ mod server;
 mod settings;
 mod state;
 mod switchover;
+mod takeover;
 mod timers;
 mod trust;
 mod view;
@@ -341,6 +342,8 @@ impl Agreement {
             | Input::Resolved(_)
             | Input::Order(..)
             | Input::Bootstrap(_)
+            | Input::Risks(_)
+            | Input::Takeover(_)
             | Input::Why(_)
             | Input::Stop => {
                 self.touch_all();

@@ -5,9 +5,10 @@
 //! master that there is, in a decision of the other mode ([`Cause::Mode`]).
 //!
 //! **The mode changes only with the master staying.** Whoever becomes the master in the place of another one does so in the mode of
-//! that one: it waits for the lease of a fenced one to end, and it could not wait for one that never had any.
+//! that one: it waits for the lease of a fenced one to end, and it could not wait for one that never had any. The exception is what an
+//! operator orders where no majority is left ([`Cause::Takeover`]): that one waits for nobody.
 
-use crate::base::node::{Decision, RedisRole};
+use crate::base::node::{Decision, Mode, RedisRole};
 use crate::base::{Instant, census};
 
 use super::Agreement;
@@ -19,19 +20,21 @@ use super::ports::FileTerms;
 
 impl Agreement {
     /// The mode that the files of all sentinels ask for, if it is one and the same.
-    fn asked_by_all(&self, master: &Master) -> Option<bool> {
+    fn asked_by_all(&self, master: &Master) -> Option<Mode> {
         let wanted = FileTerms::Same { fencing: master.config.fencing };
         let agrees = |peer: &Peer| peer.fresh && peer.terms == wanted;
         let all = master.config.lease.is_some() && self.watchers(master).all(agrees);
-        all.then_some(master.config.fencing)
+        all.then_some(Mode::asked(master.config.fencing))
     }
 
-    /// Whether the decision that comes of a failover for that cause is one of a fenced cluster.
-    pub(super) fn decides_fenced(&self, master: &Master, cause: Cause) -> bool {
-        match cause {
-            Cause::Down | Cause::Ordered(_) => master.fenced,
-            Cause::Bootstrap => self.asked_by_all(master) == Some(true),
-            Cause::Mode => !master.fenced,
+    /// The mode of the decision that comes of a failover for that cause.
+    pub(super) fn decides(&self, master: &Master, cause: Cause) -> Mode {
+        match (cause, master.mode) {
+            (Cause::Takeover(_), _) => Mode::TakenOver,
+            (Cause::Down | Cause::Ordered(_), Mode::Fenced) => Mode::Fenced,
+            // A majority has decided again: the order of the operator is history.
+            (Cause::Down | Cause::Ordered(_), Mode::Unfenced | Mode::TakenOver) => Mode::Unfenced,
+            (Cause::Bootstrap | Cause::Mode, _) => self.asked_by_all(master).unwrap_or_default(),
         }
     }
 
@@ -42,8 +45,10 @@ impl Agreement {
         let others = master.others().filter(|n| *n < master.config.nodes.len());
         let alone = others.map(|n| &master.nodes[n]).all(|node| leads(node) == Some(false));
         let node = master.watched();
-        let well = node.down_since.is_none() && leads(node) == Some(true) && (node.hears_majority || master.fenced);
-        well && alone && master.decision.is_some() && self.asked_by_all(master) == Some(!master.fenced)
+        let fenced = master.mode == Mode::Fenced;
+        let well = node.down_since.is_none() && leads(node) == Some(true) && (node.hears_majority || fenced);
+        let asked = self.asked_by_all(master);
+        well && alone && master.decision.is_some() && asked.is_some_and(|asked| asked != master.mode)
     }
 
     /// Elected to change the mode.
@@ -53,8 +58,8 @@ impl Agreement {
             let reason = "the mode of the cluster is not to be changed any more";
             return self.abort(m, "-failover-abort-no-good-slave", reason, now);
         }
-        let (target, fenced) = (master.at(), master.fenced);
-        if !fenced {
+        let target = master.at();
+        if self.decides(master, lead.cause) == Mode::Fenced {
             return self.begin_promoting(m, lead, target, None, now);
         }
         // The master needs nothing to go on without a lease but the decision.
@@ -64,14 +69,22 @@ impl Agreement {
 
     /// Whether a decision that is heard of may be adopted as far as its mode goes. Who was away while the mode changed has to
     /// believe it of a majority; one sentinel of an older build, which knows of no leases, is no reason to forget them.
-    pub(super) fn mode_may_be(&self, master: &Master, decision: Decision, fenced: bool) -> bool {
+    pub(super) fn mode_may_be(&self, master: &Master, decision: Decision, mode: Mode) -> bool {
+        match mode {
+            Mode::Fenced => return true,
+            // By an operator, where no majority was left. The word of the one sentinel that was is all there can be.
+            Mode::TakenOver => return true,
+            Mode::Unfenced if master.mode != Mode::Fenced => return true,
+            Mode::Unfenced => {}
+        }
         let stays = master.decision.is_some_and(|known| known.master == decision.master);
         let says = |peer: &&Peer| {
             let facts = peer.says_of(master);
-            facts
-                .is_some_and(|facts| !facts.fenced && facts.decision.is_some_and(|other| other.epoch >= decision.epoch))
+            facts.is_some_and(|facts| {
+                facts.mode != Mode::Fenced && facts.decision.is_some_and(|other| other.epoch >= decision.epoch)
+            })
         };
         let saying = self.watchers(master).filter(says).count();
-        fenced || !master.fenced || stays || saying >= census::majority(self.voters(master))
+        stays || saying >= census::majority(self.voters(master))
     }
 }

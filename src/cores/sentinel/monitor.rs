@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::node::Decision;
+use crate::base::node::{Decision, Mode};
 use crate::base::{Instant, Place, Secret};
 use crate::wire::hello::{self, Hello};
 use crate::wire::info::{Info, Role};
@@ -528,7 +528,7 @@ impl Agreement {
         if hello.config_epoch > 0
             && let Some(master) = self.look_up(&hello.master, now)
         {
-            self.adopt(m, p, Decision { master, epoch: hello.config_epoch }, None, now);
+            self.adopt(m, p, Decision { master, epoch: hello.config_epoch }, Mode::Unfenced, now);
         }
     }
 }

@@ -58,6 +58,10 @@ pub enum Input {
     Why(OrderId),
     /// The operator orders this sentinel to take over what all others have.
     Bootstrap(OrderId),
+    /// The operator asks what a takeover at this node would risk.
+    Risks(OrderId),
+    /// The operator orders that the redis of this node takes writes without a majority.
+    Takeover(OrderId),
     /// The secrets of the cluster were changed.
     Renew(Box<Renewal>),
     /// The process is about to leave: an ordered switchover is undone.
@@ -163,8 +167,8 @@ pub enum Output {
     Publish(Event),
     /// What became of an order.
     OrderDone(OrderId, Result<FailoverReport, String>),
-    /// What became of an order to take over what the others have.
-    Bootstrapped(OrderId, Result<String, String>),
+    /// What became of an order that is answered in words, or why it was refused.
+    Said(OrderId, Result<String, String>),
     /// Why there is, or is not, a failover.
     Why(OrderId, Vec<why::MasterWhy>),
     /// What was begun is undone: the process may leave.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::node::{Decision, Process};
+use crate::base::node::{Decision, Mode, Process};
 use crate::base::{Epoch, Instant, Place};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
@@ -26,7 +26,7 @@ impl Agreement {
         let config = &self.masters[m].config;
         let timeout = config.failover_timeout;
         let timeout = if hold.is_some() { timeout.min(HELD_STEP_MAX) } else { timeout };
-        let lease = config.lease.filter(|_| self.decides_fenced(&self.masters[m], lead.cause));
+        let lease = config.lease.filter(|_| self.decides(&self.masters[m], lead.cause) == Mode::Fenced);
         let (step, timeout) = match (lease, self.masters[m].nodes[target].fresh_facts()) {
             (None, _) => (Promotion::Unsent, timeout),
             // Once for the lease of the one before to end, once to be granted its own.
@@ -129,8 +129,12 @@ impl Agreement {
         let until = now + master.config.failover_timeout;
         let before = self.told_place(m);
         self.go_on(m, lead, hold, Phase::Reconfiguring, until);
-        let fenced = lead.phase.named().is_some();
-        self.switch(m, Decision { master: to, epoch }, fenced, now);
+        let mode = match (cause, lead.phase.named()) {
+            (Cause::Takeover(_), _) => Mode::TakenOver,
+            (Cause::Down | Cause::Bootstrap | Cause::Mode | Cause::Ordered(_), Some(_)) => Mode::Fenced,
+            (Cause::Down | Cause::Bootstrap | Cause::Mode | Cause::Ordered(_), None) => Mode::Unfenced,
+        };
+        self.switch(m, Decision { master: to, epoch }, mode, now);
         if from != to {
             self.reconfigure_clients(m, scripts::Role::Leader, &before, &self.told_place(m));
         }
@@ -150,6 +154,9 @@ impl Agreement {
             }
         }
         self.say_hello(m, now);
+        if let Cause::Takeover(order) = cause {
+            self.owed.push(Output::Said(order, Ok(self.taken_over(m))));
+        }
         if let Cause::Ordered(order) = cause {
             let pause = hold.map(|hold| now.since(hold.since));
             let report = FailoverReport { from, from_node, to, to_node, epoch, pause };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::node::{Decision, MasterFacts, SentinelFacts, clipped};
+use crate::base::node::{Decision, MasterFacts, Mode, SentinelFacts, clipped};
 use crate::base::{Epoch, Instant, RunId, census};
 use crate::wire::resp::Reply;
 
@@ -266,18 +266,17 @@ impl Agreement {
         self.raise_epoch(epoch, now);
         for m in 0..self.masters.len() {
             let said = self.peers[p].says_of(&self.masters[m]);
-            if let Some((decision, fenced)) = said.and_then(|facts| Some((facts.decision?, facts.fenced))) {
-                self.adopt(m, p, decision, Some(fenced), now);
+            if let Some((decision, mode)) = said.and_then(|facts| Some((facts.decision?, facts.mode))) {
+                self.adopt(m, p, decision, mode, now);
             }
             self.vote_by_link(p, m, now);
         }
     }
 
-    /// Adopts a decision of a higher epoch, or the first one at all. Who cannot say whether it is one of a `fenced` cluster speaks
-    /// for clusters that are not.
-    pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, fenced: Option<bool>, now: Instant) {
+    /// Adopts a decision of a higher epoch, or the first one at all.
+    pub(super) fn adopt(&mut self, m: usize, p: usize, decision: Decision, mode: Mode, now: Instant) {
         let (master, peer) = (&self.masters[m], &self.peers[p]);
-        let (known, fenced) = (master.decision, fenced.unwrap_or(false));
+        let known = master.decision;
         let higher = known.is_none_or(|known| known.epoch < decision.epoch);
         if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) {
             return;
@@ -291,7 +290,7 @@ impl Agreement {
             let text = format!("{who} names {master} as the master, which is no data node of the cluster file");
             return self.refuse(Refused::Master, || text, now);
         }
-        if !self.mode_may_be(master, decision, fenced) {
+        if !self.mode_may_be(master, decision, mode) {
             let (who, master) = (peer.label(), decision.master);
             let text = format!(
                 "{who} names {master} as the master without a lease, while this cluster is fenced: is an older vigie running there?"
@@ -307,13 +306,13 @@ impl Agreement {
         if let Some(id) = id.filter(|_| moves) {
             self.sentinel_event("+config-update-from", m, id, address);
         }
-        self.accept(m, decision, fenced, now);
+        self.accept(m, decision, mode, now);
     }
 
     /// Makes a decision that was made elsewhere the current one.
-    fn accept(&mut self, m: usize, decision: Decision, fenced: bool, now: Instant) {
+    fn accept(&mut self, m: usize, decision: Decision, mode: Mode, now: Instant) {
         let (moves, before) = (self.masters[m].monitored() != decision.master, self.told_place(m));
-        self.switch(m, decision, fenced, now);
+        self.switch(m, decision, mode, now);
         if moves {
             self.reconfigure_clients(m, scripts::Role::Observer, &before, &self.told_place(m));
         }
@@ -332,16 +331,16 @@ impl Agreement {
             self.promoted(m, lead, n, now);
         } else if master.decision.is_none_or(|known| known.epoch < epoch) {
             let decision = Decision { master: master.nodes[n].address, epoch };
-            self.accept(m, decision, true, now);
+            self.accept(m, decision, Mode::Fenced, now);
         }
     }
 
     /// Makes a decision the current one: everything that was true of the old master is forgotten.
-    pub(super) fn switch(&mut self, m: usize, decision: Decision, fenced: bool, now: Instant) {
+    pub(super) fn switch(&mut self, m: usize, decision: Decision, mode: Mode, now: Instant) {
         let master = &self.masters[m];
         let (from, old, first) = (master.monitored(), master.at(), master.decision.is_none());
-        let changed = !first && master.fenced != fenced;
-        self.record_decision(m, decision, fenced, now);
+        let changed = if first { mode == Mode::TakenOver } else { master.mode != mode };
+        self.record_decision(m, decision, mode, now);
         let new = self.index_of(m, decision.master, now);
         let master = &mut self.masters[m];
         master.switched(old, new, now);
@@ -353,13 +352,16 @@ impl Agreement {
             self.publish_switch(m, from, decision.master);
         }
         if changed {
-            let text = if fenced {
-                "this cluster is fenced from now on: its master takes writes only while a majority of the sentinels promises that \
-                 nobody else does"
-            } else {
-                "this cluster is not fenced any more: in a network split, what the side without the majority acknowledges is lost"
+            let text = match mode {
+                Mode::Fenced => "this cluster is fenced from now on: its master takes writes only while a majority of the sentinels \
+                     promises that nobody else does"
+                    .to_owned(),
+                Mode::Unfenced => "this cluster is not fenced any more: in a network split, what the side without the majority \
+                     acknowledges is lost"
+                    .to_owned(),
+                Mode::TakenOver => self.taken_over(m),
             };
-            self.publish(Event::new("mode", Severity::Warn, text.to_owned()));
+            self.publish(Event::new("mode", Severity::Warn, text));
         }
         for n in 0..nodes {
             self.ask_info(m, n, now);
@@ -388,7 +390,7 @@ impl Agreement {
             leads: master.leads(),
             vote: master.vote,
             target: master.failover().lead().and_then(|lead| lead.phase.named()),
-            fenced: master.fenced && master.decision.is_some(),
+            mode: master.decision.map_or_else(Mode::default, |_| master.mode),
         });
         SentinelFacts { id: self.me(), current_epoch: self.current_epoch, masters: masters.take(4).collect() }
     }

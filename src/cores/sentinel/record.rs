@@ -1,6 +1,6 @@
 //! The only places that change what must survive a crash.
 
-use crate::base::node::Decision;
+use crate::base::node::{Decision, Mode};
 use crate::base::{Epoch, Instant, RunId};
 use crate::wire::hello::EPOCH_MAX;
 
@@ -22,7 +22,7 @@ impl Agreement {
             name: master.config.name.clone(),
             decision: master.decision,
             vote: master.vote,
-            fenced: master.fenced,
+            mode: master.mode,
         });
         let known = self.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id?)));
         Record::Votes(Durable {
@@ -79,11 +79,11 @@ impl Agreement {
     }
 
     /// Records a decision; its epoch must be higher than that of the last one.
-    pub(super) fn record_decision(&mut self, m: usize, decision: Decision, fenced: bool, now: Instant) {
+    pub(super) fn record_decision(&mut self, m: usize, decision: Decision, mode: Mode, now: Instant) {
         let master = &mut self.masters[m];
         let higher = master.decision.is_none_or(|last| last.epoch < decision.epoch);
         assert!(higher || !self.rules.holds(Rule::HigherDecision), "decisions never go back");
-        (master.decision, master.fenced) = (Some(decision), fenced);
+        (master.decision, master.mode) = (Some(decision), mode);
         master.decision_disk = OnDisk::No;
         self.dirty = true;
         self.raise_epoch(decision.epoch, now);

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use crate::base::node::Mode;
 use crate::base::{EPOCH_STEP, Epoch, Instant, census};
 
 use super::Agreement;
@@ -42,9 +43,9 @@ impl Agreement {
             Ok(text) => {
                 self.publish(Event::new("bootstrap", Severity::Warn, text.clone()));
                 // Heard of once it is on disk.
-                self.owed.push(Output::Bootstrapped(order, Ok(text)));
+                self.owed.push(Output::Said(order, Ok(text)));
             }
-            Err(reason) => self.free.push(Output::Bootstrapped(order, Err(reason))),
+            Err(reason) => self.free.push(Output::Said(order, Err(reason))),
         }
     }
 
@@ -74,9 +75,9 @@ impl Agreement {
             self.give_up(m, now, "the operator ordered a bootstrap");
             let master = &self.masters[m];
             let said = self.peers.iter().filter_map(|peer| peer.says_of(master));
-            let decisions = said.filter_map(|facts| Some((facts.decision?, facts.fenced)));
+            let decisions = said.filter_map(|facts| Some((facts.decision?, facts.mode)));
             let decisions = decisions.filter(|(decision, _)| decision.epoch <= highest);
-            let decision = decisions.max_by_key(|(decision, fenced)| (decision.epoch, *fenced));
+            let decision = decisions.max_by_key(|(decision, mode)| (decision.epoch, *mode == Mode::Fenced));
             let decision = decision.filter(|(decision, _)| self.may_be_master(master, decision.master));
             let master = &mut self.masters[m];
             // A vote in that very epoch is known.
@@ -84,8 +85,8 @@ impl Agreement {
                 master.vote = Some((NOBODY, highest));
             }
             master.decision = None;
-            if let Some((decision, fenced)) = decision {
-                self.switch(m, decision, fenced, now);
+            if let Some((decision, mode)) = decision {
+                self.switch(m, decision, mode, now);
             }
         }
         self.current_epoch = highest;

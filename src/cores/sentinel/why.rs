@@ -76,6 +76,9 @@ pub enum Gate {
         without_record: usize,
         /// As many have to.
         needed: usize,
+        /// An operator gave it the writes, where no majority was left.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        taken_over: bool,
     },
     /// This sentinel has to find the master down.
     Down {
@@ -114,6 +117,9 @@ pub enum Gate {
         needed: usize,
         /// Of so many.
         of: usize,
+        /// An operator could give this node the writes, if the others are lost for good.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        takeover: bool,
     },
     /// A vote has to be on disk before it is given.
     Store {

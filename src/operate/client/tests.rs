@@ -52,6 +52,19 @@ fn a_switchover_is_told_by_both_its_ends() {
 }
 
 #[test]
+fn a_takeover_is_ordered_apart_from_what_it_risks() {
+    for (risks, asked) in
+        [(true, "{\"request\":\"takeover\",\"risks\":true}\n"), (false, "{\"request\":\"takeover\",\"risks\":false}\n")]
+    {
+        let (directory, served) = daemon("{\"said\":\"in words\"}\n");
+        assert_eq!(takeover(directory.path(), risks, ANSWER_TIME).unwrap(), "in words");
+        assert_eq!(served.join().unwrap(), asked);
+    }
+    let (directory, _served) = daemon("{\"error\":\"a majority of the sentinels is there\"}\n");
+    assert_eq!(takeover(directory.path(), false, ANSWER_TIME).unwrap_err().exit(), Exit::No);
+}
+
+#[test]
 fn events_come_one_by_one_and_garbage_is_named() {
     let (directory, _served) =
         daemon(concat!(r#"{"at_ms":5,"source":"vrrp","level":"info","name":"became-master","text":"x"}"#, "\nwhat\n"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::lease::{Tenure, Terms};
 use crate::base::node::{
-    Decision, MasterFacts, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
+    Decision, MasterFacts, Mode, NodeState, Process, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
 };
 use crate::base::{Instant, NodeName, RunId};
 use crate::config::{self, Config};
@@ -63,8 +63,8 @@ impl Town {
                 let redis = RedisFacts::new(address(place), place as u64);
                 state.redis = Some(RedisFacts { process: Process::Alive, role, ..redis });
                 let decision = Some(Decision { master: address(1), epoch: DECISION });
-                let fenced = fencing == "lease";
-                let facts = MasterFacts { name: clipped("mymaster"), decision, fenced, ..MasterFacts::default() };
+                let mode = if fencing == "lease" { Mode::Fenced } else { Mode::Unfenced };
+                let facts = MasterFacts { name: clipped("mymaster"), decision, mode, ..MasterFacts::default() };
                 let masters = [facts].into_iter().collect();
                 state.sentinel = Some(SentinelFacts { id: RunId([1; 20]), current_epoch: DECISION, masters });
             }
@@ -94,8 +94,9 @@ impl Town {
 
     /// What all sentinels say of the latest decision.
     fn decided(&mut self, fenced: bool) {
+        let mode = if fenced { Mode::Fenced } else { Mode::Unfenced };
         for place in 1..4 {
-            self.state(place).sentinel.as_mut().unwrap().masters[0].fenced = fenced;
+            self.state(place).sentinel.as_mut().unwrap().masters[0].mode = mode;
         }
     }
 

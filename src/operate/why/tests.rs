@@ -15,7 +15,7 @@ fn unfenced() -> Fencing {
 
 fn gates() -> Vec<Checked> {
     let gates = [
-        (Verdict::Open, Gate::Decision { epoch: Some(3), without_record: 0, needed: 2 }),
+        (Verdict::Open, Gate::Decision { epoch: Some(3), without_record: 0, needed: 2, taken_over: false }),
         (
             Verdict::Open,
             Gate::Down {
@@ -28,7 +28,7 @@ fn gates() -> Vec<Checked> {
         ),
         (Verdict::Blocks, Gate::Quorum { agree: 1, needed: 2, of: 3 }),
         (Verdict::Open, Gate::Password { refused_by: 0, of: 3 }),
-        (Verdict::Blocks, Gate::Majority { reachable: 1, needed: 2, of: 3 }),
+        (Verdict::Blocks, Gate::Majority { reachable: 1, needed: 2, of: 3, takeover: false }),
         (Verdict::Open, Gate::Store { retry_ms: None }),
         (Verdict::Open, Gate::Leader { other: None, epoch: None, left_ms: None }),
         (Verdict::Open, Gate::Pause { left_ms: 0 }),
@@ -101,8 +101,14 @@ fn a_master_that_is_well_and_could_not_be_replaced_is_said_to_be_so() {
     let sentence = "mymaster: no failover is needed: redis-01 (192.168.0.4:6379) is well; and none would be possible: \
                     1 of 3 sentinels are there, 2 have to be\n";
     assert!(said.starts_with(sentence), "{said}");
+    why.masters[0].gates[4].gate = Gate::Majority { reachable: 1, needed: 2, of: 3, takeover: true };
+    let way_out = format!("{}; if the others are lost for good: vigie takeover\n", sentence.trim_end());
+    assert!(page(&why).starts_with(&way_out), "{}", page(&why));
     why.masters[0].gates[4].verdict = Verdict::Open;
     assert!(page(&why).starts_with("mymaster: no failover is needed: redis-01 (192.168.0.4:6379) is well\n"));
+    why.masters[0].gates[0].gate = Gate::Decision { epoch: Some(503), without_record: 0, needed: 2, taken_over: true };
+    let said = "is the master of epoch 503, taken over by the operator: not fenced until every sentinel is heard\n";
+    assert!(page(&why).contains(said), "{}", page(&why));
 }
 
 #[test]

@@ -226,8 +226,8 @@ async fn watch_view(cluster: String, mut view: watch::Receiver<Arc<View>>, input
         let now = heard(&newest, &cluster);
         if last != Some(now) {
             last = Some(now);
-            let Steering { decision, leading, named, fenced } = now;
-            if inputs.send(Input::Cluster { decision, leading, named, fenced }).await.is_err() {
+            let Steering { decision, leading, named, mode } = now;
+            if inputs.send(Input::Cluster { decision, leading, named, mode }).await.is_err() {
                 return;
             }
         }

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::base::node::{MasterFacts, NodeState, Roles, SentinelFacts};
+use crate::base::node::{MasterFacts, Mode, NodeState, Roles, SentinelFacts};
 use crate::base::{Epoch, Instant, RunId};
 use crate::cores::cluster::NodeView;
 
@@ -33,6 +33,22 @@ fn sentinel(cluster: &str, decision: Option<Decision>, leads: Option<Epoch>, fre
 }
 
 #[test]
+fn an_operator_who_gave_a_master_the_writes_is_believed_by_one_word() {
+    let said = |mode| {
+        let mut node = sentinel("mymaster", decision(4, 3), None, true);
+        let facts = node.state.as_mut().unwrap().sentinel.as_mut().unwrap();
+        facts.masters[0].mode = mode;
+        node
+    };
+    let silent = || sentinel("mymaster", None, None, false);
+    let heard = |nodes| heard(&View { at: Instant::START, me: 0, nodes }, "mymaster").mode;
+    assert_eq!(heard(vec![said(Mode::TakenOver), silent(), silent()]), Some(Mode::TakenOver));
+    assert_eq!(heard(vec![said(Mode::Unfenced), silent(), silent()]), None);
+    assert_eq!(heard(vec![said(Mode::Unfenced), said(Mode::Unfenced), silent()]), Some(Mode::Unfenced));
+    assert_eq!(heard(vec![said(Mode::Unfenced), said(Mode::Fenced), silent()]), Some(Mode::Fenced));
+}
+
+#[test]
 fn the_latest_decision_of_the_sentinels_that_are_heard_counts() {
     let view = |nodes| View { at: Instant::START, me: 0, nodes };
     let nodes = vec![
@@ -42,8 +58,7 @@ fn the_latest_decision_of_the_sentinels_that_are_heard_counts() {
         sentinel("mymaster", decision(6, 8), Some(8), false),
         sentinel("another", decision(6, 9), Some(9), true),
     ];
-    let fenced = None;
-    let expected = Steering { decision: decision(5, 4), leading: Some(5), named: None, fenced };
+    let expected = Steering { decision: decision(5, 4), leading: Some(5), named: None, mode: None };
     assert_eq!(heard(&view(nodes), "mymaster"), expected);
     assert_eq!(heard(&view(vec![]), "mymaster"), Steering::default());
 }

@@ -101,6 +101,13 @@ pub enum Order {
     },
     /// To take over what all other sentinels have.
     Bootstrap(oneshot::Sender<Result<String, String>>),
+    /// To give the redis of this node the writes without a majority.
+    Takeover {
+        /// Only to say what that risks.
+        risks: bool,
+        /// Told when it is done or why it was not.
+        done: oneshot::Sender<Result<String, String>>,
+    },
     /// Why there is, or is not, a failover: told at once.
     Why(oneshot::Sender<Vec<MasterWhy>>),
 }
@@ -223,7 +230,7 @@ fn random_id() -> io::Result<RunId> {
 #[derive(Debug)]
 enum Done {
     Switch(oneshot::Sender<Result<FailoverReport, String>>),
-    Bootstrap(oneshot::Sender<Result<String, String>>),
+    Said(oneshot::Sender<Result<String, String>>),
     Why(oneshot::Sender<Vec<MasterWhy>>),
 }
 
@@ -247,7 +254,9 @@ async fn take_orders(mut orders: mpsc::Receiver<Order>, waiting: Waiting, inputs
         count += 1;
         let (done, input) = match order {
             Order::Switch { to, done } => (Done::Switch(done), Input::Order(OrderId(count), to)),
-            Order::Bootstrap(done) => (Done::Bootstrap(done), Input::Bootstrap(OrderId(count))),
+            Order::Bootstrap(done) => (Done::Said(done), Input::Bootstrap(OrderId(count))),
+            Order::Takeover { risks: true, done } => (Done::Said(done), Input::Risks(OrderId(count))),
+            Order::Takeover { risks: false, done } => (Done::Said(done), Input::Takeover(OrderId(count))),
             Order::Why(done) => (Done::Why(done), Input::Why(OrderId(count))),
         };
         waiting.put(OrderId(count), done);
@@ -353,8 +362,8 @@ impl Execute<Sentinel> for Runner {
                     let _ = done.send(result);
                 }
             }
-            Output::Bootstrapped(order, result) => {
-                if let Some(Done::Bootstrap(done)) = self.waiting.take(order) {
+            Output::Said(order, result) => {
+                if let Some(Done::Said(done)) = self.waiting.take(order) {
                     let _ = done.send(result);
                 }
             }

@@ -1,5 +1,6 @@
 //! How the record of a sentinel lies on disk. Each version has a layout of its own, which never changes once it was released.
 
+use crate::base::node::Mode;
 use crate::cores::sentinel::Durable;
 use crate::runtime::store::{Record, Unreadable};
 
@@ -11,12 +12,11 @@ impl Record for Durable {
 
     fn encode(&self) -> Result<(u8, Vec<u8>), postcard::Error> {
         let votes = v1::Votes::from(self.clone());
-        let fenced: Vec<bool> = self.masters.iter().map(|master| master.fenced).collect();
-        if fenced.contains(&true) {
-            Ok((2, postcard::to_allocvec(&v2::Votes { votes, fenced })?))
-        } else {
-            Ok((1, postcard::to_allocvec(&votes)?))
+        if self.masters.iter().all(|master| master.mode == Mode::Unfenced) {
+            return Ok((1, postcard::to_allocvec(&votes)?));
         }
+        let modes = self.masters.iter().map(|master| master.mode.into()).collect();
+        Ok((2, postcard::to_allocvec(&v2::Votes { votes, modes })?))
     }
 
     fn decode(version: u8, body: &[u8]) -> Result<Self, Unreadable> {
@@ -34,7 +34,7 @@ mod v1 {
 
     use serde::{Deserialize, Serialize};
 
-    use crate::base::node::Decision;
+    use crate::base::node::{Decision, Mode};
     use crate::base::{NameError, RunId};
     use crate::cores::sentinel::{Durable, DurableMaster};
 
@@ -73,7 +73,7 @@ mod v1 {
     }
 
     impl From<DurableMaster> for Master {
-        fn from(DurableMaster { name, decision, vote, fenced: _ }: DurableMaster) -> Self {
+        fn from(DurableMaster { name, decision, vote, mode: _ }: DurableMaster) -> Self {
             let decision = decision.map(|Decision { master, epoch }| (master, epoch));
             Self { name, decision, vote: vote.map(|(id, epoch)| (id.0, epoch)) }
         }
@@ -82,32 +82,59 @@ mod v1 {
     impl From<Master> for DurableMaster {
         fn from(Master { name, decision, vote }: Master) -> Self {
             let decision = decision.map(|(master, epoch)| Decision { master, epoch });
-            Self { name, decision, vote: vote.map(|(id, epoch)| (RunId(id), epoch)), fenced: false }
+            Self { name, decision, vote: vote.map(|(id, epoch)| (RunId(id), epoch)), mode: Mode::Unfenced }
         }
     }
 }
 
-/// It also knows which decisions are those of a fenced cluster.
+/// It also knows by what right the masters take writes.
 mod v2 {
     use serde::{Deserialize, Serialize};
 
     use super::v1;
-    use crate::base::NameError;
+    use crate::base::{NameError, node};
     use crate::cores::sentinel::Durable;
 
     #[derive(Serialize, Deserialize)]
     pub(super) struct Votes {
         pub(super) votes: v1::Votes,
         /// By place among the masters.
-        pub(super) fenced: Vec<bool>,
+        pub(super) modes: Vec<Mode>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) enum Mode {
+        Unfenced,
+        Fenced,
+        TakenOver,
+    }
+
+    impl From<node::Mode> for Mode {
+        fn from(mode: node::Mode) -> Self {
+            match mode {
+                node::Mode::Unfenced => Self::Unfenced,
+                node::Mode::Fenced => Self::Fenced,
+                node::Mode::TakenOver => Self::TakenOver,
+            }
+        }
+    }
+
+    impl From<Mode> for node::Mode {
+        fn from(mode: Mode) -> Self {
+            match mode {
+                Mode::Unfenced => Self::Unfenced,
+                Mode::Fenced => Self::Fenced,
+                Mode::TakenOver => Self::TakenOver,
+            }
+        }
     }
 
     impl TryFrom<Votes> for Durable {
         type Error = NameError;
 
-        fn try_from(Votes { votes, fenced }: Votes) -> Result<Self, NameError> {
+        fn try_from(Votes { votes, modes }: Votes) -> Result<Self, NameError> {
             let mut durable = Self::try_from(votes)?;
-            durable.masters.iter_mut().zip(fenced).for_each(|(master, fenced)| master.fenced = fenced);
+            durable.masters.iter_mut().zip(modes).for_each(|(master, mode)| master.mode = mode.into());
             Ok(durable)
         }
     }
@@ -116,7 +143,7 @@ mod v2 {
 #[cfg(test)]
 mod tests {
     use crate::base::RunId;
-    use crate::base::node::Decision;
+    use crate::base::node::{Decision, Mode};
     use crate::cores::sentinel::{Durable, DurableMaster};
     use crate::runtime::store::{self, Record, Store};
 
@@ -135,7 +162,7 @@ mod tests {
             name: name.to_owned(),
             decision: decision.map(|(master, epoch)| Decision { master: master.parse().unwrap(), epoch }),
             vote,
-            fenced: false,
+            mode: Mode::Unfenced,
         };
         let masters = vec![
             master("mymaster", Some(("10.0.0.1:6379", 300)), Some((other, 301))),
@@ -162,8 +189,11 @@ mod tests {
     fn only_a_fenced_cluster_needs_the_second_layout() {
         let mut fenced = records()[1].clone();
         assert_eq!(fenced.encode().unwrap().0, 1);
-        fenced.masters[1].fenced = true;
-        store::tests::assert_layout(2, &SECOND, &[fenced]);
+        fenced.masters[1].mode = Mode::Fenced;
+        store::tests::assert_layout(2, &SECOND, &[fenced.clone()]);
+        fenced.masters[1].mode = Mode::TakenOver;
+        let (version, body) = fenced.encode().unwrap();
+        assert_eq!((version, Durable::decode(version, &body).unwrap()), (2, fenced));
     }
 
     #[test]

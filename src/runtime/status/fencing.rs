@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::census::majority;
 use crate::base::lease::{Tenure, Terms};
-use crate::base::node::{Decision, MasterFacts, NodeState, Process};
+use crate::base::node::{Decision, MasterFacts, Mode, NodeState, Process};
 use crate::base::time::millis;
 use crate::config::{Config, Fencing as Wish, PEER_PORT, keys};
 use crate::cores::cluster::{NodeView, View};
@@ -96,13 +96,17 @@ impl Fencing {
         let mode = told.mode();
         let why = match mode {
             None => told.unheard(),
-            Some(fenced) => told.why(fenced),
+            Some(mode) => told.why(mode),
+        };
+        let named = |mode| match mode {
+            Mode::Fenced => FENCED,
+            Mode::Unfenced | Mode::TakenOver => NOT_FENCED,
         };
         Self {
-            mode: mode.map_or(UNKNOWN, |fenced| if fenced { FENCED } else { NOT_FENCED }).to_owned(),
+            mode: mode.map_or(UNKNOWN, named).to_owned(),
             wanted: told.wish.to_string(),
             why,
-            lease: (mode == Some(true)).then(|| told.lease()),
+            lease: (mode == Some(Mode::Fenced)).then(|| told.lease()),
             warnings: told.warnings(),
         }
     }
@@ -116,7 +120,10 @@ pub(super) fn takes_writes(view: &View, node: &NodeView, name: &str) -> Option<b
     match (redis.process, redis.role) {
         (Process::Dead | Process::Starting | Process::Loading, _) | (_, Closed | Replica { .. }) => Some(false),
         (_, Unknown) => None,
-        (Process::Alive | Process::Busy, Master { .. }) => Some(!view.fenced(name)? || state.tenure.open().is_some()),
+        (Process::Alive | Process::Busy, Master { .. }) => match view.mode(name)? {
+            Mode::Fenced => Some(state.tenure.open().is_some()),
+            Mode::Unfenced | Mode::TakenOver => Some(true),
+        },
     }
 }
 
@@ -129,9 +136,9 @@ struct Told<'v> {
 
 impl Told<'_> {
     /// None: no sentinel is heard.
-    fn mode(&self) -> Option<bool> {
+    fn mode(&self) -> Option<Mode> {
         let heard = self.view.fresh().any(|(_, state)| state.sentinel.is_some());
-        heard.then(|| self.view.fenced(self.name) == Some(true))
+        heard.then(|| self.view.mode(self.name).unwrap_or(Mode::Unfenced))
     }
 
     fn voters(&self) -> impl Iterator<Item = &NodeView> {
@@ -148,12 +155,16 @@ impl Told<'_> {
         if here { format!("{} (this node)", node.name) } else { node.name.to_string() }
     }
 
-    fn why(&self, fenced: bool) -> String {
-        match (fenced, self.wish) {
-            (true, Wish::Lease) => String::new(),
-            (true, Wish::Off) => format!("still fenced: {}", self.waits(fenced)),
-            (false, Wish::Off) => format!("not fenced: fencing = off in {}", self.off()),
-            (false, Wish::Lease) => format!("not fenced yet: {}", self.waits(fenced)),
+    fn why(&self, mode: Mode) -> String {
+        match (mode, self.wish) {
+            (Mode::Fenced, Wish::Lease) => String::new(),
+            (Mode::Fenced, Wish::Off) => format!("still fenced: {}", self.waits(true)),
+            (Mode::Unfenced, Wish::Off) => format!("not fenced: fencing = off in {}", self.off()),
+            (Mode::Unfenced, Wish::Lease) => format!("not fenced yet: {}", self.waits(false)),
+            (Mode::TakenOver, _) => {
+                let epoch = self.view.newest_decision(self.name).map_or(0, |decision| decision.epoch);
+                format!("not fenced: taken over by the operator at epoch {epoch}, {}", self.waits(false))
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::lease::{Grant, Tenure, Terms};
 use crate::base::node::{
-    Decision, Health, History, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
+    Decision, Health, History, MasterFacts, Mode, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles,
     SentinelFacts, VipFacts, VipState, clipped,
 };
 use crate::base::{Credentials, Instant, Purpose, RunId, Secret};
@@ -21,7 +21,7 @@ fn largest() -> Frame {
         leads: Some(u64::MAX),
         vote: Some((id, u64::MAX)),
         target: Some(u64::MAX),
-        fenced: true,
+        mode: Mode::Fenced,
     };
     let longest = Duration::from_micros(u32::MAX.into());
     let vip = VipFacts { virtual_router_id: 255, state: VipState::Master, priority: 255 };
@@ -97,11 +97,11 @@ fn samples() -> std::vec::Vec<Frame> {
     let (id, other) = (RunId([5; 20]), RunId([0xa0; 20]));
     let decision = Decision { master: v4, epoch: 300 };
     let (leads, vote) = (Some(301), Some((other, 301)));
-    let (target, fenced) = (None, false);
+    let (target, mode) = (None, Mode::Unfenced);
     let (name, decided) = (clipped("mymaster"), Some(decision));
-    let mymaster = MasterFacts { name, decision: decided, sees_down: true, leads, vote, target, fenced };
+    let mymaster = MasterFacts { name, decision: decided, sees_down: true, leads, vote, target, mode };
     let name = clipped("other");
-    let unknown = MasterFacts { name, decision: None, sees_down: false, leads: None, vote: None, target, fenced };
+    let unknown = MasterFacts { name, decision: None, sees_down: false, leads: None, vote: None, target, mode };
     let vips = [(51, VipState::Initialize), (52, VipState::Backup), (53, VipState::Master)];
     let vips = vips.map(|(virtual_router_id, state)| VipFacts { virtual_router_id, state, priority: 101 });
     let sentinel = SentinelFacts { id, current_epoch: 301, masters: [mymaster, unknown].into_iter().collect() };
@@ -180,7 +180,8 @@ fn richer() -> impl Iterator<Item = Frame> {
         (state.tenure, state.hears_majority, state.draining) = (tenure, n % 2 == 0, n == 3);
         state.terms = Terms { voters: 0xdead_beef, lease: (n != 1).then_some(ms(250)) };
         for master in state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters) {
-            (master.target, master.fenced) = (master.leads.map(|_| 1 << 40), master.decision.is_some());
+            let decided = master.decision.is_some();
+            (master.target, master.mode) = (master.leads.map(|_| 1 << 40), Mode::asked(decided));
         }
         state.proxy.iter_mut().for_each(|proxy| proxy.held = (n == 4).then_some(302));
         frame
@@ -195,7 +196,7 @@ fn in_version(version: u8, mut frame: Frame) -> Frame {
         (state.tenure, state.terms) = (Tenure::None, Terms::default());
         (state.hears_majority, state.draining) = (false, false);
         for master in state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters) {
-            (master.target, master.fenced) = (None, false);
+            (master.target, master.mode) = (None, Mode::Unfenced);
         }
         state.proxy.iter_mut().for_each(|proxy| proxy.held = None);
     }

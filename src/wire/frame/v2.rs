@@ -324,7 +324,7 @@ impl From<Sentinel> for node::SentinelFacts {
 
 impl From<node::MasterFacts> for Master {
     fn from(
-        node::MasterFacts { name, decision, sees_down, leads, vote, target: _, fenced: _ }: node::MasterFacts,
+        node::MasterFacts { name, decision, sees_down, leads, vote, target: _, mode: _ }: node::MasterFacts,
     ) -> Self {
         Self { name, decision: decision.map(Into::into), sees_down, leads, vote: vote.map(|(id, epoch)| (id.0, epoch)) }
     }
@@ -339,7 +339,7 @@ impl From<Master> for node::MasterFacts {
             leads,
             vote: vote.map(|(id, epoch)| (RunId(id), epoch)),
             target: None,
-            fenced: false,
+            mode: node::Mode::default(),
         }
     }
 }

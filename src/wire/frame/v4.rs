@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{self, Unreadable};
 use super::v2;
-use crate::base::{Instant, lease};
+use crate::base::{Instant, lease, node};
 
 pub(super) const VERSION: u8 = 4;
 
@@ -63,7 +63,14 @@ struct Terms {
 #[derive(Serialize, Deserialize)]
 struct Master {
     target: Option<u64>,
-    fenced: bool,
+    mode: Mode,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Mode {
+    Unfenced,
+    Fenced,
+    TakenOver,
 }
 
 pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a [u8]> {
@@ -78,7 +85,7 @@ pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a
         terms: state.terms.into(),
         hears_majority: state.hears_majority,
         draining: state.draining,
-        masters: masters.map(|master| Master { target: master.target, fenced: master.fenced }).collect(),
+        masters: masters.map(|master| Master { target: master.target, mode: master.mode.into() }).collect(),
         held: state.proxy.and_then(|proxy| proxy.held),
     };
     postcard::to_slice(&frame, to).ok().map(|bytes| &*bytes)
@@ -94,7 +101,7 @@ pub(super) fn decode(body: &[u8]) -> Result<content::Frame, Unreadable> {
     (state.hears_majority, state.draining) = (said.hears_majority, said.draining);
     let masters = state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters);
     for (master, more) in masters.zip(said.masters) {
-        (master.target, master.fenced) = (more.target, more.fenced);
+        (master.target, master.mode) = (more.target, more.mode.into());
     }
     if let Some(proxy) = &mut state.proxy {
         proxy.held = said.held;
@@ -141,6 +148,26 @@ impl From<Tenure> for lease::Tenure {
             Tenure::None => Self::None,
             Tenure::Asks { epoch, open, grants, slack } => Self::Asks { epoch, open, grants, slack: duration(slack) },
             Tenure::Released { epoch, at } => Self::Released { epoch, at: Instant::from_micros(at) },
+        }
+    }
+}
+
+impl From<node::Mode> for Mode {
+    fn from(mode: node::Mode) -> Self {
+        match mode {
+            node::Mode::Unfenced => Self::Unfenced,
+            node::Mode::Fenced => Self::Fenced,
+            node::Mode::TakenOver => Self::TakenOver,
+        }
+    }
+}
+
+impl From<Mode> for node::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Unfenced => Self::Unfenced,
+            Mode::Fenced => Self::Fenced,
+            Mode::TakenOver => Self::TakenOver,
         }
     }
 }

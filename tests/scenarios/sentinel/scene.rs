@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use vigie::base::RunId;
-use vigie::base::node::Decision;
+use vigie::base::node::{Decision, Mode};
 use vigie::cores::sentinel::{
     Config, DataNode, Durable, DurableMaster, KnownSentinel, MasterConfig, MasterState, Membership, Sentinel, Settings,
     State, Voter,
@@ -145,7 +145,7 @@ impl Scene {
         self.config.nodes = nodes.collect();
         let decision = Some(Decision { master: redis[0].1, epoch: 1 });
         let known = others.map(|(other, id, _)| (name(other), *id)).collect();
-        let record = DurableMaster { name: MASTER.to_owned(), decision, vote: None, fenced: false };
+        let record = DurableMaster { name: MASTER.to_owned(), decision, vote: None, mode: Mode::Unfenced };
         let durable = Durable { id, current_epoch: self.epoch, masters: vec![record], sentinels: known };
         let durable = if self.fresh { Durable::new(id) } else { durable };
         let voters =

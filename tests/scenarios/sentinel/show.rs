@@ -67,8 +67,8 @@ impl Shown {
                 );
                 format!("order done: from {} to {}, epoch {}, {pause}", report.from, report.to, report.epoch)
             }
-            Output::Bootstrapped(_, Ok(text)) => format!("bootstrapped: {text}"),
-            Output::Bootstrapped(_, Err(reason)) => format!("not bootstrapped: {reason}"),
+            Output::Said(_, Ok(text)) => format!("done: {text}"),
+            Output::Said(_, Err(reason)) => format!("refused: {reason}"),
             Output::OrderDone(_, Err(reason)) => format!("order failed: {reason}"),
             Output::Stopped => "stopped".to_owned(),
             Output::Exit(code) => format!("exit {code}"),

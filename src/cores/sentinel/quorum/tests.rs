@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::node::Process;
+use crate::base::node::{Mode, Process};
 use crate::cores::sentinel::{Config, Durable, LinkId, MasterConfig, Membership, Settings, Voter};
 
 fn node(last: u8) -> SocketAddr {
@@ -26,8 +26,8 @@ fn sees_down(sentinel: &Agreement, now: Instant) -> bool {
 fn an_answer_about_a_replaced_master_is_none_about_the_new_one() {
     let now = Instant::from_millis(1_000_000);
     let mut sentinel = sentinel(now);
-    sentinel.switch(0, Decision { master: node(4), epoch: 1 }, false, now);
-    sentinel.switch(0, Decision { master: node(5), epoch: 2 }, false, now);
+    sentinel.switch(0, Decision { master: node(4), epoch: 1 }, Mode::Unfenced, now);
+    sentinel.switch(0, Decision { master: node(5), epoch: 2 }, Mode::Unfenced, now);
     let master = sentinel.masters[0].id;
     let down = Reply::Array(vec![Reply::Integer(1), Reply::Bulk("*".into()), Reply::Integer(0)]);
     sentinel.opinion(0, master, node(4), &down, now);
@@ -39,7 +39,7 @@ fn an_answer_about_a_replaced_master_is_none_about_the_new_one() {
 /// A vote for the sentinel at `.5`, of that id; whether it is still waited for a second and a half later.
 fn waits_for(sentinel: &mut Agreement, leader: RunId, now: Instant) -> bool {
     let decision = Decision { master: node(6), epoch: 1 };
-    sentinel.switch(0, decision, false, now);
+    sentinel.switch(0, decision, Mode::Unfenced, now);
     sentinel.vote(0, leader, 2, now);
     sentinel.failover(0, now + Duration::from_millis(1_500));
     matches!(sentinel.masters[0].failover(), crate::cores::sentinel::lead::Failover::Following(_))
@@ -81,7 +81,7 @@ fn the_proof_of_a_death_needs_the_votes_of_stock_sentinels_and_not_their_eyes() 
         let case = format!("{process:?}, {sentinel_is_there}, {node_speaks}, {was_paused}");
         let mut sentinel = sentinel(now);
         sentinel.peers[0].stock = true;
-        sentinel.switch(0, Decision { master: node(4), epoch: 1 }, false, now);
+        sentinel.switch(0, Decision { master: node(4), epoch: 1 }, Mode::Unfenced, now);
         let n = sentinel.master_at(0);
         let master = &mut sentinel.masters[0].nodes[n];
         (master.facts, master.fresh, master.down_since) = (Some(facts(process)), true, Some(now));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::node::{Decision, Process, RedisFacts, RedisRole};
+use crate::base::node::{Decision, Mode, Process, RedisFacts, RedisRole};
 use crate::base::{Machine, RunId};
 use crate::cores::sentinel::{Config, DataNode, Durable, Input, MasterConfig, Membership, Sentinel, Settings, Voter};
 
@@ -30,7 +30,7 @@ fn sentinel(now: Instant, said: RedisRole) -> Sentinel {
         seed: 1,
     };
     let mut sentinel = Sentinel::new(config, Durable::new(RunId([7; 20])), now);
-    sentinel.agreement.switch(0, Decision { master: node(4), epoch: 1 }, false, now);
+    sentinel.agreement.switch(0, Decision { master: node(4), epoch: 1 }, Mode::Unfenced, now);
     let replica = &mut sentinel.agreement.masters[0].nodes[1];
     replica.fresh = true;
     replica.facts =

@@ -1,5 +1,6 @@
 use super::world::*;
 use super::*;
+use crate::base::node::Mode;
 
 fn answer(world: &mut World, n: usize, args: &[&str]) -> Reply {
     let answers = world.ask(n, redis_at(n).ip(), args);
@@ -431,7 +432,7 @@ fn writes_are_released_where_they_are_held_when_others_decide_meanwhile() {
     sentinel.go_on(0, stands, hold, lead::Phase::Pausing { target: 1 }, until);
     sentinel.hold_writes(0, old);
     let link = sentinel.masters[0].nodes[old].command.up().unwrap();
-    sentinel.adopt(0, 0, Decision { master: redis_at(2), epoch: 9 }, None, now);
+    sentinel.adopt(0, 0, Decision { master: redis_at(2), epoch: 9 }, Mode::Unfenced, now);
     assert_ne!(sentinel.master_at(0), old);
     let released = |effect: &effect::Effect| matches!(effect, effect::Effect::Output(Output::Query { link: on, args, .. }) if *on == link && args.last().unwrap() == "UNPAUSE");
     assert!(sentinel.free.iter().chain(sentinel.fenced.iter()).any(released), "{:?}", sentinel.fenced);

@@ -6,6 +6,7 @@ mod commands;
 mod model;
 mod redis;
 mod session;
+mod takeover;
 mod why;
 mod world;
 

@@ -41,14 +41,16 @@ fn without_the_other_sentinels_quorum_and_majority_block() {
     world.run(ms(2_000));
     let before = why(&world, 0);
     assert_eq!(before.outcome, Outcome::NotNeeded, "nothing is needed yet");
-    assert_eq!(shut(&before).0, [&Gate::Majority { reachable: 1, needed: 2, of: 3 }]);
+    assert_eq!(shut(&before).0, [&Gate::Majority { reachable: 1, needed: 2, of: 3, takeover: true }]);
     world.kill_redis(0);
     world.run(ms(12_000));
     let why = why(&world, 0);
     assert_eq!(why.outcome, Outcome::Blocked);
     let (blocks, _) = shut(&why);
-    let (quorum, majority) =
-        (Gate::Quorum { agree: 1, needed: 2, of: 3 }, Gate::Majority { reachable: 1, needed: 2, of: 3 });
+    let (quorum, majority) = (
+        Gate::Quorum { agree: 1, needed: 2, of: 3 },
+        Gate::Majority { reachable: 1, needed: 2, of: 3, takeover: false },
+    );
     assert_eq!(blocks, [&quorum, &majority], "{why:#?}");
     assert!(matches!(why.gates[1].gate, Gate::Down { by: Some(DownBy::Proof), down_ms: Some(11_900..=12_000), .. }));
     for sentinel in &why.sentinels {
@@ -107,7 +109,7 @@ fn nobody_stands_for_an_election_that_cannot_be_won() {
         world.run(ms(7));
         let why = why(&world, 0);
         assert_eq!(why.outcome, Outcome::Blocked, "{why:#?}");
-        assert_eq!(shut(&why).0, [&Gate::Majority { reachable: 1, needed: 2, of: 3 }]);
+        assert_eq!(shut(&why).0, [&Gate::Majority { reachable: 1, needed: 2, of: 3, takeover: false }]);
     }
     // Each attempt would take an epoch.
     assert_eq!((world.said("+try-failover"), world.epoch_seen(0)), (0, 1));
@@ -143,7 +145,7 @@ fn before_the_first_master_a_majority_has_to_agree() {
     let why = why(&world, 0);
     assert_eq!((why.outcome, &why.master), (Outcome::Blocked, &None));
     let (blocks, _) = shut(&why);
-    assert_eq!(blocks[0], &Gate::Decision { epoch: None, without_record: 1, needed: 2 }, "{why:#?}");
+    assert_eq!(blocks[0], &Gate::Decision { epoch: None, without_record: 1, needed: 2, taken_over: false }, "{why:#?}");
 }
 
 #[test]

@@ -497,7 +497,7 @@ impl World {
             Output::Fault(fault) => self.faults[n] = fault,
             Output::Publish(event) => self.events.push((self.now, n, event)),
             Output::OrderDone(_, result) => self.done.push(result),
-            Output::Bootstrapped(_, result) => self.said_to_operator.push(result),
+            Output::Said(_, result) => self.said_to_operator.push(result),
             Output::Why(..) => {}
         }
     }
