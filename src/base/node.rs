@@ -246,7 +246,9 @@ pub struct MasterFacts {
     /// epoch.
     pub target: Option<u64>,
     /// By what right the master of the decision takes writes.
-    pub mode: Mode,
+    /// None: that is not said. A node speaks to others in a layout that has no place for it until it has heard what they read; of an
+    /// older build, which knows of no leases, it is [`Mode::Unfenced`].
+    pub mode: Option<Mode>,
 }
 
 /// By what right the master of a decision takes writes. It belongs to the decision, and changes only with the master staying, but by

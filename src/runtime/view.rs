@@ -102,8 +102,9 @@ pub fn facts(view: &View, master_name: &str) -> Facts {
     for (node, state) in view.fresh() {
         if let Some(sentinel) = &state.sentinel {
             let ours = sentinel.masters.iter().find(|master| master.name == master_name);
+            // Where it is not said it is said in the next frame.
             let (decision, fenced) =
-                ours.map_or((None, false), |master| (master.decision, master.mode == Mode::Fenced));
+                ours.map_or((None, false), |master| (master.decision, master.mode == Some(Mode::Fenced)));
             facts.sentinels.push(Voice { current_epoch: sentinel.current_epoch, decision, fenced });
         }
         if let Some(redis) = &state.redis {

@@ -291,7 +291,7 @@ pub(crate) fn frames() -> [Frame; 2] {
         leads: Some(4),
         vote: Some((id, 4)),
         target: Some(1 << 40),
-        mode: Mode::Fenced,
+        mode: Some(Mode::Fenced),
     };
     let state = NodeState {
         name: name(1),

@@ -69,7 +69,7 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, bench::CASES),
     (BENCH, switches::CASES),
     (BENCH, boxes::BENCH),
-    (LONG, fencing::QUICK),
+    ("fencing", fencing::QUICK),
     (BENCH, fencing::split::CASES),
     (BENCH, fencing::freeze::CASES),
     (BENCH, fencing::link::CASES),

@@ -126,7 +126,7 @@ impl View {
         let decision = self.newest_decision(name)?;
         let says = |mode| {
             let ours = self.masters(name).filter(|master| master.decision == Some(decision));
-            ours.filter(|master| master.mode == mode).count()
+            ours.filter(|master| master.mode == Some(mode)).count()
         };
         match (says(Mode::Fenced), says(Mode::TakenOver), says(Mode::Unfenced)) {
             (1.., _, _) => Some(Mode::Fenced),

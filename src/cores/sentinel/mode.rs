@@ -81,7 +81,8 @@ impl Agreement {
         let says = |peer: &&Peer| {
             let facts = peer.says_of(master);
             facts.is_some_and(|facts| {
-                facts.mode != Mode::Fenced && facts.decision.is_some_and(|other| other.epoch >= decision.epoch)
+                facts.mode.is_some_and(|mode| mode != Mode::Fenced)
+                    && facts.decision.is_some_and(|other| other.epoch >= decision.epoch)
             })
         };
         let saying = self.watchers(master).filter(says).count();

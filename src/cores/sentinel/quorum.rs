@@ -266,7 +266,7 @@ impl Agreement {
         self.raise_epoch(epoch, now);
         for m in 0..self.masters.len() {
             let said = self.peers[p].says_of(&self.masters[m]);
-            if let Some((decision, mode)) = said.and_then(|facts| Some((facts.decision?, facts.mode))) {
+            if let Some((decision, mode)) = said.and_then(|facts| Some((facts.decision?, facts.mode?))) {
                 self.adopt(m, p, decision, mode, now);
             }
             self.vote_by_link(p, m, now);
@@ -390,7 +390,7 @@ impl Agreement {
             leads: master.leads(),
             vote: master.vote,
             target: master.failover().lead().and_then(|lead| lead.phase.named()),
-            mode: master.decision.map_or_else(Mode::default, |_| master.mode),
+            mode: Some(master.decision.map_or_else(Mode::default, |_| master.mode)),
         });
         SentinelFacts { id: self.me(), current_epoch: self.current_epoch, masters: masters.take(4).collect() }
     }

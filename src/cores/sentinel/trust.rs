@@ -75,7 +75,7 @@ impl Agreement {
             self.give_up(m, now, "the operator ordered a bootstrap");
             let master = &self.masters[m];
             let said = self.peers.iter().filter_map(|peer| peer.says_of(master));
-            let decisions = said.filter_map(|facts| Some((facts.decision?, facts.mode)));
+            let decisions = said.filter_map(|facts| Some((facts.decision?, facts.mode?)));
             let decisions = decisions.filter(|(decision, _)| decision.epoch <= highest);
             let decision = decisions.max_by_key(|(decision, mode)| (decision.epoch, *mode == Mode::Fenced));
             let decision = decision.filter(|(decision, _)| self.may_be_master(master, decision.master));

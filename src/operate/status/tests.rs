@@ -64,7 +64,8 @@ impl Town {
                 state.redis = Some(RedisFacts { process: Process::Alive, role, ..redis });
                 let decision = Some(Decision { master: address(1), epoch: DECISION });
                 let mode = if fencing == "lease" { Mode::Fenced } else { Mode::Unfenced };
-                let facts = MasterFacts { name: clipped("mymaster"), decision, mode, ..MasterFacts::default() };
+                let facts =
+                    MasterFacts { name: clipped("mymaster"), decision, mode: Some(mode), ..MasterFacts::default() };
                 let masters = [facts].into_iter().collect();
                 state.sentinel = Some(SentinelFacts { id: RunId([1; 20]), current_epoch: DECISION, masters });
             }
@@ -96,7 +97,7 @@ impl Town {
     fn decided(&mut self, fenced: bool) {
         let mode = if fenced { Mode::Fenced } else { Mode::Unfenced };
         for place in 1..4 {
-            self.state(place).sentinel.as_mut().unwrap().masters[0].mode = mode;
+            self.state(place).sentinel.as_mut().unwrap().masters[0].mode = Some(mode);
         }
     }
 

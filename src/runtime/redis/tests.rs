@@ -37,7 +37,7 @@ fn an_operator_who_gave_a_master_the_writes_is_believed_by_one_word() {
     let said = |mode| {
         let mut node = sentinel("mymaster", decision(4, 3), None, true);
         let facts = node.state.as_mut().unwrap().sentinel.as_mut().unwrap();
-        facts.masters[0].mode = mode;
+        facts.masters[0].mode = Some(mode);
         node
     };
     let silent = || sentinel("mymaster", None, None, false);

@@ -21,7 +21,7 @@ fn largest() -> Frame {
         leads: Some(u64::MAX),
         vote: Some((id, u64::MAX)),
         target: Some(u64::MAX),
-        mode: Mode::Fenced,
+        mode: Some(Mode::Fenced),
     };
     let longest = Duration::from_micros(u32::MAX.into());
     let vip = VipFacts { virtual_router_id: 255, state: VipState::Master, priority: 255 };
@@ -97,7 +97,7 @@ fn samples() -> std::vec::Vec<Frame> {
     let (id, other) = (RunId([5; 20]), RunId([0xa0; 20]));
     let decision = Decision { master: v4, epoch: 300 };
     let (leads, vote) = (Some(301), Some((other, 301)));
-    let (target, mode) = (None, Mode::Unfenced);
+    let (target, mode) = (None, Some(Mode::Unfenced));
     let (name, decided) = (clipped("mymaster"), Some(decision));
     let mymaster = MasterFacts { name, decision: decided, sees_down: true, leads, vote, target, mode };
     let name = clipped("other");
@@ -181,7 +181,7 @@ fn richer() -> impl Iterator<Item = Frame> {
         state.terms = Terms { voters: 0xdead_beef, lease: (n != 1).then_some(ms(250)) };
         for master in state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters) {
             let decided = master.decision.is_some();
-            (master.target, master.mode) = (master.leads.map(|_| 1 << 40), Mode::asked(decided));
+            (master.target, master.mode) = (master.leads.map(|_| 1 << 40), Some(Mode::asked(decided)));
         }
         state.proxy.iter_mut().for_each(|proxy| proxy.held = (n == 4).then_some(302));
         frame
@@ -196,7 +196,7 @@ fn in_version(version: u8, mut frame: Frame) -> Frame {
         (state.tenure, state.terms) = (Tenure::None, Terms::default());
         (state.hears_majority, state.draining) = (false, false);
         for master in state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters) {
-            (master.target, master.mode) = (None, Mode::Unfenced);
+            (master.target, master.mode) = (None, (frame.reads < 4).then_some(Mode::Unfenced));
         }
         state.proxy.iter_mut().for_each(|proxy| proxy.held = None);
     }

@@ -134,6 +134,9 @@ enum VipState {
     Master,
 }
 
+/// Who reads no more than the version before this one knows of no leases.
+const LEASES_SINCE: u8 = 4;
+
 /// Writes a frame, and behind it what its sender reads, unless that is this version.
 pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a [u8]> {
     let length = postcard::to_slice(&Frame::from(frame.clone()), to).ok()?.len();
@@ -162,7 +165,11 @@ impl Frame {
     /// What it means, said by a sender that reads up to that version.
     pub(super) fn of_sender(self, reads: u8) -> Result<content::Frame, Unreadable> {
         let Self { cluster, boot, sequence, nonce, echo, stamp, heard, state } = self;
-        let state = state.try_into().map_err(Unreadable::Name)?;
+        let mut state: node::NodeState = state.try_into().map_err(Unreadable::Name)?;
+        if reads < LEASES_SINCE {
+            let masters = state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters);
+            masters.for_each(|master| master.mode = Some(node::Mode::Unfenced));
+        }
         let (grant, left) = (None, Duration::ZERO);
         Ok(content::Frame { cluster, boot, sequence, nonce, echo, stamp, heard, grant, left, reads, state })
     }
@@ -339,7 +346,7 @@ impl From<Master> for node::MasterFacts {
             leads,
             vote: vote.map(|(id, epoch)| (RunId(id), epoch)),
             target: None,
-            mode: node::Mode::default(),
+            mode: None,
         }
     }
 }

@@ -85,7 +85,9 @@ pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a
         terms: state.terms.into(),
         hears_majority: state.hears_majority,
         draining: state.draining,
-        masters: masters.map(|master| Master { target: master.target, mode: master.mode.into() }).collect(),
+        masters: masters
+            .map(|master| Master { target: master.target, mode: master.mode.unwrap_or_default().into() })
+            .collect(),
         held: state.proxy.and_then(|proxy| proxy.held),
     };
     postcard::to_slice(&frame, to).ok().map(|bytes| &*bytes)
@@ -101,7 +103,7 @@ pub(super) fn decode(body: &[u8]) -> Result<content::Frame, Unreadable> {
     (state.hears_majority, state.draining) = (said.hears_majority, said.draining);
     let masters = state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters);
     for (master, more) in masters.zip(said.masters) {
-        (master.target, master.mode) = (more.target, more.mode.into());
+        (master.target, master.mode) = (more.target, Some(more.mode.into()));
     }
     if let Some(proxy) = &mut state.proxy {
         proxy.held = said.held;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use vigie::base::node::{Decision, MasterFacts, SentinelFacts, clipped};
+use vigie::base::node::{Decision, MasterFacts, Mode, SentinelFacts, clipped};
 use vigie::base::{Epoch, Place, RunId};
 use vigie::cores::sentinel::NodeFacts;
 use vigie::wire::hello::Hello;
@@ -153,6 +153,7 @@ impl Other {
             sees_down: self.sees_down,
             leads: self.leads,
             vote: self.vote,
+            mode: Some(Mode::Unfenced),
             ..MasterFacts::default()
         };
         let sentinel = SentinelFacts { id: self.id, current_epoch: self.epoch, masters: [facts].into_iter().collect() };
