@@ -45,7 +45,8 @@ fn sample(pid: i32) -> Option<Sample> {
 fn idle(sandbox: &Sandbox) -> Outcome {
     let binary =
         std::env::var_os("VIGIE_BIN").map_or_else(|| Path::new(env!("CARGO_BIN_EXE_vigie")).into(), PathBuf::from);
-    let cluster = Cluster::start(sandbox, Layout::classic(), &binary).map_err(|error| error.to_string())?;
+    let layout = Layout::classic().with_fencing(super::fencing::asked()?);
+    let cluster = Cluster::start(sandbox, layout, &binary).map_err(|error| error.to_string())?;
     cluster.wait_healthy(Duration::from_secs(60)).map_err(|error| error.to_string())?;
     sleep(SETTLE);
     let mut processes = BTreeMap::new();

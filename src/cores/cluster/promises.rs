@@ -285,8 +285,15 @@ impl Promises {
         self.seek(now, view);
         let held = self.holder.as_ref().and_then(|holder| holder.held().filter(|_| holder.wants().is_some()));
         let news = (held != self.told).then(|| {
-            let left = self.told.map(|before| before.lease.fence_at().since(now));
-            self.slack = left.filter(|_| held.is_some()).map(|left| self.slack.map_or(left, |slack| slack.min(left)));
+            // One that had ended has begun again: it is as long as it is.
+            let before = self.told.filter(|before| now < before.lease.ends_at());
+            self.slack = held.map(|held| match (before, self.slack) {
+                (Some(before), slack) => {
+                    let left = before.lease.fence_at().since(now);
+                    slack.map_or(left, |slack| slack.min(left))
+                }
+                (None, _) => held.lease.fence_at().since(now),
+            });
             self.told = held;
             held
         });

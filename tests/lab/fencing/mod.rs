@@ -58,7 +58,7 @@ const NEAR: &str = "vip-near";
 const FAR: &str = "vip-far";
 
 /// The mode that is asked for.
-fn asked() -> Result<Fencing, String> {
+pub(crate) fn asked() -> Result<Fencing, String> {
     match std::env::var("FENCING").as_deref() {
         Ok("off") => Ok(Fencing::Off),
         Ok("lease") | Err(_) => Ok(Fencing::Lease),
