@@ -52,6 +52,7 @@ fn config(cluster: u8, me: usize) -> Config {
         peers: peers.collect(),
         port: PORT,
         lease: None,
+        promised: Duration::ZERO,
         fencing: false,
         boot,
         seed: boot,

@@ -22,6 +22,7 @@ mod orders;
 pub mod peers;
 pub mod pidfd;
 pub mod private;
+pub mod promised;
 pub mod proxy;
 pub mod random;
 pub mod realtime;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -55,7 +56,8 @@ impl Spec {
     }
 
     /// What the peer link is told. `boot` is a number that no other start of this node has, `seed` one for its chances.
-    pub(super) fn link(&self, boot: u64, seed: u64) -> cluster::Config {
+    /// `promised`: the longest promise that its sentinel may be bound by from before.
+    pub(super) fn link(&self, boot: u64, seed: u64, promised: Duration) -> cluster::Config {
         let cluster = &self.config.cluster;
         let peers = self.config.nodes.iter().map(|node| cluster::Peer {
             name: node.name.clone(),
@@ -64,6 +66,7 @@ impl Spec {
         });
         cluster::Config {
             lease: Some(self.config.cluster.lease),
+            promised,
             fencing: self.fencing(),
             cluster: cluster.name.clone(),
             keys: Keys::new(&cluster.credentials.own(Purpose::Link)),

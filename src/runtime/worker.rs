@@ -25,7 +25,7 @@ use super::orders::{Orders, ThisNode, hand_over};
 use super::peers::{Peers, Presence};
 use super::service::{keep_notified, reload_on_hangup};
 use super::setup::Spec;
-use super::{clock, control, guard, notify, private, proxy, random, redis, sentinel, store, vip};
+use super::{clock, control, guard, notify, private, promised, proxy, random, redis, sentinel, store, vip};
 use crate::base::Credentials;
 use crate::base::lease::Held;
 use crate::config::Fencing;
@@ -122,7 +122,10 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
 
     // The link outlives the roles, so that their last words still reach the other nodes.
     let (end_link, link_ends) = watch::channel(false);
-    let peers = open_link(spec, random::number()?, random::number()?).await?;
+    let cluster = &spec.config.cluster;
+    let promised = spec.roles.sentinel.then(|| promised::longest(&spec.state_dir, cluster, &journal));
+    let promised = promised.unwrap_or(cluster.lease);
+    let peers = open_link(spec, (random::number()?, random::number()?), promised).await?;
     // Before any role begins: whatever refuses the start has started nothing.
     let control = control::open(&spec.runtime_dir)?;
     let (view, post, presence) = (peers.view.clone(), peers.post.clone(), peers.presence.clone());
@@ -200,10 +203,14 @@ async fn serve(spec: &Spec) -> Result<(), WorkerError> {
 }
 
 /// Opens the peer link. A worker that was killed may still be giving its port back; whoever else has it keeps it longer.
-async fn open_link(spec: &Spec, boot: u64, seed: u64) -> Result<Peers, super::peers::PeersError> {
+async fn open_link(
+    spec: &Spec,
+    (boot, seed): (u64, u64),
+    promised: Duration,
+) -> Result<Peers, super::peers::PeersError> {
     let deadline = clock::now() + PORT_WAIT;
     loop {
-        match Peers::open(spec.link(boot, seed)) {
+        match Peers::open(spec.link(boot, seed, promised)) {
             Err(error) if error.in_use() && clock::now() < deadline => tokio::time::sleep(PORT_RETRY).await,
             opened => return opened,
         }

@@ -130,6 +130,7 @@ impl Network {
             peers,
             port: PORT,
             lease: None,
+            promised: Duration::ZERO,
             fencing: false,
             boot: self.boots,
             seed: self.boots,

@@ -59,8 +59,9 @@ impl World {
         let mut random = || u64::from_le_bytes(self.dice.id().0[..8].try_into().expect("8 bytes"));
         let (boot, seed) = (random(), random());
         let (cluster, lease) = (group_name(0), self.plan.lease);
-        let fencing = self.disks[host].fencing;
-        let config = Config { cluster, keys: keys(), me: host, roles, peers, port: PORT, lease, fencing, boot, seed };
+        let (fencing, promised) = (self.disks[host].fencing, lease.unwrap_or_default());
+        let config =
+            Config { cluster, keys: keys(), me: host, roles, peers, port: PORT, lease, promised, fencing, boot, seed };
         let machine = Cluster::new(config, "1", self.local(host));
         #[cfg(feature = "sabotage")]
         let machine = match self.sabotage {

@@ -35,6 +35,8 @@ pub struct Config {
     pub port: u16,
     /// What a sentinel of this file promises at a time; none: nothing, ever.
     pub lease: Option<Duration>,
+    /// What it may have promised before it was started, at most.
+    pub promised: Duration,
     /// Whether the file asks for leases. They are asked for by the masters of a fenced cluster, which the decision makes.
     pub fencing: bool,
     /// Random at each start.

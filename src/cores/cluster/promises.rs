@@ -20,6 +20,8 @@ pub(super) struct Promises {
     terms: Terms,
     /// The length of leases; none: there are none, whatever is decided.
     lease: Option<Duration>,
+    /// What may have been promised before the start.
+    before: Duration,
     rules: Rules,
     /// The places of the sentinels in the file, in the order of their names: files need not list them alike.
     voters: Vec<usize>,
@@ -54,8 +56,9 @@ impl Promises {
             cluster: config.cluster.clone(),
             terms,
             lease,
+            before: config.promised,
             rules: Rules::default(),
-            grantor: grantor.map(|lease| Grantor::new(lease, lease, now, Rules::default())),
+            grantor: grantor.map(|lease| Grantor::new(lease, config.promised, now, Rules::default())),
             given: vec![None; config.peers.len()],
             voters,
             holder: None,
@@ -73,7 +76,7 @@ impl Promises {
     pub(super) fn without(self, rule: super::lease::Rule, now: Instant) -> Self {
         let rules = Rules::without(rule);
         let lease = self.lease.filter(|_| self.grantor.is_some());
-        Self { rules, grantor: lease.map(|lease| Grantor::new(lease, lease, now, rules)), ..self }
+        Self { rules, grantor: lease.map(|lease| Grantor::new(lease, self.before, now, rules)), ..self }
     }
 
     pub(super) fn terms(&self) -> Terms {

@@ -49,6 +49,7 @@ fn config(me: usize, count: usize, boot: u64, password: &str) -> Config {
         peers: peers.collect(),
         port: 26_380,
         lease: None,
+        promised: Duration::ZERO,
         fencing: false,
         boot,
         seed: boot,
