@@ -48,7 +48,8 @@ fn cut_off(sandbox: &Sandbox) -> Outcome {
     cluster.kill_redis(&master).map_err(text)?;
     let lost = others.iter().map(|node| format!("sentinel {node} unreachable for"));
     let lost = lost.collect::<Vec<_>>();
-    let mut words = vec!["mymaster: no failover: 1 of 2 votes that it is down", "BLOCKS  quorum", "BLOCKS  majority"];
+    let mut words =
+        vec!["; no failover: 1 of 2 votes that it is down", "BLOCKS  lease", "BLOCKS  quorum", "BLOCKS  majority"];
     words.push("1 of 3 sentinels are there, 2 have to be");
     words.extend(lost.iter().map(String::as_str));
     says(&cluster, &master, 1, &words)?;

@@ -226,7 +226,7 @@ impl Cluster {
     #[cfg(feature = "sabotage")]
     #[must_use]
     pub fn without(mut self, rule: super::lease::Rule, now: Instant) -> Self {
-        self.promises = self.promises.without(rule, now);
+        self.promises = self.promises.without(rule, self.config.promised, now);
         self
     }
 

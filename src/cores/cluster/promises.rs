@@ -20,8 +20,6 @@ pub(super) struct Promises {
     terms: Terms,
     /// The length of leases; none: there are none, whatever is decided.
     lease: Option<Duration>,
-    /// What may have been promised before the start.
-    before: Duration,
     rules: Rules,
     /// The places of the sentinels in the file, in the order of their names: files need not list them alike.
     voters: Vec<usize>,
@@ -56,7 +54,6 @@ impl Promises {
             cluster: config.cluster.clone(),
             terms,
             lease,
-            before: config.promised,
             rules: Rules::default(),
             grantor: grantor.map(|lease| Grantor::new(lease, config.promised, now, Rules::default())),
             given: vec![None; config.peers.len()],
@@ -73,10 +70,10 @@ impl Promises {
 
     /// The same, just made, without one rule.
     #[cfg(feature = "sabotage")]
-    pub(super) fn without(self, rule: super::lease::Rule, now: Instant) -> Self {
+    pub(super) fn without(self, rule: super::lease::Rule, before: Duration, now: Instant) -> Self {
         let rules = Rules::without(rule);
         let lease = self.lease.filter(|_| self.grantor.is_some());
-        Self { rules, grantor: lease.map(|lease| Grantor::new(lease, self.before, now, rules)), ..self }
+        Self { rules, grantor: lease.map(|lease| Grantor::new(lease, before, now, rules)), ..self }
     }
 
     pub(super) fn terms(&self) -> Terms {

@@ -301,6 +301,14 @@ impl Agreement {
         if !master.has_room() && master.place_of(decision.master).is_none() {
             return;
         }
+        // What it leads itself has come to pass: another sentinel has heard the new master say so first.
+        let led = master.failover().lead().copied().filter(|lead| lead.epoch == decision.epoch);
+        let led = led.filter(|lead| mode == Mode::Fenced && lead.phase.named().is_some());
+        if let Some((lead, target)) = led.and_then(|lead| Some((lead, lead.phase.target()?)))
+            && master.nodes[target].address == decision.master
+        {
+            return self.promoted(m, lead, target, now);
+        }
         let moves = master.monitored() != decision.master;
         let (id, address) = (peer.id, peer.address);
         if let Some(id) = id.filter(|_| moves) {

@@ -71,6 +71,7 @@ enum Mode {
     Unfenced,
     Fenced,
     TakenOver,
+    Unsaid,
 }
 
 pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a [u8]> {
@@ -85,9 +86,7 @@ pub(super) fn encode<'a>(frame: &content::Frame, to: &'a mut [u8]) -> Option<&'a
         terms: state.terms.into(),
         hears_majority: state.hears_majority,
         draining: state.draining,
-        masters: masters
-            .map(|master| Master { target: master.target, mode: master.mode.unwrap_or_default().into() })
-            .collect(),
+        masters: masters.map(|master| Master { target: master.target, mode: master.mode.into() }).collect(),
         held: state.proxy.and_then(|proxy| proxy.held),
     };
     postcard::to_slice(&frame, to).ok().map(|bytes| &*bytes)
@@ -103,7 +102,7 @@ pub(super) fn decode(body: &[u8]) -> Result<content::Frame, Unreadable> {
     (state.hears_majority, state.draining) = (said.hears_majority, said.draining);
     let masters = state.sentinel.iter_mut().flat_map(|sentinel| &mut sentinel.masters);
     for (master, more) in masters.zip(said.masters) {
-        (master.target, master.mode) = (more.target, Some(more.mode.into()));
+        (master.target, master.mode) = (more.target, more.mode.into());
     }
     if let Some(proxy) = &mut state.proxy {
         proxy.held = said.held;
@@ -154,22 +153,24 @@ impl From<Tenure> for lease::Tenure {
     }
 }
 
-impl From<node::Mode> for Mode {
-    fn from(mode: node::Mode) -> Self {
+impl From<Option<node::Mode>> for Mode {
+    fn from(mode: Option<node::Mode>) -> Self {
         match mode {
-            node::Mode::Unfenced => Self::Unfenced,
-            node::Mode::Fenced => Self::Fenced,
-            node::Mode::TakenOver => Self::TakenOver,
+            Some(node::Mode::Unfenced) => Self::Unfenced,
+            Some(node::Mode::Fenced) => Self::Fenced,
+            Some(node::Mode::TakenOver) => Self::TakenOver,
+            None => Self::Unsaid,
         }
     }
 }
 
-impl From<Mode> for node::Mode {
+impl From<Mode> for Option<node::Mode> {
     fn from(mode: Mode) -> Self {
         match mode {
-            Mode::Unfenced => Self::Unfenced,
-            Mode::Fenced => Self::Fenced,
-            Mode::TakenOver => Self::TakenOver,
+            Mode::Unfenced => Some(node::Mode::Unfenced),
+            Mode::Fenced => Some(node::Mode::Fenced),
+            Mode::TakenOver => Some(node::Mode::TakenOver),
+            Mode::Unsaid => None,
         }
     }
 }
