@@ -78,7 +78,7 @@ fn address(n: usize) -> IpAddr {
 fn cluster_file(boxes: usize) -> String {
     let mut file = format!(
         "[cluster]\nname = \"mymaster\"\nquorum = {}\npassword_file = \"/etc/vigie/password\"\n\
-         down_after = \"2s\"\n[[vip]]\naddresses = [\"192.168.0.1/24\"]\ninterface = \"eth0\"\nvirtual_router_id = 51\n",
+         down_after = \"2s\"\nlease = \"1s\"\n[[vip]]\naddresses = [\"192.168.0.1/24\"]\ninterface = \"eth0\"\nvirtual_router_id = 51\n",
         boxes / 2 + 1
     );
     for n in 1..=boxes {
