@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use vigie::base::node::{
-    Decision, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, RedisRole, Roles, SentinelFacts, clipped,
+    Decision, MasterFacts, NodeState, Process, ProxyFacts, RedisFacts, Roles, SentinelFacts, clipped,
 };
 use vigie::base::{Credentials, Purpose, RunId, Secret};
 use vigie::config;
@@ -165,14 +165,9 @@ fn credentials() -> Credentials {
 fn view(decision: Option<Decision>) -> Arc<View> {
     let roles = |proxy| Roles { proxy, redis: false, sentinel: !proxy };
     let node = |name: &str, roles: Roles, sentinel| NodeView {
-        name: name.parse().unwrap(),
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        roles,
         state: Some(NodeState { sentinel, ..NodeState::new(name.parse().unwrap(), clipped("test"), roles) }),
         fresh: true,
-        heard_at: None,
-        lease_left: Duration::ZERO,
-        fault: String::new(),
+        ..NodeView::new(name.parse().unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST), roles)
     };
     let master = MasterFacts { name: clipped("mymaster"), decision, ..MasterFacts::default() };
     let current_epoch = decision.map_or(0, |decision| decision.epoch);
@@ -180,18 +175,7 @@ fn view(decision: Option<Decision>) -> Arc<View> {
     let mut nodes = vec![node("proxy-01", roles(true), None), node("redis-01", roles(false), Some(sentinel))];
     // Its supervisor is heard, and has not asked it for its role yet.
     if let (Some(decision), Some(state)) = (decision, &mut nodes[1].state) {
-        state.redis = Some(RedisFacts {
-            address: decision.master,
-            incarnation: 1,
-            process: Process::Alive,
-            role: RedisRole::Unknown,
-            run_id: None,
-            replication_id: None,
-            offset: 0,
-            priority: 100,
-            has_data: false,
-            history: None,
-        });
+        state.redis = Some(RedisFacts { process: Process::Alive, ..RedisFacts::new(decision.master, 1) });
     }
     Arc::new(View { at: vigie::base::Instant::START, me: 0, nodes })
 }

@@ -90,16 +90,7 @@ fn view(decision: Option<Decision>) -> Arc<View> {
     let sentinel = Some(SentinelFacts { id: RunId([7; 20]), current_epoch: 1, masters });
     let state = NodeState { sentinel, ..NodeState::new(name.clone(), "0".try_into().unwrap(), roles) };
     let (address, at) = (IpAddr::V4(Ipv4Addr::LOCALHOST), clock::now());
-    let node = NodeView {
-        name,
-        address,
-        roles,
-        state: Some(state),
-        fresh: true,
-        heard_at: None,
-        lease_left: Duration::ZERO,
-        fault: String::new(),
-    };
+    let node = NodeView { state: Some(state), fresh: true, ..NodeView::new(name, address, roles) };
     Arc::new(View { at, me: 0, nodes: vec![node] })
 }
 

@@ -120,19 +120,10 @@ struct PeerLink {
 impl PeerLink {
     fn say(&self, name: &str, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>) {
         let name: NodeName = name.parse().unwrap();
-        let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
+        let (address, roles) = (at(1).ip(), Roles::default());
         let heard = NodeState::new(name.clone(), "0".try_into().unwrap(), roles);
         let state = NodeState { redis, sentinel, ..heard };
-        let node = NodeView {
-            name: name.clone(),
-            address,
-            roles,
-            state: Some(state),
-            fresh: true,
-            heard_at: None,
-            lease_left: Duration::ZERO,
-            fault,
-        };
+        let node = NodeView { state: Some(state), fresh: true, ..NodeView::new(name.clone(), address, roles) };
         let mut nodes = self.nodes.lock().unwrap();
         nodes.retain(|known| known.name != name);
         nodes.push(node);
@@ -146,18 +137,7 @@ impl PeerLink {
 
     /// What the supervisor of redis `n` says.
     fn redis(&self, n: usize, port: u16, process: Process, role: RedisRole) {
-        let facts = RedisFacts {
-            address: at(port),
-            incarnation: 1,
-            process,
-            role,
-            run_id: None,
-            replication_id: None,
-            offset: 0,
-            priority: 100,
-            has_data: false,
-            history: None,
-        };
+        let facts = RedisFacts { process, role, ..RedisFacts::new(at(port), 1) };
         self.say(&format!("r-{n}"), Some(facts), None);
     }
 }

@@ -190,18 +190,9 @@ fn redis(directory: &Path, port: u16, master: Option<u16>) -> Server {
 
 /// A node that says over the peer link that it lives, and no more.
 fn heard(name: NodeName) -> NodeView {
-    let (address, roles, fault) = (at(1).ip(), Roles::default(), String::new());
+    let (address, roles) = (at(1).ip(), Roles::default());
     let state = NodeState::new(name.clone(), "0".try_into().unwrap(), roles);
-    NodeView {
-        name,
-        address,
-        roles,
-        state: Some(state),
-        fresh: true,
-        heard_at: None,
-        lease_left: Duration::ZERO,
-        fault,
-    }
+    NodeView { state: Some(state), fresh: true, ..NodeView::new(name, address, roles) }
 }
 
 /// One of ours, in a thread of its own.

@@ -122,3 +122,31 @@ pub struct Terms {
     /// The lease; none: `fencing = "off"`.
     pub lease: Option<Duration>,
 }
+
+/// What the file of a node says of the voters and of leases, beside the one here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileTerms {
+    /// It has not said so: it may be of an older build, which knows of no leases.
+    #[default]
+    Unknown,
+    /// Other voters: no vote of either counts for the other.
+    OtherVoters,
+    /// The same voters.
+    Same {
+        /// Whether it asks for leases.
+        fencing: bool,
+    },
+}
+
+impl Terms {
+    /// What they say beside those of the file here.
+    pub fn beside(self, own: Self) -> FileTerms {
+        if self == Self::default() {
+            FileTerms::Unknown
+        } else if self.voters == own.voters {
+            FileTerms::Same { fencing: self.lease.is_some() }
+        } else {
+            FileTerms::OtherVoters
+        }
+    }
+}

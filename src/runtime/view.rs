@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::lease::Terms;
+use crate::base::lease::FileTerms;
 use crate::base::node::{Decision, MasterFacts, Mode, RedisFacts, RedisRole};
 use crate::base::{EPOCH_STEP, Epoch, NodeName};
 use crate::cores::cluster::View;
 use crate::cores::proxy::route::{Facts, Peer, Server, Voice};
 use crate::cores::redis::Named;
-use crate::cores::sentinel::{FileTerms, NodeFacts};
+use crate::cores::sentinel::NodeFacts;
 
 /// What a sentinel has been told of the nodes.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ impl News {
                 sentinel: state.and_then(|state| state.sentinel.clone()),
                 lease: state.and_then(|state| state.tenure.open()),
                 hears_majority: state.is_some_and(|state| state.hears_majority),
-                terms: state.map_or(FileTerms::Unknown, |state| file_terms(state.terms, own)),
+                terms: state.map_or(FileTerms::Unknown, |state| state.terms.beside(own)),
                 fresh: node.fresh && state.is_some(),
             };
             let told = self.told.get(&node.name);
@@ -43,17 +43,6 @@ impl News {
             }
         }
         news
-    }
-}
-
-/// What the file of a node says, beside the one of this node.
-fn file_terms(terms: Terms, own: Terms) -> FileTerms {
-    if terms == Terms::default() {
-        FileTerms::Unknown
-    } else if terms.voters == own.voters {
-        FileTerms::Same { fencing: terms.lease.is_some() }
-    } else {
-        FileTerms::OtherVoters
     }
 }
 
@@ -77,15 +66,13 @@ pub struct Steering {
 
 /// What a supervisor must know of a view.
 pub fn heard(view: &View, cluster: &str) -> Steering {
-    let sentinels: Vec<_> = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref()).collect();
-    let mut epochs: Vec<_> = sentinels.iter().map(|sentinel| sentinel.current_epoch).collect();
+    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
+    let mut epochs: Vec<_> = sentinels.map(|sentinel| sentinel.current_epoch).collect();
     epochs.sort_unstable();
     // What most of them have got to: one with the disk of another life is followed by nobody, wherever it says it leads.
     let most = epochs.get(epochs.len().saturating_sub(1) / 2).copied().unwrap_or(0);
-    let masters = sentinels.iter().flat_map(|sentinel| &sentinel.masters);
-    let masters = masters.filter(|master| master.name.as_str() == cluster);
     let in_reach = |master: &&MasterFacts| master.leads.is_some_and(|epoch| epoch <= most.saturating_add(EPOCH_STEP));
-    let leaders: Vec<&MasterFacts> = masters.clone().filter(in_reach).collect();
+    let leaders: Vec<&MasterFacts> = view.masters(cluster).filter(in_reach).collect();
     let named = |master: &&MasterFacts| Some(Named { epoch: master.leads?, incarnation: master.target? });
     Steering {
         decision: view.newest_decision(cluster),

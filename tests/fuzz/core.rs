@@ -275,7 +275,7 @@ fn facts(n: usize) -> NodeFacts {
         sentinel: state.sentinel,
         lease,
         hears_majority: state.hears_majority,
-        terms: vigie::cores::sentinel::FileTerms::Same { fencing: true },
+        terms: vigie::base::lease::FileTerms::Same { fencing: true },
         fresh: true,
     }
 }

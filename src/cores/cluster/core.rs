@@ -185,14 +185,11 @@ impl Cluster {
         let mut own = NodeState::new(config.peers[config.me].name.clone(), clipped(version), config.roles);
         own.terms = promises.terms();
         let nodes = config.peers.iter().enumerate().map(|(place, peer)| NodeView {
-            name: peer.name.clone(),
-            address: peer.address,
-            roles: peer.roles,
             state: (place == config.me).then(|| own.clone()),
             fresh: place == config.me,
             heard_at: (place == config.me).then_some(now),
-            lease_left: Duration::ZERO,
             fault: if place == config.me { String::new() } else { "never heard".to_owned() },
+            ..NodeView::new(peer.name.clone(), peer.address, peer.roles)
         });
         let view = View { at: now, me: config.me, nodes: nodes.collect() };
         let links = config.peers.iter().map(|_| Link {

@@ -88,6 +88,14 @@ pub struct NodeView {
     pub fault: String,
 }
 
+impl NodeView {
+    /// A node of the file, of which nothing is known.
+    pub fn new(name: NodeName, address: IpAddr, roles: Roles) -> Self {
+        let (lease_left, fault) = (Duration::ZERO, String::new());
+        Self { name, address, roles, state: None, fresh: false, heard_at: None, lease_left, fault }
+    }
+}
+
 impl View {
     /// This node itself.
     pub fn own(&self) -> &NodeView {
@@ -142,7 +150,7 @@ impl View {
     }
 
     /// What the sentinels heard say of the master of that name.
-    fn masters(&self, name: &str) -> impl Iterator<Item = &MasterFacts> {
+    pub fn masters(&self, name: &str) -> impl Iterator<Item = &MasterFacts> {
         let sentinels = self.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
         sentinels.flat_map(move |sentinel| sentinel.masters.iter().filter(move |master| master.name == name))
     }

@@ -48,7 +48,7 @@ impl Promises {
         let mut voters: Vec<usize> = voters.map(|(place, _)| place).collect();
         voters.sort_unstable_by_key(|place| &config.peers[*place].name);
         let lease = config.lease;
-        let terms = Terms { voters: checksum(config), lease: lease.filter(|_| config.fencing) };
+        let terms = Terms { voters: checksum(config, &voters), lease: lease.filter(|_| config.fencing) };
         let grantor = lease.filter(|_| config.roles.sentinel);
         Self {
             cluster: config.cluster.clone(),
@@ -131,12 +131,11 @@ impl Promises {
     }
 }
 
-/// The names and addresses of the sentinels, in whatever order the file has them.
-fn checksum(config: &Config) -> u32 {
-    let voters = config.peers.iter().filter(|peer| peer.roles.sentinel);
-    let mut lines: Vec<String> = voters.map(|peer| format!("{} {}\n", peer.name, peer.address)).collect();
-    lines.sort_unstable();
-    crc32fast::hash(lines.concat().as_bytes())
+/// The names and addresses of the sentinels in these places, which are in the order of their names.
+fn checksum(config: &Config, voters: &[usize]) -> u32 {
+    let voters = voters.iter().map(|place| &config.peers[*place]);
+    let lines: String = voters.map(|peer| format!("{} {}\n", peer.name, peer.address)).collect();
+    crc32fast::hash(lines.as_bytes())
 }
 
 /// The living process of a node, by its supervisor.
@@ -164,9 +163,10 @@ fn ballot(view: &View, cluster: &str) -> Option<Ballot> {
 
 /// The epoch in which a leader that is heard wants that process.
 fn named(view: &View, cluster: &str, process: Process) -> Option<Epoch> {
-    let sentinels = view.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
-    let masters = sentinels.flat_map(|sentinel| &sentinel.masters).filter(|master| master.name.as_str() == cluster);
-    masters.filter(|master| master.target == Some(process.incarnation)).filter_map(|master| master.leads).max()
+    view.masters(cluster)
+        .filter(|master| master.target == Some(process.incarnation))
+        .filter_map(|master| master.leads)
+        .max()
 }
 
 impl Promises {

@@ -17,16 +17,7 @@ fn view(voters: u8, heard: &[Option<Decision>]) -> View {
             NodeState { sentinel, ..NodeState::new(name.clone(), heapless::String::new(), roles) }
         });
         let (address, fresh) = (IpAddr::from([10, 0, 0, place]), state.is_some());
-        NodeView {
-            name,
-            address,
-            roles,
-            state,
-            fresh,
-            heard_at: None,
-            lease_left: Duration::ZERO,
-            fault: String::new(),
-        }
+        NodeView { state, fresh, ..NodeView::new(name, address, roles) }
     };
     // One more, with another role.
     View { at: Instant::START, me: 0, nodes: (0..=voters).map(node).collect() }

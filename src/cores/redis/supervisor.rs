@@ -623,9 +623,9 @@ impl Supervisor {
     /// The fence says where it stands.
     fn on_fence(&mut self, now: Instant, status: Status, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
-        let Some(gate) = up.gate.as_mut().filter(|_| status.incarnation == Some(self.facts.incarnation)) else {
-            return;
-        };
+        let ours = status.incarnation == Some(self.facts.incarnation);
+        // A copy, which is put back below.
+        let Some(mut gate) = up.gate.filter(|_| ours) else { return };
         for news in gate.says(now, status) {
             match news {
                 News::Opened(epoch) => {
@@ -645,13 +645,7 @@ impl Supervisor {
                 }
                 News::Unbound => up.refusal = None,
                 News::NotOpened(None) => {}
-                News::NotOpened(Some(refusal)) => {
-                    let reason = refusal.to_string();
-                    if up.refusal.as_ref() != Some(&reason) {
-                        up.refusal = Some(reason.clone());
-                        out.push(Output::Publish(Event::NotOpened(reason)));
-                    }
-                }
+                News::NotOpened(Some(refusal)) => up.refused(refusal.to_string(), Event::NotOpened, out),
                 News::Closed { returned } => {
                     if returned {
                         up.given_back = up.given_back.max(self.lease.map(|held| held.epoch));
@@ -664,6 +658,7 @@ impl Supervisor {
                 News::Killed => out.push(Output::Publish(Event::Unconfirmed)),
             }
         }
+        up.gate = Some(gate);
         let writes = match (status.phase, status.by) {
             (Phase::Open, By::Lease) => Writes::Taken,
             (Phase::Open, By::Decision) => Writes::Unleased,

@@ -243,6 +243,13 @@ impl Master {
         self.failover.lead().filter(|lead| lead.epoch == epoch && of_it(lead.phase)).copied()
     }
 
+    /// The promotion by a lease, led here, that has come to pass if that is the decision; and of whom.
+    pub(super) fn promotion_of(&self, decision: Decision) -> Option<(Lead, usize)> {
+        let n = self.place_of(decision.master)?;
+        let lead = self.promoting(n, decision.epoch).filter(|lead| lead.phase.named().is_some())?;
+        Some((lead, n))
+    }
+
     /// The pause that is under way in that epoch, and for whom.
     pub(super) fn pausing(&self, epoch: Epoch) -> Option<(Lead, usize)> {
         let lead = self.failover.lead().filter(|lead| lead.epoch == epoch)?;

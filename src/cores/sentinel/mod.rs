@@ -80,7 +80,7 @@ pub use event::{Event, Severity};
 pub use ids::{LinkId, MasterId};
 pub use machine::Sentinel;
 pub use membership::{Membership, Voter};
-pub use ports::{Answer, ClientId, FailoverReport, FileTerms, Input, NodeFacts, OrderId, Output, Record};
+pub use ports::{Answer, ClientId, FailoverReport, Input, NodeFacts, OrderId, Output, Record};
 pub use query::Tag;
 pub use sabotage::Rule;
 pub use select::Rejection;

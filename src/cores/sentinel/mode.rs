@@ -8,6 +8,7 @@
 //! that one: it waits for the lease of a fenced one to end, and it could not wait for one that never had any. The exception is what an
 //! operator orders where no majority is left ([`Cause::Takeover`]): that one waits for nobody.
 
+use crate::base::lease::FileTerms;
 use crate::base::node::{Decision, Mode, RedisRole};
 use crate::base::{Instant, census};
 
@@ -16,7 +17,6 @@ use super::instance::Instance;
 use super::lead::{Cause, Lead, Phase, Promotion};
 use super::master::Master;
 use super::peer::Peer;
-use super::ports::FileTerms;
 
 impl Agreement {
     /// The mode that the files of all sentinels ask for, if it is one and the same.
@@ -70,13 +70,8 @@ impl Agreement {
     /// Whether a decision that is heard of may be adopted as far as its mode goes. Who was away while the mode changed has to
     /// believe it of a majority; one sentinel of an older build, which knows of no leases, is no reason to forget them.
     pub(super) fn mode_may_be(&self, master: &Master, decision: Decision, mode: Mode) -> bool {
-        match mode {
-            Mode::Fenced => return true,
-            // By an operator, where no majority was left. The word of the one sentinel that was is all there can be.
-            Mode::TakenOver => return true,
-            Mode::Unfenced if master.mode != Mode::Fenced => return true,
-            Mode::Unfenced => {}
-        }
+        // Who has taken over was told to by an operator, where no majority was left: the word of the one sentinel that was is all there can be.
+        let forgets = mode == Mode::Unfenced && master.mode == Mode::Fenced;
         let stays = master.decision.is_some_and(|known| known.master == decision.master);
         let says = |peer: &&Peer| {
             let facts = peer.says_of(master);
@@ -86,6 +81,6 @@ impl Agreement {
             })
         };
         let saying = self.watchers(master).filter(says).count();
-        stays || saying >= census::majority(self.voters(master))
+        !forgets || stays || saying >= census::majority(self.voters(master))
     }
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::lease::FileTerms;
 use crate::base::node::{MasterFacts, SentinelFacts};
 use crate::base::{Epoch, Instant, NodeName, RunId};
 
 use super::ids::{MasterId, PeerId};
 use super::link::Link;
 use super::master::Master;
-use super::ports::FileTerms;
 use super::pulse::Pulse;
 
 /// An answer counts for so long (as stock).

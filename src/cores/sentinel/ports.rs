@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::lease::FileTerms;
 use crate::base::node::{RedisFacts, SentinelFacts};
 use crate::base::{Epoch, NodeName};
 use crate::wire::resp::{Protocol, Reply};
@@ -92,21 +93,6 @@ impl NodeFacts {
     pub fn unfenced(node: NodeName, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>, fresh: bool) -> Self {
         Self { node, redis, sentinel, lease: None, hears_majority: false, terms: FileTerms::Unknown, fresh }
     }
-}
-
-/// What the file of a node says of the voters and of leases, beside the one here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FileTerms {
-    /// It has not said so: it may be of an older build, which knows of no leases.
-    #[default]
-    Unknown,
-    /// Other voters: no vote of either counts for the other.
-    OtherVoters,
-    /// The same voters.
-    Same {
-        /// Whether it asks for leases.
-        fencing: bool,
-    },
 }
 
 impl From<names::Answer> for Input {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::lease::FileTerms;
 use crate::base::node::{Decision, MasterFacts, Mode, SentinelFacts, clipped};
 use crate::base::{Epoch, Instant, RunId, census};
 use crate::wire::resp::Reply;
@@ -11,7 +12,7 @@ use super::event::{Event, Severity};
 use super::ids::MasterId;
 use super::master::Master;
 use super::peer::Peer;
-use super::ports::{FileTerms, Output};
+use super::ports::Output;
 use super::query::{Tag, words};
 use super::refused::Refused;
 use super::sabotage::Rule;
@@ -46,11 +47,15 @@ impl Agreement {
         self.membership.shares_password() && master.is_refused_by_most()
     }
 
+    /// Whether a majority of the sentinels is there, this one included.
+    pub(super) fn has_majority(&self, master: &Master) -> bool {
+        self.reachable(master) >= self.majority(master)
+    }
+
     /// Whether there is no use in standing for election: nobody would be left to vote, or to be promoted. Each attempt takes an
     /// epoch, and a sentinel that is cut off must not run ahead of the others.
     pub(super) fn shut_out(&self, master: &Master) -> bool {
-        let alone = self.reachable(master) < self.majority(master);
-        alone && !self.membership.stands_without_majority() || self.is_refused(master)
+        !self.has_majority(master) && !self.membership.stands_without_majority() || self.is_refused(master)
     }
 
     pub(super) fn judge_quorum(&mut self, m: usize, now: Instant) {
@@ -301,12 +306,8 @@ impl Agreement {
         if !master.has_room() && master.place_of(decision.master).is_none() {
             return;
         }
-        // What it leads itself has come to pass: another sentinel has heard the new master say so first.
-        let led = master.failover().lead().copied().filter(|lead| lead.epoch == decision.epoch);
-        let led = led.filter(|lead| mode == Mode::Fenced && lead.phase.named().is_some());
-        if let Some((lead, target)) = led.and_then(|lead| Some((lead, lead.phase.target()?)))
-            && master.nodes[target].address == decision.master
-        {
+        // Another sentinel has heard the new master say so first.
+        if let Some((lead, target)) = master.promotion_of(decision).filter(|_| mode == Mode::Fenced) {
             return self.promoted(m, lead, target, now);
         }
         let moves = master.monitored() != decision.master;
@@ -335,10 +336,10 @@ impl Agreement {
         }
         self.raise_epoch(epoch, now);
         let master = &self.masters[m];
-        if let Some(lead) = master.promoting(n, epoch).filter(|lead| lead.phase.named().is_some()) {
-            self.promoted(m, lead, n, now);
+        let decision = Decision { master: master.nodes[n].address, epoch };
+        if let Some((lead, target)) = master.promotion_of(decision) {
+            self.promoted(m, lead, target, now);
         } else if master.decision.is_none_or(|known| known.epoch < epoch) {
-            let decision = Decision { master: master.nodes[n].address, epoch };
             self.accept(m, decision, Mode::Fenced, now);
         }
     }

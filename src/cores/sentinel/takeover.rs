@@ -63,8 +63,8 @@ impl Agreement {
     fn may_take_over(&self) -> Result<usize, String> {
         let me = self.membership.me().ok_or("only the sentinel of a cluster file can take over")?;
         let master = self.masters.first().ok_or("there is no master to take over from")?;
-        let (heard, majority, all) = (self.reachable(master), self.majority(master), self.voters(master));
-        if heard >= majority {
+        if self.has_majority(master) {
+            let (heard, all) = (self.reachable(master), self.voters(master));
             return Err(format!(
                 "a majority of the sentinels is there ({heard} of {all}): they find a master by themselves, vigie why says how far \
                  that is, and vigie failover --to {me} moves it here"

@@ -70,14 +70,10 @@ impl Town {
                 state.sentinel = Some(SentinelFacts { id: RunId([1; 20]), current_epoch: DECISION, masters });
             }
             NodeView {
-                name,
-                address: address(place).ip(),
-                roles,
                 state: Some(state),
                 fresh: true,
                 heard_at: Some(Instant::START),
-                lease_left: Duration::ZERO,
-                fault: String::new(),
+                ..NodeView::new(name, address(place).ip(), roles)
             }
         };
         let view = View { at: Instant::START, me: 1, nodes: (0..4).map(node).collect() };

@@ -19,31 +19,16 @@ fn node(name: &str, fresh: bool) -> NodeView {
     });
     let state = NodeState {
         redis: Some(RedisFacts {
-            address: decision(0).master,
-            incarnation: 2,
             process: Process::Alive,
             role: RedisRole::Closed,
-            run_id: None,
-            replication_id: None,
             offset: 77,
-            priority: 100,
-            has_data: false,
-            history: None,
+            ..RedisFacts::new(decision(0).master, 2)
         }),
         sentinel: Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 4, masters: masters.into_iter().collect() }),
         proxy: Some(ProxyFacts { listening: true, route: Some(decision(3)), clients: 7, held: None }),
         ..NodeState::new(name.parse().unwrap(), clipped("1"), roles)
     };
-    NodeView {
-        name: name.parse().unwrap(),
-        address: "10.0.0.4".parse().unwrap(),
-        roles,
-        state: Some(state),
-        fresh,
-        heard_at: None,
-        lease_left: Duration::ZERO,
-        fault: String::new(),
-    }
+    NodeView { state: Some(state), fresh, ..NodeView::new(name.parse().unwrap(), "10.0.0.4".parse().unwrap(), roles) }
 }
 
 #[test]

@@ -1,5 +1,4 @@
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use super::*;
 use crate::base::node::{MasterFacts, Mode, NodeState, Roles, SentinelFacts};
@@ -20,16 +19,7 @@ fn sentinel(cluster: &str, decision: Option<Decision>, leads: Option<Epoch>, fre
     let sentinel = Some(SentinelFacts { id: RunId([1; 20]), current_epoch: 9, masters });
     let state = NodeState { sentinel, ..NodeState::new(name.clone(), heapless::String::new(), roles) };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    NodeView {
-        name,
-        address,
-        roles,
-        state: Some(state),
-        fresh,
-        heard_at: None,
-        lease_left: Duration::ZERO,
-        fault: String::new(),
-    }
+    NodeView { state: Some(state), fresh, ..NodeView::new(name, address, roles) }
 }
 
 #[test]

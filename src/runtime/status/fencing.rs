@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::census::majority;
-use crate::base::lease::{Tenure, Terms};
+use crate::base::lease::{FileTerms, Tenure, Terms};
 use crate::base::node::{Decision, MasterFacts, Mode, NodeState, Process};
 use crate::base::time::millis;
 use crate::config::{Config, Fencing as Wish, PEER_PORT, keys};
@@ -210,20 +210,15 @@ impl Told<'_> {
 
     /// What keeps a sentinel from going along: of one, and of several.
     fn waited_for(&self, node: &NodeView, fenced: bool) -> Option<(&'static str, &'static str)> {
-        let (terms, own) = match node.state.as_ref().filter(|_| node.fresh) {
-            None => return Some(("which is not heard", "which are not heard")),
-            Some(state) => (state.terms, self.own_terms()),
+        let Some(state) = node.state.as_ref().filter(|_| node.fresh) else {
+            return Some(("which is not heard", "which are not heard"));
         };
-        if terms == Terms::default() {
-            Some(("which runs an older vigie", "which run an older vigie"))
-        } else if terms.voters != own.voters {
-            Some(("whose file lists other sentinels", "whose files list other sentinels"))
-        } else if terms.lease.is_some() == fenced {
-            None
-        } else if fenced {
-            Some(("whose file says off", "whose files say off"))
-        } else {
-            Some(("whose file says lease", "whose files say lease"))
+        match state.terms.beside(self.own_terms()) {
+            FileTerms::Unknown => Some(("which runs an older vigie", "which run an older vigie")),
+            FileTerms::OtherVoters => Some(("whose file lists other sentinels", "whose files list other sentinels")),
+            FileTerms::Same { fencing } if fencing == fenced => None,
+            FileTerms::Same { fencing: false } => Some(("whose file says off", "whose files say off")),
+            FileTerms::Same { fencing: true } => Some(("whose file says lease", "whose files say lease")),
         }
     }
 
@@ -272,7 +267,7 @@ impl Told<'_> {
 
     /// The sentinels whose bits are set, and the others, in the order of their names.
     fn by_grant(&self, grants: u32) -> (Vec<&NodeView>, Vec<&NodeView>) {
-        let mut voters: Vec<&NodeView> = self.view.nodes.iter().filter(|node| node.roles.sentinel).collect();
+        let mut voters: Vec<&NodeView> = self.voters().collect();
         voters.sort_unstable_by_key(|node| &node.name);
         let granted = |voter: usize| u32::try_from(voter).is_ok_and(|voter| grants & 1_u32.unbounded_shl(voter) != 0);
         let (has, lacks): (Vec<_>, Vec<_>) = voters.into_iter().enumerate().partition(|(voter, _)| granted(*voter));
@@ -289,16 +284,12 @@ impl Told<'_> {
             let Some(state) = node.state.as_ref().filter(|_| node.fresh) else { return "not heard here" };
             let ours = |facts: &&MasterFacts| facts.name == self.name;
             let master = state.sentinel.as_ref().and_then(|sentinel| sentinel.masters.iter().find(ours));
-            if state.terms == Terms::default() {
-                "an older vigie"
-            } else if state.terms.voters != self.own_terms().voters {
-                "its file lists other sentinels"
-            } else if state.sentinel.is_none() {
-                "its sentinel does not run"
-            } else if master.is_some_and(|master| master.sees_down) {
-                "finds the master down"
-            } else {
-                ""
+            match state.terms.beside(self.own_terms()) {
+                FileTerms::Unknown => "an older vigie",
+                FileTerms::OtherVoters => "its file lists other sentinels",
+                FileTerms::Same { .. } if state.sentinel.is_none() => "its sentinel does not run",
+                FileTerms::Same { .. } if master.is_some_and(|master| master.sees_down) => "finds the master down",
+                FileTerms::Same { .. } => "",
             }
         };
         let missing = self.by_grant(grants).1.into_iter();

@@ -86,8 +86,8 @@ mod tests {
         let heard = NodeState::new(name.clone(), heapless::String::new(), Roles::default());
         let state = NodeState { vips: vips.iter().map(facts).collect(), ..heard };
         let address = IpAddr::from([10, 0, 0, last]);
-        let (roles, fault) = (Roles::default(), String::new());
-        NodeView { name, address, roles, state: Some(state), fresh, heard_at: None, lease_left: Duration::ZERO, fault }
+        let roles = Roles::default();
+        NodeView { state: Some(state), fresh, ..NodeView::new(name, address, roles) }
     }
 
     fn spec() -> VipSpec {

@@ -421,7 +421,7 @@ impl World {
         let (redis, sentinel) = self.facts[node].clone();
         let lease = self.leases[node].filter(|_| self.redis[node].alive);
         let hears_majority = (0..3).filter(|other| self.reach(node, *other)).count() > 1;
-        let terms = FileTerms::Same { fencing: self.lease.is_some() };
+        let terms = crate::base::lease::FileTerms::Same { fencing: self.lease.is_some() };
         let redis = Some(redis);
         let facts = NodeFacts { node: name(node), redis, sentinel, lease, hears_majority, terms, fresh };
         if self.told[to][node].as_ref() != Some(&facts) {
