@@ -77,19 +77,18 @@ impl Agreement {
             .place_of_node(me)
             .ok_or_else(|| format!("{me} has no redis: order it on the node that has the data"))?;
         let node = &master.nodes[n];
+        let loading = || Err(format!("the redis of {me} still reads its data from disk: wait until it has"));
         match node.fresh_facts().map(|facts| facts.process) {
             None => return Err(format!("nothing is known of the redis of {me}: does its supervisor run?")),
             Some(Process::Dead) => return Err(format!("the redis of {me} is dead")),
-            Some(Process::Starting | Process::Loading) => {
-                return Err(format!("the redis of {me} still reads its data from disk: wait until it has"));
-            }
+            Some(Process::Starting | Process::Loading) => return loading(),
             Some(Process::Alive | Process::Busy) => {}
         }
         let Some(info) = node.info.as_ref().filter(|_| node.command.up().is_some()) else {
             return Err(format!("the redis of {me} does not answer its sentinel"));
         };
         if info.loading {
-            return Err(format!("the redis of {me} still reads its data from disk: wait until it has"));
+            return loading();
         }
         if info.master_sync_in_progress {
             return Err(format!(
@@ -105,7 +104,7 @@ impl Agreement {
 
     fn takeover_epoch(&self, master: &Master) -> Epoch {
         let own = self.membership.me().and_then(|me| master.place_of_node(me)).map(|n| &master.nodes[n]);
-        // Whoever has lost the record of a sentinel may still have that of its data.
+        // A node that has lost the record of its sentinel may still have that of its data.
         let history = own.and_then(|node| node.fresh_facts()?.history).map_or(0, |history| history.epoch);
         let again = master.mode == Mode::TakenOver && own.is_some_and(|node| node.address == master.monitored());
         // It has jumped before, and nobody else has decided since.
@@ -117,7 +116,7 @@ impl Agreement {
         let (epoch, who) = (self.masters[m].epoch(), self.masters[m].watched().label());
         format!(
             "taken over by the operator at epoch {epoch}: {who} takes writes without the promise of a majority, not fenced until every \
-             sentinel is heard again; whoever is cut off may have another master, whose writes will be lost"
+             sentinel is heard again; nodes that are cut off may have another master, whose writes will be lost"
         )
     }
 
