@@ -229,6 +229,13 @@ pub struct SentinelFacts {
     pub masters: Vec<MasterFacts, 4>,
 }
 
+impl SentinelFacts {
+    /// What it thinks of the master of that name, if it watches one.
+    pub fn master(&self, name: &str) -> Option<&MasterFacts> {
+        self.masters.iter().find(|master| master.name == name)
+    }
+}
+
 /// What a sentinel thinks of one master.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MasterFacts {

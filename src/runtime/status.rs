@@ -204,7 +204,7 @@ impl Shown<'_> {
             version: state.map(|state| state.version.to_string()),
             redis: state.and_then(|state| state.redis.as_ref()).map(|redis| self.redis(node, redis)),
             sentinel: sentinel.map(|sentinel| {
-                let master = sentinel.masters.iter().find(|master| master.name == config.cluster.name.as_str());
+                let master = sentinel.master(&config.cluster.name);
                 let decision = master.and_then(|master| master.decision);
                 SentinelStatus {
                     id: sentinel.id.to_string(),

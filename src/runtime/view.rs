@@ -88,7 +88,7 @@ pub fn facts(view: &View, master_name: &str) -> Facts {
     let own = &view.own().name;
     for (node, state) in view.fresh() {
         if let Some(sentinel) = &state.sentinel {
-            let ours = sentinel.masters.iter().find(|master| master.name == master_name);
+            let ours = sentinel.master(master_name);
             // Where it is not said it is said in the next frame.
             let (decision, fenced) =
                 ours.map_or((None, false), |master| (master.decision, master.mode == Some(Mode::Fenced)));

@@ -61,7 +61,7 @@ impl Frames {
         let heard = |node: &crate::config::Node| {
             let seen = view.nodes.iter().find(|seen| seen.name == node.name);
             let facts = seen.and_then(|seen| seen.state.as_ref()?.sentinel.as_ref());
-            let master = facts.and_then(|facts| facts.masters.iter().find(|master| master.name == name));
+            let master = facts.and_then(|facts| facts.master(name));
             Heard {
                 node: node.name.to_string(),
                 fresh: seen.is_some_and(|seen| seen.fresh) && facts.is_some(),

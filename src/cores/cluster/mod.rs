@@ -151,8 +151,7 @@ impl View {
 
     /// What the sentinels heard say of the master of that name.
     pub fn masters(&self, name: &str) -> impl Iterator<Item = &MasterFacts> {
-        let sentinels = self.fresh().filter_map(|(_, state)| state.sentinel.as_ref());
-        sentinels.flat_map(move |sentinel| sentinel.masters.iter().filter(move |master| master.name == name))
+        self.fresh().filter_map(move |(_, state)| state.sentinel.as_ref()?.master(name))
     }
 }
 

@@ -133,8 +133,7 @@ impl Peer {
 
     /// What it says of a master over the peer link.
     pub(super) fn says_of(&self, master: &Master) -> Option<&MasterFacts> {
-        let name = master.config.name.as_str();
-        self.fresh_facts()?.masters.iter().find(|facts| facts.name.as_str() == name)
+        self.fresh_facts()?.master(&master.config.name)
     }
 
     /// Whether it finds the master down: by its facts, which are of this moment, else by its last answer.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::census::majority;
 use crate::base::lease::{FileTerms, Tenure, Terms};
-use crate::base::node::{Decision, MasterFacts, Mode, NodeState, Process};
+use crate::base::node::{Decision, Mode, NodeState, Process};
 use crate::base::time::millis;
 use crate::config::{Config, Fencing as Wish, PEER_PORT, keys};
 use crate::cores::cluster::{NodeView, View};
@@ -282,8 +282,7 @@ impl Told<'_> {
     fn missing(&self, grants: u32) -> Vec<Reason> {
         let why = |node: &NodeView| {
             let Some(state) = node.state.as_ref().filter(|_| node.fresh) else { return "not heard here" };
-            let ours = |facts: &&MasterFacts| facts.name == self.name;
-            let master = state.sentinel.as_ref().and_then(|sentinel| sentinel.masters.iter().find(ours));
+            let master = state.sentinel.as_ref().and_then(|sentinel| sentinel.master(self.name));
             match state.terms.beside(self.own_terms()) {
                 FileTerms::Unknown => "an older vigie",
                 FileTerms::OtherVoters => "its file lists other sentinels",

@@ -186,8 +186,7 @@ fn sentinel(master: MasterView<'_>, peer: &Peer, now: Instant) -> Reply {
     }
     map.put("down-after-milliseconds", ms(master.config().down_after));
     map.put("last-hello-message", ms(now.since(peer.last_hello)));
-    let facts =
-        peer.fresh_facts().and_then(|facts| facts.masters.iter().find(|one| one.name.as_str() == master.name()));
+    let facts = peer.fresh_facts().and_then(|facts| facts.master(master.name()));
     let vote = facts.and_then(|facts| facts.vote).or(opinion.vote);
     map.put("voted-leader", vote.map_or_else(|| "?".to_owned(), |(leader, _)| leader.to_string()));
     map.put("voted-leader-epoch", vote.map_or(0, |(_, epoch)| epoch).to_string());
