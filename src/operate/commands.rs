@@ -105,6 +105,8 @@ const BOOTSTRAP: &str = "\
 The sentinel of this node forgets its own record and goes on from what the other sentinels have. That is the way back for
 one whose disk was restored from elsewhere, and whose epoch is far above that of all others. Every sentinel has to be heard.
 What it risks: had this sentinel's record been the right one, a decision that only it knows of would be forgotten.
+A sentinel that has no record at all waits until it has heard the others; with this it waits no longer. What that risks: if it
+voted before its disk was lost, for a leader that is not heard now, a second master could be elected in the same epoch.
 ";
 
 /// `vigie bootstrap`: tells what it risks and, without `yes`, asks.

@@ -122,6 +122,10 @@ fn words(gate: &Gate, master: &MasterWhy) -> String {
                 if *taken_over { ", taken over by the operator: not fenced until every sentinel is heard" } else { "" };
             format!("{} is the master of epoch {epoch}{by}", who())
         }
+        Gate::Decision { epoch: None, waits_for, .. } if !waits_for.is_empty() => format!(
+            "this sentinel has no record and gives no vote until it has heard {} (if they are lost for good: vigie bootstrap)",
+            waits_for.join(" and ")
+        ),
         Gate::Decision { epoch: None, without_record, needed, .. } => {
             format!(
                 "there is no master yet: {without_record} of {needed} sentinels say so, and one node has to be ready"

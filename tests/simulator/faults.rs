@@ -8,7 +8,7 @@ use vigie::cores::sentinel::{Input, OrderId, Record};
 
 use crate::net::Owner;
 use crate::plan::{Fault, STORM_DELAY, STORM_JITTER};
-use crate::world::{Happening, Heal, World, group_name, ms, redis_at, sentinel_at};
+use crate::world::{Happening, Heal, World, group_name, host_of, ms, redis_at, sentinel_at};
 
 impl World {
     /// Sets the first of each kind of fault.
@@ -182,6 +182,7 @@ impl World {
             }
             Fault::Stranger => self.stranger(),
             Fault::Restored => self.restore_another_disk(),
+            Fault::SentinelWipe => self.wipe_sentinel(),
             Fault::Remove | Fault::Change | Fault::Forget | Fault::HostMoves => self.operator_fault(fault),
             Fault::ProxyCrash => {
                 let host = self.any_proxy();
@@ -257,6 +258,51 @@ impl World {
                 self.later(wait, Happening::Told(s, boot, Box::new(Input::Bootstrap(OrderId(0)))));
             }
         }
+    }
+
+    /// The disk of one sentinel is replaced; of one only, because nobody can know what a majority has forgotten. That does harm if it
+    /// has voted in an epoch that some sentinels have not heard of and, back again, hears those and not the leader.
+    fn wipe_sentinel(&mut self) {
+        let Some((s, leader, behind)) = self.voter_of_few() else {
+            let s = self.checks.wiped().unwrap_or_else(|| self.fault_dice.below(self.plan.sentinels));
+            if self.fault_dice.chance(50) {
+                self.lose_disk(s);
+            }
+            return;
+        };
+        self.lose_disk(s);
+        let others = (0..self.hosts.len()).filter(|host| *host != leader);
+        self.cut(others.flat_map(|host| [(host, leader), (leader, host)]).collect());
+        self.heal(Heal::Ways(vec![(s, behind), (behind, s)]));
+        let decision = self.said(behind).and_then(|facts| facts.masters.first()?.decision);
+        if let Some(decision) = decision.filter(|_| self.fault_dice.chance(700)) {
+            self.crash_redis(host_of(decision.master));
+        }
+    }
+
+    /// A sentinel that has voted for another one, that one, and one that has not got to that epoch.
+    fn voter_of_few(&self) -> Option<(usize, usize, usize)> {
+        let all = || (0..self.plan.sentinels).filter_map(|s| Some((s, self.said(s)?)));
+        let may = |s: usize| self.checks.wiped().is_none_or(|wiped| wiped == s);
+        all().filter(|(s, _)| may(*s)).find_map(|(s, facts)| {
+            let (leader, epoch) = facts.masters.first()?.vote?;
+            let (leader, _) = all().find(|(other, facts)| *other != s && facts.id == leader)?;
+            let mut others = all().filter(|(other, _)| *other != s && *other != leader);
+            let (behind, _) = others.find(|(_, facts)| facts.current_epoch < epoch)?;
+            Some((s, leader, behind))
+        })
+    }
+
+    fn lose_disk(&mut self, s: usize) {
+        if self.sentinels[s].core.is_none() || !self.workers[s].lives {
+            return;
+        }
+        self.kill_worker(s, true);
+        self.sentinels[s].disk = None;
+        self.checks.wipes(s);
+        self.note(|| format!("s{s} has lost its disk"));
+        let wait = self.fault_dice.time(ms(10), ms(300));
+        self.later(wait, Happening::StartWorker(s));
     }
 
     fn any_group(&mut self) -> usize {

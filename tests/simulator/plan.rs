@@ -64,6 +64,8 @@ pub enum Fault {
     Stranger,
     /// One sentinel, once, comes back with the disk of another life: its epoch is far above that of all others.
     Restored,
+    /// One sentinel, always the same, comes back without anything on its disk.
+    SentinelWipe,
     /// The process of a proxy dies and is started again.
     ProxyCrash,
     /// The process of a proxy does not run for a while.
@@ -229,6 +231,12 @@ impl Plan {
         let all_but_one_suffice = sentinels - 1 > sentinels / 2 && quorums.iter().all(|quorum| *quorum <= others);
         if linked && !calm && all_but_one_suffice && strangers.chance(100) {
             faults.push((Fault::Restored, ms(2_000)));
+        }
+        let mut wipes = Dice::new(seed, 11);
+        let restored = faults.iter().any(|(fault, _)| *fault == Fault::Restored);
+        if linked && !calm && !restored && wipes.chance(250) {
+            faults.push((Fault::SentinelWipe, ms(100)));
+            faults.push((Fault::Partition, ms(2_000)));
         }
         let proxies = if linked { Dice::new(seed, 6).pick(&[0, 0, 1, 2, 2, 3]) } else { 0 };
         let mut routers = Dice::new(seed, 7);

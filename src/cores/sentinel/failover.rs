@@ -151,6 +151,9 @@ impl Agreement {
 
     /// What there is to do, if anything.
     fn needed(&mut self, m: usize, now: Instant) -> Option<Cause> {
+        if self.amnesia.is_some() {
+            return None;
+        }
         let master = &self.masters[m];
         // Where the master is has not been found out yet: that is no word on whether it is down.
         if self.shut_out(master) || master.decision.is_some() && !master.is_located() {

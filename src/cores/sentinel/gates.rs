@@ -71,12 +71,17 @@ impl Agreement {
     }
 
     fn decision_gate(&self, master: &Master) -> Checked {
-        let verdict = open_if(master.decision.is_some() || self.bootstrap_node(master).is_some());
+        let waits_for = self.waits_for();
+        let first = self.amnesia.is_none() && self.bootstrap_node(master).is_some();
+        let verdict = open_if(master.decision.is_some() || first);
         let others = self.watchers(master).filter(|peer| peer.has_no_record_of(master)).count();
         let without_record = usize::from(master.decision.is_none()) + others;
         let epoch = master.decision.map(|decision| decision.epoch);
         let taken_over = epoch.is_some() && master.mode == Mode::TakenOver;
-        Checked { verdict, gate: Gate::Decision { epoch, without_record, needed: self.majority(master), taken_over } }
+        Checked {
+            verdict,
+            gate: Gate::Decision { epoch, without_record, needed: self.majority(master), waits_for, taken_over },
+        }
     }
 
     fn quorum_gate(&self, master: &Master, now: Instant) -> Checked {

@@ -27,7 +27,8 @@ impl Agreement {
     /// over what it is told to monitor.
     pub(super) fn adopt_first(&mut self, m: usize, now: Instant) {
         let master = &self.masters[m];
-        if master.decision.is_some() || !master.watched().is_master() || self.other_leads(master) {
+        let known = master.decision.is_some() || self.amnesia.is_some();
+        if known || !master.watched().is_master() || self.other_leads(master) {
             return;
         }
         // The others may have a record: they are heard first.

@@ -29,6 +29,7 @@
 //! ever heard on its hello channel and not forgotten by order, as with redis-sentinel.
 
 mod alone;
+mod amnesia;
 mod change;
 mod choice;
 mod config;
@@ -141,6 +142,8 @@ struct Agreement {
     masters: Vec<Master>,
     /// All sentinels known but this one.
     peers: Vec<Peer>,
+    /// Set while it has no record and has not heard enough of the others.
+    amnesia: Option<Amnesia>,
     /// Whose each link is, and the own address on it, once it is up.
     links: BTreeMap<LinkId, (Owner, Option<IpAddr>)>,
     links_made: u32,
@@ -180,11 +183,23 @@ enum Owner {
     Peer(PeerId),
 }
 
+/// What a sentinel without a record waits for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Amnesia {
+    /// Since when enough of the others have been heard.
+    enough_since: Option<Instant>,
+    /// Whether the operator was told which sentinels it waits for.
+    told: bool,
+}
+
 impl Agreement {
     /// As [`Sentinel::new`].
     fn new(config: Config, durable: Durable, now: Instant) -> Self {
         let Durable { id, current_epoch, masters: records, sentinels } = durable;
         let mut sentinel = Self::empty(&config, id, current_epoch, now);
+        // What it stores before it has heard the others names no master: a restart does not end the wait.
+        let forgets = records.is_empty() && !config.membership.others().is_empty();
+        sentinel.amnesia = forgets.then(Amnesia::default);
         sentinel.retired = records;
         for voter in config.membership.others() {
             let known = sentinels.iter().find(|(name, _)| *name == voter.name);
@@ -223,6 +238,7 @@ impl Agreement {
             unsaid: Vec::new(),
             masters: Vec::new(),
             peers: Vec::new(),
+            amnesia: None,
             links: BTreeMap::new(),
             links_made: 0,
             ids_made: 0,
@@ -356,6 +372,7 @@ impl Agreement {
         for p in 0..self.peers.len() {
             self.tend_peer(p, now);
         }
+        self.remember(now);
         let mut wake = self.wake.take();
         for m in 0..self.masters.len() {
             let master = &mut self.masters[m];
@@ -508,7 +525,7 @@ impl Agreement {
     fn tell_fault(&mut self) {
         let fault = match self.store_retry_at {
             Some(_) => Some("the sentinel cannot store its state: it gives no votes".to_owned()),
-            None => self.masters.iter().find_map(|master| master.fault.clone()),
+            None => self.forgetfulness().or_else(|| self.masters.iter().find_map(|master| master.fault.clone())),
         };
         if fault != self.fault {
             self.fault.clone_from(&fault);

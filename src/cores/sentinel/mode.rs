@@ -4,9 +4,9 @@
 //! sentinel has said over the peer link that its file asks for the other way. Then one of them has itself elected to confirm the
 //! master that there is, in a decision of the other mode ([`Cause::Mode`]).
 //!
-//! **The mode changes only with the master staying.** Whoever becomes the master in the place of another one does so in the mode of
-//! that one: it waits for the lease of a fenced one to end, and it could not wait for one that never had any. The exception is what an
-//! operator orders where no majority is left ([`Cause::Takeover`]): that one waits for nobody.
+//! **The mode changes only with the master staying.** A node that replaces a master keeps its mode: it waits for the lease of a fenced
+//! one to end, and could not wait for one that never had a lease. The exception is what an operator orders where no majority is left
+//! ([`Cause::Takeover`]): that one waits for nobody.
 
 use crate::base::lease::FileTerms;
 use crate::base::node::{Decision, Mode, RedisRole};
@@ -17,20 +17,24 @@ use super::instance::Instance;
 use super::lead::{Cause, Lead, Phase, Promotion};
 use super::master::Master;
 use super::peer::Peer;
+use super::sabotage::Rule;
 
 impl Agreement {
     /// The mode that the files of all sentinels ask for, if it is one and the same.
     fn asked_by_all(&self, master: &Master) -> Option<Mode> {
         let wanted = FileTerms::Same { fencing: master.config.fencing };
         let agrees = |peer: &Peer| peer.fresh && peer.terms == wanted;
-        let all = master.config.lease.is_some() && self.watchers(master).all(agrees);
-        all.then_some(Mode::asked(master.config.fencing))
+        let all = self.watchers(master).all(agrees) || !self.rules.holds(Rule::ModeOfAll);
+        (all && master.config.lease.is_some()).then_some(Mode::asked(master.config.fencing))
     }
 
     /// The mode of the decision that comes of a failover for that cause.
     pub(super) fn decides(&self, master: &Master, cause: Cause) -> Mode {
         match (cause, master.mode) {
             (Cause::Takeover(_), _) => Mode::TakenOver,
+            (Cause::Down | Cause::Ordered(_), _) if !self.rules.holds(Rule::ModeStays) => {
+                Mode::asked(master.config.fencing)
+            }
             (Cause::Down | Cause::Ordered(_), Mode::Fenced) => Mode::Fenced,
             // A majority has decided again: the order of the operator is history.
             (Cause::Down | Cause::Ordered(_), Mode::Unfenced | Mode::TakenOver) => Mode::Unfenced,

@@ -185,7 +185,7 @@ impl Agreement {
     }
 
     fn vote(&mut self, m: usize, candidate: RunId, epoch: Epoch, now: Instant) -> Option<(RunId, Epoch)> {
-        if !self.is_in_reach(epoch) {
+        if self.amnesia.is_some() || !self.is_in_reach(epoch) {
             return self.masters[m].vote;
         }
         if self.rules.holds(Rule::RaiseEpoch) {
@@ -270,11 +270,16 @@ impl Agreement {
         peer.last_hello = now;
         self.raise_epoch(epoch, now);
         for m in 0..self.masters.len() {
-            let said = self.peers[p].says_of(&self.masters[m]);
-            if let Some((decision, mode)) = said.and_then(|facts| Some((facts.decision?, facts.mode?))) {
-                self.adopt(m, p, decision, mode, now);
-            }
+            self.adopt_said(p, m, now);
             self.vote_by_link(p, m, now);
+        }
+    }
+
+    /// Adopts what a peer says over the peer link.
+    pub(super) fn adopt_said(&mut self, p: usize, m: usize, now: Instant) {
+        let said = self.peers[p].says_of(&self.masters[m]);
+        if let Some((decision, mode)) = said.and_then(|facts| Some((facts.decision?, facts.mode?))) {
+            self.adopt(m, p, decision, mode, now);
         }
     }
 
@@ -283,7 +288,7 @@ impl Agreement {
         let (master, peer) = (&self.masters[m], &self.peers[p]);
         let known = master.decision;
         let higher = known.is_none_or(|known| known.epoch < decision.epoch);
-        if !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) {
+        if self.amnesia.is_some() || !(higher || !self.rules.holds(Rule::HigherDecision) && known != Some(decision)) {
             return;
         }
         if !self.is_in_reach(decision.epoch) {
@@ -331,7 +336,7 @@ impl Agreement {
     /// A redis takes writes by the lease of that epoch. A majority has granted it: that is the decision, whether its leader lives to
     /// store it or not.
     pub(super) fn lease_seen(&mut self, m: usize, n: usize, epoch: Epoch, now: Instant) {
-        if self.masters[m].config.lease.is_none() || !self.is_in_reach(epoch) {
+        if self.masters[m].config.lease.is_none() || self.amnesia.is_some() || !self.is_in_reach(epoch) {
             return;
         }
         self.raise_epoch(epoch, now);

@@ -24,6 +24,7 @@ impl Agreement {
             vote: master.vote,
             mode: master.mode,
         });
+        let watched = watched.filter(|_| self.amnesia.is_none());
         let known = self.peers.iter().filter_map(|peer| Some((peer.name.clone()?, peer.id?)));
         Record::Votes(Durable {
             id: self.id,
@@ -37,6 +38,9 @@ impl Agreement {
     #[cfg(feature = "sabotage")]
     pub(super) fn break_rule(&mut self, rule: Rule) {
         self.rules = Rules::without(rule);
+        if rule == Rule::Amnesia {
+            self.amnesia = None;
+        }
         if rule == Rule::KeepVote {
             self.masters.iter_mut().for_each(|master| master.vote = None);
         }

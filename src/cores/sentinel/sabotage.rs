@@ -37,6 +37,12 @@ pub enum Rule {
     OwnVoices,
     /// An epoch far above the own one is only taken over from a majority.
     EpochStep,
+    /// A sentinel without a record hears the others before it gives a vote.
+    Amnesia,
+    /// The mode changes only once every sentinel asks for the other one.
+    ModeOfAll,
+    /// The mode changes only with the master staying.
+    ModeStays,
 }
 
 /// Which of them hold.
@@ -45,7 +51,7 @@ pub(super) type Rules = crate::base::sabotage::Rules<Rule>;
 #[cfg(feature = "sabotage")]
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::VoteOnce,
         Self::KeepVote,
         Self::StoreFirst,
@@ -63,5 +69,8 @@ impl Rule {
         Self::Heal,
         Self::OwnVoices,
         Self::EpochStep,
+        Self::Amnesia,
+        Self::ModeOfAll,
+        Self::ModeStays,
     ];
 }

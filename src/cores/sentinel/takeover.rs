@@ -70,6 +70,9 @@ impl Agreement {
                  that is, and vigie failover --to {me} moves it here"
             ));
         }
+        if self.amnesia.is_some() {
+            return Err("this sentinel has no record of what it has voted: vigie bootstrap, first".to_owned());
+        }
         if self.store_retry_at.is_some() {
             return Err("this sentinel cannot store its state".to_owned());
         }

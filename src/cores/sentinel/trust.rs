@@ -54,6 +54,13 @@ impl Agreement {
         let voters = voters.ok_or("only a sentinel of a cluster file can take over what the others have")?;
         let silent: Vec<_> =
             self.peers.iter().filter(|peer| peer.fresh_facts().is_none()).map(|peer| peer.label()).collect();
+        if self.amnesia.is_some() {
+            let epoch = self.go_on_from_others(now);
+            let silent = if silent.is_empty() { String::new() } else { format!("; not heard: {}", silent.join(", ")) };
+            return Ok(format!(
+                "this sentinel, which has no record, gives votes from now on, above epoch {epoch}{silent}"
+            ));
+        }
         if !silent.is_empty() {
             return Err(format!("every sentinel must be heard; not heard: {}", silent.join(", ")));
         }

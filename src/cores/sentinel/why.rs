@@ -76,6 +76,9 @@ pub enum Gate {
         without_record: usize,
         /// As many have to.
         needed: usize,
+        /// This sentinel has no record of anything, and gives no vote until it has heard these.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        waits_for: Vec<String>,
         /// An operator gave it the writes, where no majority was left.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         taken_over: bool,

@@ -15,7 +15,10 @@ fn unfenced() -> Fencing {
 
 fn gates() -> Vec<Checked> {
     let gates = [
-        (Verdict::Open, Gate::Decision { epoch: Some(3), without_record: 0, needed: 2, taken_over: false }),
+        (
+            Verdict::Open,
+            Gate::Decision { epoch: Some(3), without_record: 0, needed: 2, waits_for: vec![], taken_over: false },
+        ),
         (
             Verdict::Open,
             Gate::Down {
@@ -106,7 +109,8 @@ fn a_master_that_is_well_and_could_not_be_replaced_is_said_to_be_so() {
     assert!(page(&why).starts_with(&way_out), "{}", page(&why));
     why.masters[0].gates[4].verdict = Verdict::Open;
     assert!(page(&why).starts_with("mymaster: no failover is needed: redis-01 (192.168.0.4:6379) is well\n"));
-    why.masters[0].gates[0].gate = Gate::Decision { epoch: Some(503), without_record: 0, needed: 2, taken_over: true };
+    why.masters[0].gates[0].gate =
+        Gate::Decision { epoch: Some(503), without_record: 0, needed: 2, waits_for: vec![], taken_over: true };
     let said = "is the master of epoch 503, taken over by the operator: not fenced until every sentinel is heard\n";
     assert!(page(&why).contains(said), "{}", page(&why));
 }

@@ -57,6 +57,8 @@ pub struct Checks {
     stood: BTreeSet<(usize, RunId, Epoch)>,
     /// Sentinels that came back with the disk of another life.
     restored: BTreeSet<usize>,
+    /// The one whose disk was replaced.
+    wiped: Option<usize>,
     pub forced: u64,
     pub thin: u64,
 }
@@ -112,6 +114,7 @@ impl Checks {
             split: BTreeSet::new(),
             stood: BTreeSet::new(),
             restored: BTreeSet::new(),
+            wiped: None,
             forced: 0,
             thin: 0,
         }
@@ -145,6 +148,20 @@ impl Checks {
 
     pub fn is_restored(&self, host: usize) -> bool {
         self.restored.contains(&host)
+    }
+
+    /// The disk of a sentinel is empty: it knows nothing any more. The others still know what it told them.
+    pub fn wipes(&mut self, host: usize) {
+        self.wiped = Some(host);
+        let groups = self.told[host].config_epochs.len();
+        let nothing = Told { current_epoch: 0, config_epochs: vec![0; groups], vote_epochs: vec![0; groups] };
+        (self.told[host], self.stored[host]) = (nothing.clone(), nothing);
+        self.memories[host].decisions = vec![None; groups];
+    }
+
+    /// The one whose disk was replaced.
+    pub fn wiped(&self) -> Option<usize> {
+        self.wiped
     }
 
     pub fn votes_seen(&self) -> u64 {

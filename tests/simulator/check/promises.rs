@@ -14,10 +14,14 @@ use super::{Checks, FAR, Hold};
 use crate::dropin::{about, epoch_on, first_address, is_for_somebody, known_on};
 use crate::world::{World, host_of};
 
+/// In the place of a candidate: the epoch counts as voted, and it is not known for which one.
+const NOBODY: RunId = RunId([0; 20]);
+
 impl Checks {
     /// A vote has left a sentinel.
     fn voted(&mut self, host: usize, group: usize, leader: RunId, epoch: Epoch) {
-        let first = *self.votes.entry((host, group, epoch)).or_insert(leader);
+        let nobody = leader == NOBODY && self.wiped == Some(host);
+        let first = if nobody { leader } else { *self.votes.entry((host, group, epoch)).or_insert(leader) };
         self.must(first == leader, || {
             format!("s{host} voted twice on group {group} in epoch {epoch}: for {first} and for {leader}")
         });
@@ -121,9 +125,8 @@ impl Checks {
                 if leader == durable.id {
                     self.stood.insert((group, leader, epoch));
                 }
-                // Of a sentinel that has taken over what the others have, all epochs up to there are voted.
-                let nobody = leader == RunId([0; 20]) && self.is_restored(host);
-                let stood = nobody || self.stood.contains(&(group, leader, epoch));
+                // A sentinel without a record, or with another's, has taken what the others have reached as voted.
+                let stood = leader == NOBODY || self.stood.contains(&(group, leader, epoch));
                 self.must(stood, || format!("s{host} votes for {leader}, who does not stand in epoch {epoch}"));
             }
             let known = master.decision.is_none_or(|decision| host_of(decision.master) < self.hosts);

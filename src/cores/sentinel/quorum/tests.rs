@@ -15,7 +15,10 @@ fn sentinel(now: Instant) -> Agreement {
         logins: None,
         seed: 1,
     };
-    Agreement::new(config, Durable::new(RunId([7; 20])), now)
+    let mut agreement = Agreement::new(config, Durable::new(RunId([7; 20])), now);
+    // It has heard the others.
+    agreement.amnesia = None;
+    agreement
 }
 
 fn sees_down(sentinel: &Agreement, now: Instant) -> bool {

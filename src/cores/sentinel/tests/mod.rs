@@ -1,6 +1,7 @@
 //! Whole failovers in virtual time.
 
 mod alone;
+mod amnesia;
 mod commands;
 #[path = "../../../../tests/model/mod.rs"]
 mod model;
@@ -37,6 +38,8 @@ fn nobody_becomes_the_first_master_without_a_majority() {
     assert_eq!(world.master(), None);
     assert_eq!(world.epoch(0), 0);
     assert!(world.redis[0].log.is_empty());
+    // Their disks are empty as well: the first start needs all of them.
+    world.start(1);
     world.start(2);
     world.run_until(ms(3_000), "with a majority", |world| world.redis[0].master.is_none());
 }

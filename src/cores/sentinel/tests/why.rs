@@ -145,7 +145,17 @@ fn before_the_first_master_a_majority_has_to_agree() {
     let why = why(&world, 0);
     assert_eq!((why.outcome, &why.master), (Outcome::Blocked, &None));
     let (blocks, _) = shut(&why);
-    assert_eq!(blocks[0], &Gate::Decision { epoch: None, without_record: 1, needed: 2, taken_over: false }, "{why:#?}");
+    assert_eq!(
+        blocks[0],
+        &Gate::Decision {
+            epoch: None,
+            without_record: 1,
+            needed: 2,
+            waits_for: vec!["n-1".into(), "n-2".into()],
+            taken_over: false
+        },
+        "{why:#?}"
+    );
 }
 
 #[test]
