@@ -142,7 +142,9 @@ impl Agreement {
         let (node, down_after) = (&master.nodes[n], master.config.down_after);
         let (command, pubsub) = (Owner::Command(master.id, node.id), Owner::PubSub(master.id, node.id));
         let (address, links) = (node.address, (node.command.clone(), node.pubsub.clone()));
-        let period = self.timers.ping_period(down_after);
+        let timers = &self.timers;
+        let urgent = n == master.at() || master.failover().lead().is_some_and(|lead| lead.phase.target() == Some(n));
+        let period = if urgent { timers.ping_period(down_after) } else { timers.replica_ping_period(down_after) };
         let may_open = self.membership.trusts(node.fresh) || !self.rules.holds(Rule::OwnVoices);
         // The second link follows the first: what cannot be reached need not be tried twice.
         let listens = node.command.up().is_some() && self.membership.hears_greetings();

@@ -36,6 +36,9 @@ impl Agreement {
                 return self.abort(m, "-failover-abort-slave-timeout", reason, now);
             }
         };
+        // From now on its silence counts.
+        self.masters[m].nodes[target].pulse.due = now;
+        self.wake_at(now);
         self.go_on(m, lead, hold, Phase::Promoting { target, step }, now + timeout);
     }
 
