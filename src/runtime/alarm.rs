@@ -1,50 +1,49 @@
-//! Waits with a timer of the kernel, for a thread on which other nodes wait.
+//! Waits with a timer of the kernel.
 
 use std::io;
 
 use tokio::io::unix::AsyncFd;
 
 use super::clock;
-use super::drive::Wait;
 use super::timer::Timer;
 use crate::base::Instant;
 
 /// Rings at a deadline by the clock that the cores live by. Tokio's own timers are up to a millisecond late, and about each 64 ms
 /// they wake their thread to do no more than to sort themselves.
 #[derive(Debug)]
-pub struct Alarm(AsyncFd<Timer>);
+pub(super) struct Alarm {
+    /// None: the system gives no more timers, and tokio's have to do.
+    timer: Option<AsyncFd<Timer>>,
+}
 
 impl Alarm {
     /// One that is set to nothing. Needs a tokio runtime.
     #[expect(unsafe_code, reason = "the safe constructors of AsyncFd are deprecated")]
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> Self {
+        let timer = Timer::new().ok();
         // SAFETY: a Timer owns its descriptor and names the same one as long as it lives, which the AsyncFd keeps it.
-        let timer = unsafe { AsyncFd::register(Timer::new()?) }?;
-        Ok(Self(timer))
+        Self { timer: timer.and_then(|timer| unsafe { AsyncFd::register(timer) }.ok()) }
     }
 
-    async fn ring(&mut self, deadline: Instant) -> io::Result<()> {
-        while clock::now() < deadline {
-            self.0.get_mut().set(Some(deadline))?;
-            // It may be about what the timer was set to before.
-            self.0.readable_mut().await?.clear_ready();
-            self.0.get_mut().hush();
+    /// Returns at `deadline`; without one, never. Cancel safe.
+    pub(super) async fn until(&mut self, deadline: Option<Instant>) {
+        if let (Some(timer), Some(deadline)) = (&mut self.timer, deadline)
+            && ring(timer, deadline).await.is_ok()
+        {
+            return;
         }
-        Ok(())
+        clock::sleep_until(deadline).await;
     }
 }
 
-impl Wait for Alarm {
-    async fn until(&mut self, deadline: Option<Instant>) {
-        match deadline {
-            None => std::future::pending().await,
-            Some(deadline) => {
-                if self.ring(deadline).await.is_err() {
-                    clock::sleep_until(Some(deadline)).await;
-                }
-            }
-        }
+async fn ring(timer: &mut AsyncFd<Timer>, deadline: Instant) -> io::Result<()> {
+    while clock::now() < deadline {
+        timer.get_mut().set(Some(deadline))?;
+        // It may be about what the timer was set to before.
+        timer.readable_mut().await?.clear_ready();
+        timer.get_mut().hush();
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -57,7 +56,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_rings_at_its_deadline_and_not_for_another_one() {
-        let mut alarm = Alarm::new().unwrap();
+        let mut alarm = Alarm::new();
         alarm.until(Some(Instant::START)).await;
         for wait in [2 * MS, Duration::ZERO, 70 * MS] {
             let deadline = clock::now() + wait;

@@ -2,10 +2,11 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::alarm::Alarm;
 use super::clock;
+use crate::base::Machine;
 pub use crate::base::drive::Flow;
 use crate::base::drive::{Drive, Step};
-use crate::base::{Instant, Machine};
 
 /// Carries out the outputs of a machine.
 pub trait Execute<M: Machine> {
@@ -25,22 +26,6 @@ pub trait Inputs<I> {
     /// thread, and gets its turn.
     fn gather(&mut self) -> impl Future<Output = ()> {
         tokio::task::yield_now()
-    }
-}
-
-/// How a deadline is waited for.
-pub trait Wait {
-    /// Returns at `deadline`; without one, never. Cancel safe.
-    fn until(&mut self, deadline: Option<Instant>) -> impl Future<Output = ()>;
-}
-
-/// Tokio's timers.
-#[derive(Debug)]
-struct Timers;
-
-impl Wait for Timers {
-    fn until(&mut self, deadline: Option<Instant>) -> impl Future<Output = ()> {
-        clock::sleep_until(deadline)
     }
 }
 
@@ -107,18 +92,8 @@ impl<I> Inputs<I> for Lanes<I> {
 
 /// Drives `machine` until the senders of `inputs` are gone. Cancel safe between turns only: give it a task of its own and
 /// end it by dropping the senders.
-pub async fn drive<M: Machine>(machine: &mut M, inputs: impl Inputs<M::Input>, executor: &mut impl Execute<M>) {
-    drive_by(&mut Timers, machine, inputs, executor).await;
-}
-
-/// The same, with other timers than tokio's.
-pub async fn drive_by<M: Machine>(
-    timer: &mut impl Wait,
-    machine: &mut M,
-    mut inputs: impl Inputs<M::Input>,
-    executor: &mut impl Execute<M>,
-) {
-    let mut drive = Drive::default();
+pub async fn drive<M: Machine>(machine: &mut M, mut inputs: impl Inputs<M::Input>, executor: &mut impl Execute<M>) {
+    let (mut drive, mut alarm) = (Drive::default(), Alarm::new());
     loop {
         match drive.next(machine, clock::now()) {
             Step::Run(output) => {
@@ -142,7 +117,7 @@ pub async fn drive_by<M: Machine>(
                     Some(input) => drive.take(machine, clock::now(), input),
                     None => return,
                 },
-                () = timer.until(deadline) => {}
+                () = alarm.until(deadline) => {}
             },
         }
     }
@@ -153,6 +128,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::base::Instant;
 
     /// Repeats inputs as outputs; says "tick" once, 5 ms after the first input.
     #[derive(Default)]

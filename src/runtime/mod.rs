@@ -1,6 +1,6 @@
 //! Sockets, netlink, processes, disks and clocks. It drives the cores and has no opinion about protocol meaning.
 
-pub mod alarm;
+mod alarm;
 pub mod clock;
 pub mod connection;
 pub mod control;

@@ -18,8 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::ears::Ears;
 pub use self::liveness::Liveness;
-use super::alarm::Alarm;
-use super::drive::{Execute, Flow, drive_by};
+use super::drive::{Execute, Flow, drive};
 use super::fence::Renewals;
 use super::journal::{Journal, Level};
 use super::lines::Lines;
@@ -220,7 +219,7 @@ impl Peers {
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let ears = Ears::new((posted, asked), credentials, stop, (Arc::clone(&socket), bound_at));
         let executor = Executor { socket, liveness, views, leases, renewals, reached, lines };
-        Ok(Attended { alarm: Alarm::new()?, machine, ears, executor })
+        Ok(Attended { machine, ears, executor })
     }
 }
 
@@ -247,7 +246,6 @@ async fn written(clerk: oneshot::Receiver<()>) {
 /// A link with all that it needs to run.
 #[derive(Debug)]
 struct Attended {
-    alarm: Alarm,
     machine: Cluster,
     ears: Ears,
     executor: Executor,
@@ -255,8 +253,8 @@ struct Attended {
 
 impl Attended {
     async fn run(self) {
-        let Self { mut alarm, mut machine, ears, mut executor } = self;
-        drive_by(&mut alarm, &mut machine, ears, &mut executor).await;
+        let Self { mut machine, ears, mut executor } = self;
+        drive(&mut machine, ears, &mut executor).await;
     }
 }
 

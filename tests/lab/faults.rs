@@ -312,8 +312,12 @@ fn ports(sandbox: &Sandbox) -> Outcome {
     }
     let (code, said) = world.vigie("box-2", &["status"])?;
     assert_eq!(code, Some(1), "{said}");
+    // A first start needs every sentinel.
+    let waits = |node: &str| world.vigie(node, &["why"]).map(|(_, said)| said.contains("until it has heard box-1"));
+    wait_for("the others say what they wait for", LIMIT, || waits("box-2") == Ok(true) && waits("box-3") == Ok(true))?;
+    drop(sentinel);
     wait_for("the rest works", LIMIT, || world.set("while"))?;
-    drop((sentinel, proxy, redis));
+    drop((proxy, redis));
     world.healthy()?;
     let (code, said) = world.vigie("box-2", &["status"])?;
     assert_eq!(code, Some(0), "{said}");

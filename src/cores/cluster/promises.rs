@@ -102,7 +102,12 @@ impl Promises {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.again_at.filter(|_| self.asks().is_some())
+        self.again_at.filter(|_| self.asks().is_some() && !self.is_answered())
+    }
+
+    /// Whether a majority has answered what was asked last.
+    fn is_answered(&self) -> bool {
+        self.told.is_some_and(|held| held.lease.from >= self.asked_at)
     }
 
     /// Everybody was sent a frame, which asks if anything does.
@@ -268,7 +273,7 @@ impl Promises {
         }
         self.again_at = None;
         let Some(holder) = self.holder.as_ref().filter(|holder| holder.wants().is_some()) else { return Vec::new() };
-        if self.told.is_some_and(|held| held.lease.from >= self.asked_at) {
+        if self.is_answered() {
             return Vec::new();
         }
         self.again_at = Some(now + ASK_AGAIN);
