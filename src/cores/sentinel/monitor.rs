@@ -144,7 +144,10 @@ impl Agreement {
         let (address, links) = (node.address, (node.command.clone(), node.pubsub.clone()));
         let timers = &self.timers;
         let urgent = n == master.at() || master.failover().lead().is_some_and(|lead| lead.phase.target() == Some(n));
-        let period = if urgent { timers.ping_period(down_after) } else { timers.replica_ping_period(down_after) };
+        let shortest = timers.ping_period(down_after);
+        let period = if urgent { shortest } else { timers.replica_ping_period(down_after) };
+        // Together with a ping of the master, rather than to wake for it alone.
+        let early = (period - shortest) / 4;
         let may_open = self.membership.trusts(node.fresh) || !self.rules.holds(Rule::OwnVoices);
         // The second link follows the first: what cannot be reached need not be tried twice.
         let listens = node.command.up().is_some() && self.membership.hears_greetings();
@@ -156,7 +159,7 @@ impl Agreement {
         let Some(link) = node.command.up() else { return };
         let (asked, info_due) = (node.info_sent.is_some(), node.info_due);
         match node.pulse.sent {
-            None if now >= node.pulse.due => {
+            None if now + early >= node.pulse.due => {
                 node.pulse.pinged(now, period);
                 self.query(link, Tag::Ping, &["PING"]);
             }

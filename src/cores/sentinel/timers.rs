@@ -70,7 +70,7 @@ impl Timers {
 
     /// How often to ping a replica. Nobody waits for its death to be noticed, and each ping wakes two processes.
     pub(super) fn replica_ping_period(&self, down_after: Duration) -> Duration {
-        self.ping_each(down_after / 4)
+        self.ping_each(down_after * 3 / 10)
     }
 
     fn ping_each(&self, period: Duration) -> Duration {
