@@ -19,6 +19,8 @@ mod page;
 pub(super) mod second;
 mod shared;
 mod thread;
+#[cfg(feature = "demo")]
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +35,8 @@ use self::page::Page;
 pub use self::second::Guarded;
 pub use self::shared::Wish;
 use self::shared::{Bell, Fenced, Shared};
+#[cfg(feature = "demo")]
+pub use self::window::Window;
 use super::pidfd::PidFd;
 use crate::base::Secret;
 use crate::cores::redis::fence::{Status, Term};

@@ -9,6 +9,7 @@ pub(crate) mod freeze;
 pub(crate) mod link;
 pub(crate) mod orders;
 pub(crate) mod recovery;
+pub(crate) mod slack;
 pub(crate) mod split;
 
 use std::cell::Cell;
