@@ -162,7 +162,6 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
     fill(world, master, terms.mebibytes)?;
     world.wait_whole(std::time::Instant::now(), LOAD_TIME).map_err(|why| world.told(why))?;
     world.wait_healthy()?;
-    let (epoch, suspected) = (epoch(world, master)?, Told::read(world).suspected);
     let windows = DATA.map(|node| Window::of(cluster.pid(node, Part::Worker).map_err(text)?).map_err(text));
     let windows = windows.into_iter().collect::<Result<Vec<_>, String>>()?;
     let nodes: Vec<_> = cluster.names().collect();
@@ -171,6 +170,10 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
         Spec { name: NEAR.to_owned(), host: NEAR.to_owned(), target: world.vip(), rate: RATE, patience: PATIENT };
     let writers = Writers::start(cluster.lab(), &cluster.layout().password, "run", vec![spec])?;
     writers.wait_steady(&[NEAR], FLOW_TIME).map_err(|why| world.told(why))?;
+    // The nodes were cut off for as long as their cables were changed.
+    let (_, master) = world.wait_whole(std::time::Instant::now(), FLOW_TIME).map_err(|why| world.told(why))?;
+    world.wait_healthy()?;
+    let (epoch, before) = (epoch(world, master)?, Told::read(world));
     let mut spinners = Spinners::start(cluster.lab())?;
     let (stop, since) = (AtomicBool::new(false), clock::now());
     let (found, saves, storms) = scope(|scope| {
@@ -193,7 +196,7 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
     drop(spinners);
     let seen = writers.stop();
     let (found, saves, storms) = (found?, saves?, storms?);
-    let told = Told::read(world);
+    let told = Told::read(world).since(&before);
     let failovers = epoch_after(world)?.saturating_sub(epoch);
     // From now on all nodes are cut off.
     let carried = rough.stop()?;
@@ -210,7 +213,7 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
         millis(least),
         told.fenced,
         told.killed,
-        told.suspected - suspected,
+        told.suspected,
         acked.len(),
         gap.as_millis()
     ));
@@ -269,20 +272,29 @@ struct Told {
 }
 
 impl Told {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            fenced: self.fenced - before.fenced,
+            killed: self.killed - before.killed,
+            suspected: self.suspected - before.suspected,
+        }
+    }
+
     fn read(world: &World) -> Self {
         let scratch = world.cluster.lab().scratch();
         let logs = DATA.map(|node| fs::read_to_string(scratch.join(format!("{node}.log"))).unwrap_or_default());
+        let suspects = |line: &&str| line.contains(" master mymaster ") && line.contains("name=\"+sdown\"");
         let count = |words: &str| logs.iter().map(|log| log.matches(words).count()).sum();
         Self {
             fenced: count("its lease was not renewed by a majority"),
             killed: count("is killed before its lease ends"),
-            suspected: count("WARN master mymaster 192.168.0.4 6379 source=\"sentinel\" name=\"+sdown\""),
+            suspected: logs.iter().flat_map(|log| log.lines()).filter(suspects).count(),
         }
     }
 }
 
 /// Has the master hold so many MiB, which do not become smaller on a disk, and the replicas with it.
-fn fill(world: &World, master: &'static str, mebibytes: usize) -> Outcome {
+fn fill(world: &World, mut master: &'static str, mebibytes: usize) -> Outcome {
     // Different everywhere, and without a pattern that a short window could see.
     let mut rng = vigie::base::Rng::new(7);
     let mut noise = String::with_capacity(2 << 20);
@@ -300,7 +312,14 @@ fn fill(world: &World, master: &'static str, mebibytes: usize) -> Outcome {
             let from = (value * VALUE + batch * 977) % (noise.len() - VALUE);
             command.extend([key.as_str(), &noise[from..from + VALUE]]);
         }
-        said(&world.cluster, master, world.address(master), &[command]).map_err(|why| world.told(why))?;
+        // The disk may be so slow that another one becomes the master meanwhile.
+        let written = || {
+            let (cluster, address) = (&world.cluster, world.address(master));
+            said(cluster, master, address, std::slice::from_ref(&command)).inspect_err(|_| {
+                master = world.wait_whole(std::time::Instant::now(), LOAD_TIME).map_or(master, |(_, master)| master);
+            })
+        };
+        wait_ok("not written", std::time::Instant::now(), LOAD_TIME, written).map_err(|why| world.told(why))?;
     }
     Ok(())
 }
