@@ -77,6 +77,7 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, fencing::orders::CASES),
     (BENCH, fencing::recovery::CASES),
     (BENCH, fencing::slack::CASES),
+    (BENCH, fencing::survivor::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";
