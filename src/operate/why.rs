@@ -138,7 +138,7 @@ fn words(gate: &Gate, master: &MasterWhy) -> String {
         Gate::Password { refused_by: 0, .. } => "this node's password is taken".to_owned(),
         Gate::Password { refused_by, of } => format!("this node's password is refused by {refused_by} of {of} redis"),
         Gate::Majority { reachable, needed, of, takeover } => {
-            let out = if *takeover { "; if the others are lost for good: vigie takeover" } else { "" };
+            let out = if *takeover { " (if the others are lost for good: vigie takeover)" } else { "" };
             format!("{reachable} of {of} sentinels are there, {needed} have to be{out}")
         }
         Gate::Store { retry_ms: None } => "votes can be stored".to_owned(),

@@ -85,7 +85,7 @@ impl control::Node for ThisNode {
         if !self.spec.roles.sentinel || !self.spec.roles.redis {
             let what = if self.spec.roles.redis { "sentinel" } else { "redis" };
             return Err(format!(
-                "this node has no {what}: give the order on the node that lives, with both and the data"
+                "this node has no {what}: give the order on the node that is left with the data, which needs a redis and a sentinel"
             ));
         }
         self.order(|done| sentinel::Order::Takeover { risks, done }).await?

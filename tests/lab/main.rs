@@ -15,6 +15,7 @@ mod ledger;
 mod libraries;
 mod measuring;
 mod mixed;
+mod rough;
 mod scripts;
 mod service;
 mod switches;
@@ -75,6 +76,8 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, fencing::link::CASES),
     (BENCH, fencing::orders::CASES),
     (BENCH, fencing::recovery::CASES),
+    (BENCH, fencing::slack::CASES),
+    (BENCH, fencing::survivor::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";

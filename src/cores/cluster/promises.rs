@@ -193,8 +193,14 @@ impl Promises {
             self.given_back = self.given_back.max(holder.wants());
             holder.release(at);
         }
-        // It goes on without a lease: nothing is asked for any more.
-        if self.writes == Writes::Taken && writes == Writes::Unleased {
+        // It goes on without a lease: nothing is asked for any more. One that refused writes may have been elected meanwhile, for a
+        // lease that it has not had yet; what it has lost is over.
+        let over = match self.writes {
+            Writes::Taken => true,
+            Writes::Refused => holder.held().is_some_and(|held| holder.wants() == Some(held.epoch)),
+            Writes::Unleased | Writes::Returned { .. } => false,
+        };
+        if over && writes == Writes::Unleased {
             self.given_back = self.given_back.max(holder.wants());
             holder.release(Instant::START);
         }

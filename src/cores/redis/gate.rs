@@ -137,6 +137,8 @@ impl Gate {
             (Phase::Open, By::Lease, None) if unfenced.is_some() && self.epoch > 0 => {
                 unfenced.filter(|_| may).map(|epoch| Move::Tell(Order::Unbind(epoch)))
             }
+            // The one that the fence has seen is later than the decision, and than what is known here.
+            (Phase::Open, By::Lease, None) if unfenced.is_some() => None,
             (Phase::Open, By::Lease, None) => {
                 lasts.filter(|held| held.epoch > self.epoch).map(|held| Move::GoOn(held.epoch))
             }

@@ -872,6 +872,27 @@ mod fenced {
     }
 
     #[test]
+    fn a_lease_of_before_a_takeover_that_lasts_is_not_taken_for_the_first_one_after_it() {
+        let mut pair = Pair::open();
+        pair.pass(LENGTH);
+        pair.decided(OWN, 503, Mode::TakenOver);
+        assert_eq!((pair.writes(), pair.sent().len()), (vec![Writes::Refused, Writes::Unleased], 2));
+        // By sentinels that have not heard of the takeover yet.
+        pair.lease(3);
+        assert_eq!((pair.sent(), pair.writes()), (vec![], vec![]));
+        let own = pair.scene.machine.facts().incarnation;
+        pair.named(504, own);
+        // The fence hears of it first.
+        pair.lease(504);
+        assert!(pair.out.contains(&Output::Publish(Event::Opened(504))), "{:?}", pair.out);
+        assert!(!pair.out.contains(&Output::Publish(Event::Opened(3))), "{:?}", pair.out);
+        assert_eq!((pair.sent(), pair.writes()), (vec![], vec![Writes::Taken]));
+        pair.decided(OWN, 504, Mode::Fenced);
+        pair.lease(504);
+        assert_eq!((pair.sent(), pair.writes()), (vec![], vec![]));
+    }
+
+    #[test]
     fn who_was_the_master_while_the_cluster_was_not_fenced_is_closed_by_the_first_decision_of_a_fenced_one() {
         let mut pair = Pair::new(MASTER);
         pair.decided(OWN, 2, Mode::Unfenced);

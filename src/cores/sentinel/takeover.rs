@@ -64,11 +64,18 @@ impl Agreement {
         let me = self.membership.me().ok_or("only the sentinel of a cluster file can take over")?;
         let master = self.masters.first().ok_or("there is no master to take over from")?;
         if self.has_majority(master) {
-            let (heard, all) = (self.reachable(master), self.voters(master));
-            return Err(format!(
-                "a majority of the sentinels is there ({heard} of {all}): they find a master by themselves, vigie why says how far \
-                 that is, and vigie failover --to {me} moves it here"
-            ));
+            let there =
+                format!("a majority of the sentinels is there ({} of {})", self.reachable(master), self.voters(master));
+            return Err(if master.place_of_node(me) == Some(master.at()) && master.decision.is_some() {
+                format!(
+                    "{there}, and {me} is their master already: vigie why says what keeps it from taking writes, if anything"
+                )
+            } else {
+                format!(
+                    "{there}: they find a master by themselves, vigie why says how far that is, and vigie failover --to {me} \
+                     moves it here"
+                )
+            });
         }
         if self.amnesia.is_some() {
             return Err("this sentinel has no record of what it has voted: vigie bootstrap, first".to_owned());
@@ -133,7 +140,7 @@ impl Agreement {
             "{who} becomes the master of {}, at epoch {epoch}, by your word alone: {heard} of {all} sentinels are there, {} would be a \
              majority.\nNot heard: {}.\nIts data: {}.\nWhat it risks:\n\
              - What the lost nodes have acknowledged, and {who} has not got, is lost.\n\
-             - If they are not dead but cut off, both sides take writes until they hear each other. Then all that theirs have \
+             - If they are not dead but cut off, both sides take writes until they hear each other. Then all that the other side has \
              acknowledged meanwhile is lost: switch them off, or be sure that they are dead.\n",
             master.config.name,
             self.majority(master),
@@ -160,17 +167,17 @@ fn data(master: &Master, n: usize, info: Option<&Info>) -> String {
         Some(Role::Replica) => info.slave_repl_offset,
         Some(Role::Master | Role::Sentinel) | None => info.master_repl_offset,
     });
-    let link =
-        info.filter(|info| info.role == Some(Role::Replica) && info.master_host.is_some()).map(|info| {
-            match info.master_link_down {
-                None if info.master_link_up => "its link to the master is up".to_owned(),
-                None => "its link to the master is down".to_owned(),
-                Some(LinkDown::Never) => "it has never been in sync since it was started".to_owned(),
-                Some(LinkDown::For(time)) => {
-                    format!("its link to the master has been down for {}", humantime::format_duration(time))
-                }
+    let link = info.filter(|info| info.role == Some(Role::Replica) && info.master_host.is_some()).map(|info| {
+        match info.master_link_down {
+            // It notices a host that is gone after a minute only.
+            None if info.master_link_up => "its redis still takes the link to the master to be up".to_owned(),
+            None => "its link to the master is down".to_owned(),
+            Some(LinkDown::Never) => "it has never been in sync since it was started".to_owned(),
+            Some(LinkDown::For(time)) => {
+                format!("its link to the master has been down for {}", humantime::format_duration(time))
             }
-        });
+        }
+    });
     let history = match facts.and_then(|facts| facts.history) {
         None => "nothing is on record of where they came from".to_owned(),
         Some(history) if history.in_sync => {

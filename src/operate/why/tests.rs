@@ -105,7 +105,7 @@ fn a_master_that_is_well_and_could_not_be_replaced_is_said_to_be_so() {
                     1 of 3 sentinels are there, 2 have to be\n";
     assert!(said.starts_with(sentence), "{said}");
     why.masters[0].gates[4].gate = Gate::Majority { reachable: 1, needed: 2, of: 3, takeover: true };
-    let way_out = format!("{}; if the others are lost for good: vigie takeover\n", sentence.trim_end());
+    let way_out = format!("{} (if the others are lost for good: vigie takeover)\n", sentence.trim_end());
     assert!(page(&why).starts_with(&way_out), "{}", page(&why));
     why.masters[0].gates[4].verdict = Verdict::Open;
     assert!(page(&why).starts_with("mymaster: no failover is needed: redis-01 (192.168.0.4:6379) is well\n"));

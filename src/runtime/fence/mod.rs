@@ -19,6 +19,8 @@ mod page;
 pub(super) mod second;
 mod shared;
 mod thread;
+#[cfg(feature = "demo")]
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +35,8 @@ use self::page::Page;
 pub use self::second::Guarded;
 pub use self::shared::Wish;
 use self::shared::{Bell, Fenced, Shared};
+#[cfg(feature = "demo")]
+pub use self::window::Window;
 use super::pidfd::PidFd;
 use crate::base::Secret;
 use crate::cores::redis::fence::{Status, Term};
@@ -180,15 +184,49 @@ impl Renewals {
         if lease == self.last {
             return;
         }
-        // Else the thread looks when the last one it knows of is about to run out.
-        let looks = self
-            .last
-            .zip(lease)
-            .is_some_and(|(last, lease)| lease.incarnation == last.incarnation && lease.fence_at >= last.fence_at);
+        // Else the thread looks when the last one it knows of is about to run out. One of an epoch before the decision by which redis
+        // takes writes without a lease it does not go by: so it may be waiting for nothing.
+        let goes_on = |last: Term, lease: Term| {
+            (lease.incarnation, lease.epoch) == (last.incarnation, last.epoch) && lease.fence_at >= last.fence_at
+        };
+        let looks = self.last.zip(lease).is_some_and(|(last, lease)| goes_on(last, lease));
         self.last = lease;
         self.shared.page.set_lease(lease);
         if !looks {
             self.shared.bell.ring();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::base::Instant;
+
+    #[test]
+    fn the_thread_is_rung_for_what_it_would_not_look_for() {
+        let shared = Arc::new(Shared::new(Arc::new(Page::new().unwrap())).unwrap());
+        let mut renewals = Renewals { shared: Arc::clone(&shared), last: None };
+        let mut rung = |incarnation, epoch, fence_at: u64| {
+            let [fence_at, kill_at, ends_at] = [0, 40, 50].map(|after| Instant::from_millis(fence_at + after));
+            let term = Term { incarnation, epoch, fence_at, kill_at, ends_at };
+            renewals.renew(Some(term));
+            assert_eq!(shared.page.lease(), Some(term));
+            let rung = poll(&mut [PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap();
+            shared.bell.hush();
+            rung == 1
+        };
+        assert!(rung(1, 7, 1_000), "the first one");
+        assert!(!rung(1, 7, 1_100), "it looks when the one before is about to run out");
+        assert!(rung(1, 8, 1_200), "it may not go by the one before");
+        assert!(!rung(1, 8, 1_300));
+        assert!(rung(1, 8, 1_250), "it is shorter");
+        assert!(rung(2, 8, 1_400), "of another process");
+        renewals.renew(None);
+        assert_eq!(poll(&mut [PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap(), 1);
     }
 }

@@ -21,6 +21,9 @@ use crate::cores::redis::fence::{Doors, Term};
 /// Bytes. All that is shared fits into one page of every machine.
 const SIZE: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
 
+/// What the memory is called, as `/proc` shows it.
+pub(super) const NAME: &str = "vigie-fence";
+
 /// What lies in it. Zeros are: no lease, and closed.
 #[derive(Debug)]
 #[repr(C)]
@@ -48,7 +51,7 @@ unsafe impl Sync for Page {}
 impl Page {
     /// A new one.
     pub(super) fn new() -> io::Result<Self> {
-        let memory = memfd_create(c"vigie-fence", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let memory = memfd_create(NAME, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         ftruncate(&memory, SIZE.get() as libc::off_t)?;
         // To read beyond its end would kill whoever does.
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;

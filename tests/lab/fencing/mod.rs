@@ -9,7 +9,9 @@ pub(crate) mod freeze;
 pub(crate) mod link;
 pub(crate) mod orders;
 pub(crate) mod recovery;
+pub(crate) mod slack;
 pub(crate) mod split;
+pub(crate) mod survivor;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ pub(crate) const QUICK: &[Case] = &[
     Case { name: "a_redis_that_wakes_acknowledges_nothing", needs: NEEDS, run: freeze::quick_redis },
     Case { name: "a_redis_whose_worker_stands_still_stops_in_time", needs: NEEDS, run: freeze::quick_worker },
     Case { name: "strangers_make_no_second_master", needs: NEEDS, run: orders::quick },
+    Case { name: "one_that_is_left_writes_by_the_word_of_an_operator", needs: NEEDS, run: survivor::quick },
 ];
 
 pub(crate) const NEEDS: &[&str] = &["redis-server", "ip"];

@@ -167,7 +167,7 @@ fn hurt(field: &Field, harm: Harm, master: &'static str) -> Outcome {
 }
 
 /// Kills everything on some nodes at once.
-fn kill(field: &Field, nodes: &[&'static str]) -> Outcome {
+pub(super) fn kill(field: &Field, nodes: &[&'static str]) -> Outcome {
     let cluster = &field.world.cluster;
     cluster.kill_vigies(nodes.iter().copied()).map_err(text)?;
     nodes.iter().try_for_each(|node| cluster.wait_ended(node, DEATH_TIME).map(drop)).map_err(text)

@@ -691,6 +691,34 @@ fn whom_a_leader_names_gets_the_lease_at_once_and_keeps_it() {
 }
 
 #[test]
+fn who_goes_on_without_the_lease_that_it_has_lost_is_not_granted_it_again() {
+    for lost in [false, true] {
+        let mut net = Net::with_master(1);
+        if lost {
+            net.cut = (0..3).flat_map(|other| [(1, other), (other, 1)]).collect();
+            net.run(400);
+            assert_eq!(net.holds(1), None);
+            net.post(1, Part::Writes(Writes::Refused));
+        }
+        net.post(1, Part::Writes(Writes::Unleased));
+        net.cut.clear();
+        net.run(300);
+        // The others know of no other master, and would renew what they know.
+        assert_eq!((net.tenure(0, 1), net.holds(1)), (Tenure::None, None), "lost {lost}");
+        (1..3).for_each(|place| net.post(place, sentinel(2, Some((1, 1)), None)));
+        net.post(0, sentinel(2, Some((1, 1)), Some((2, 101))));
+        net.run(50);
+        assert_eq!(net.holds(1), Some(2), "elected again, lost {lost}");
+    }
+    // Elected for one that it has not had yet.
+    let mut net = Net::with_redis();
+    net.cut = vec![(0, 1), (2, 1)];
+    net.post(1, sentinel(1, None, Some((1, 101))));
+    net.post(1, Part::Writes(Writes::Unleased));
+    assert!(matches!(net.tenure(1, 1), Tenure::Asks { epoch: 1, open: None, .. }), "{:?}", net.tenure(1, 1));
+}
+
+#[test]
 fn another_process_waits_for_the_end_of_the_lease_or_for_its_return() {
     for returned in [false, true] {
         let mut net = Net::with_master(2);

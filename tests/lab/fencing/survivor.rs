@@ -1,0 +1,187 @@
+//! Two of three machines with data are lost, and one lives: it refuses every write until an operator gives it the writes. When the
+//! others return they are its replicas, and the cluster is fenced again.
+//!
+//! `TRANSCRIPT=1` (with `--nocapture`) prints what the operator types and reads.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Instant;
+
+use vigie::config::Fencing;
+use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::clock;
+use vigie::runtime::status::fencing::FENCED;
+
+use super::super::whole::{DATA, PROXIES, START_TIME, text, wait_ok};
+use super::super::{Case, Outcome, note};
+use super::{FAR, FLOW_TIME, Field, NEAR, NEEDS, recovery, runs};
+
+pub(crate) const CASES: &[Case] =
+    &[Case { name: "survivor", needs: NEEDS, run: |sandbox| survivors(sandbox, runs(2)) }];
+
+pub(crate) fn quick(sandbox: &Sandbox) -> Outcome {
+    survivors(sandbox, 2)
+}
+
+fn survivors(sandbox: &Sandbox, runs: usize) -> Outcome {
+    let field = Field::start(sandbox)?;
+    if field.fencing == Fencing::Off {
+        // A master that was cut off went on writing all the time.
+        return Ok(());
+    }
+    for number in 0..runs {
+        once(&field, number).map_err(|why| format!("run {}: {why}", number + 1))?;
+    }
+    Ok(())
+}
+
+fn once(field: &Field, number: usize) -> Outcome {
+    let cluster = &field.world.cluster;
+    let load = field.load()?;
+    let master = load.master;
+    // A replica, or the master itself.
+    let survivor = DATA.into_iter().find(|node| (*node == master) == (number % 2 == 1)).ok_or("there are both")?;
+    let lost: Vec<_> = DATA.into_iter().filter(|node| *node != survivor).collect();
+    println!("\n{master} is master; {} lost, {survivor} left", lost.join(" and "));
+    let mut operator = Operator { field, said: String::new() };
+    let at = clock::now();
+    lost.iter().try_for_each(|node| cluster.lab().cut(node)).map_err(text)?;
+    recovery::kill(field, &lost)?;
+
+    // What clients see, and what the operator finds out.
+    let address = field.world.address(survivor);
+    let refused = || match field.world.ask(survivor, address, &[vec!["SET", "probe", "0"]]) {
+        Ok(_) => Err(format!("{survivor} takes writes, and nobody has told it to")),
+        Err(why) if why.contains("NOREPLICAS") || why.contains("READONLY") => Ok(why),
+        Err(why) => Err(why),
+    };
+    let (_, direct) = wait_ok("not refused", Instant::now(), START_TIME, refused).map_err(|why| field.told(why))?;
+    let closed = clock::now();
+    operator.wait(survivor, "why", 1, &["(if the others are lost for good: vigie takeover)"])?;
+    operator.reads(&format!("a client of {survivor}: {direct}"));
+    let through = field.world.ask_vip(&[vec!["SET", "probe", "0"]]);
+    operator.reads(&format!("a client of the virtual address: {through:?}"));
+    // A replica cannot know whether the old master still has its lease.
+    let lease = if survivor == master { "writes are refused" } else { "not known here who holds it" };
+    operator.types(survivor, &["status"], None, 1, &[lease])?;
+    operator.types(survivor, &["why"], None, 1, &["vigie takeover"])?;
+    operator.types(PROXIES[0], &["why"], None, 1, &[&format!("ask on {survivor}: vigie why")])?;
+
+    // Orders that do nothing.
+    let risks = ["What it risks", "Type yes to go on: ", "nothing was done", lost[0], lost[1]];
+    operator.types(survivor, &["takeover"], None, 1, &risks)?;
+    operator.types(survivor, &["takeover"], Some("y\n"), 1, &risks)?;
+    operator.types(PROXIES[0], &["takeover", "--yes"], None, 1, &["give the order on the node that is left"])?;
+    operator.types(survivor, &["bootstrap", "--yes"], None, 1, &[lost[0], lost[1]])?;
+    refused()?;
+
+    let ordered = clock::now();
+    operator.types(survivor, &["takeover", "--yes"], None, 0, &["taken over by the operator at epoch"])?;
+    let answered = clock::now();
+    load.writers.wait_steady(&[survivor, NEAR, FAR], FLOW_TIME).map_err(|why| field.told(why))?;
+    operator.types(survivor, &["status"], None, 1, &["taken over by the operator", "not fenced"])?;
+    operator.types(survivor, &["why"], None, 0, &["taken over by the operator"])?;
+    operator.types(survivor, &["takeover", "--yes"], None, 1, &["has taken over already"])?;
+    operator.types(survivor, &["events"], None, 0, &["taken over by the operator"])?;
+
+    // The others return, one after the other: the first one makes a majority.
+    for node in &lost {
+        cluster.lab().heal(node).map_err(text)?;
+        cluster.start_node(node).map_err(text)?;
+    }
+    let run = field.settle(load, at, None)?;
+    if run.master != survivor {
+        return Err(field.told(format!("{} is master instead of {survivor}", run.master)));
+    }
+    let fenced = || {
+        let modes = cluster.names().map(|node| cluster.status(node).map(|status| status.fencing.mode));
+        let modes = modes.collect::<Result<Vec<_>, _>>().map_err(text)?;
+        if modes.iter().all(|mode| mode == FENCED) { Ok(()) } else { Err(format!("{modes:?}")) }
+    };
+    let (again, ()) = wait_ok("not fenced again", Instant::now(), START_TIME, fenced).map_err(|why| field.told(why))?;
+    field.well()?;
+    operator.types(lost[0], &["status"], None, 0, &["fenced"])?;
+    operator.types(survivor, &["takeover"], None, 1, &["is there (3 of 3)", "is their master already"])?;
+    let elsewhere = format!("vigie failover --to {} moves it here", lost[0]);
+    operator.types(lost[0], &["takeover", "--yes"], None, 1, &["is there (3 of 3)", &elsewhere])?;
+    operator.types(survivor, &["bootstrap"], None, 1, &["Type yes to go on: ", "nothing was done"])?;
+
+    let first = |names: &[&str]| {
+        let first = run.seen.acked(names).into_iter().find(|at| *at >= ordered);
+        first.map_or_else(|| "never".to_owned(), |at| at.since(ordered).as_millis().to_string())
+    };
+    let acked = run.seen.writes.iter().filter(|write| write.acked_at.is_some_and(|at| at >= ordered)).count();
+    let missing = if survivor == master { run.verdict.lost } else { run.verdict.lost_of_others };
+    note(format!(
+        "{master} was master, {survivor} was left: the command took {} ms, first acknowledgement {} ms after it was typed, through \
+         the VIP {} ms; fenced again at most {} ms after all was well; acknowledged since {acked}, of that lost {missing}; of the old \
+         master's, acknowledged as it lost its cable and before, lost {}",
+        answered.since(ordered).as_millis(),
+        first(&[survivor]),
+        first(&[NEAR, FAR]),
+        again.as_millis(),
+        run.verdict.lost - missing,
+    ));
+    if std::env::var_os("TRANSCRIPT").is_some() {
+        println!("{}", operator.said);
+    }
+    let early = run.seen.writes.iter().filter(|write| write.acked_at.is_some_and(|at| (closed..ordered).contains(&at)));
+    let early = early.count();
+    if early > 0 || missing > 0 {
+        return Err(format!("acknowledged before the order {early}, acknowledged by {survivor} and lost {missing}"));
+    }
+    Ok(())
+}
+
+/// Who types commands on nodes, with all that was typed and read.
+struct Operator<'f> {
+    field: &'f Field,
+    said: String,
+}
+
+impl Operator<'_> {
+    fn reads(&mut self, line: &str) {
+        let _ = writeln!(self.said, "{line}\n");
+    }
+
+    fn run(&self, node: &str, words: &[&str], answer: Option<&str>) -> Result<(Option<i32>, String), String> {
+        let mut command = self.field.world.cluster.vigie(node);
+        command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(if answer.is_some() { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.spawn().map_err(text)?;
+        if let (Some(mut input), Some(answer)) = (child.stdin.take(), answer) {
+            // One that does not read it has said why.
+            let _ = input.write_all(answer.as_bytes());
+        }
+        let output = child.wait_with_output().map_err(text)?;
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Ok((output.status.code(), said.concat()))
+    }
+
+    /// A command, and what it has to end with and to say.
+    fn types(&mut self, node: &str, words: &[&str], answer: Option<&str>, code: i32, expected: &[&str]) -> Outcome {
+        let (ended, said) = self.run(node, words, answer)?;
+        let _ = writeln!(self.said, "{node}# vigie {}{}", words.join(" "), typed(answer));
+        let _ = writeln!(self.said, "{said}(exit code {ended:?})\n");
+        let missing: Vec<_> = expected.iter().filter(|word| !said.contains(**word)).collect();
+        if ended == Some(code) && missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("{}\nexit code {code} is expected; missing: {missing:?}", self.said))
+    }
+
+    /// Waits until a command ends so and says so.
+    fn wait(&mut self, node: &str, word: &str, code: i32, expected: &[&str]) -> Outcome {
+        let says = || {
+            let (ended, said) = self.run(node, &[word], None)?;
+            let all = ended == Some(code) && expected.iter().all(|word| said.contains(word));
+            if all { Ok(()) } else { Err(format!("{ended:?} {said}")) }
+        };
+        wait_ok(&format!("vigie {word} does not say {expected:?}"), Instant::now(), START_TIME, says).map(drop)
+    }
+}
+
+fn typed(answer: Option<&str>) -> String {
+    answer.map_or_else(|| "   (no terminal)".to_owned(), |answer| format!("   (answered {answer:?})"))
+}
