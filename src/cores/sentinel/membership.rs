@@ -65,6 +65,14 @@ impl Membership {
         }
     }
 
+    /// Whether that is the node of this sentinel, as far as a file tells.
+    pub(super) fn is_own(&self, node: Option<&NodeName>) -> bool {
+        match self {
+            Self::Voters { me, .. } => node == Some(me),
+            Self::Discovered { .. } => false,
+        }
+    }
+
     /// The sentinels of the file but this one.
     pub(super) fn others(&self) -> Vec<Voter> {
         match self {

@@ -143,9 +143,11 @@ impl Agreement {
         let (command, pubsub) = (Owner::Command(master.id, node.id), Owner::PubSub(master.id, node.id));
         let (address, links) = (node.address, (node.command.clone(), node.pubsub.clone()));
         let timers = &self.timers;
-        let urgent = n == master.at() || master.failover().lead().is_some_and(|lead| lead.phase.target() == Some(n));
+        // The own host is lost together with this sentinel, and its supervisor says at once if redis is dead.
+        let watched = n == master.at() && !self.membership.is_own(node.node.as_ref());
+        let urgent = watched || master.failover().lead().is_some_and(|lead| lead.phase.target() == Some(n));
         let shortest = timers.ping_period(down_after);
-        let period = if urgent { shortest } else { timers.replica_ping_period(down_after) };
+        let period = if urgent { shortest } else { timers.slow_ping_period(down_after) };
         // Together with a ping of the master, rather than to wake for it alone.
         let early = (period - shortest) / 4;
         let may_open = self.membership.trusts(node.fresh) || !self.rules.holds(Rule::OwnVoices);

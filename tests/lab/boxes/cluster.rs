@@ -4,9 +4,11 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use vigie::operate::lab::client::{Client, read_back};
+use vigie::base::Rng;
+use vigie::operate::lab::client::{Ack, Client, Plan, read_back};
 use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
+use vigie::runtime::clock;
 use vigie::wire::resp::Reply;
 
 use super::super::whole::{text, wait_ok};
@@ -103,6 +105,81 @@ pub(super) fn three(sandbox: &Sandbox) -> Outcome {
     Ok(())
 }
 
+/// Redis syncs its log about once a second, and begins no other sync before one has ended: what is older than this is on the disk.
+const SYNCED_AFTER: Duration = Duration::from_secs(2);
+/// Boxes that are switched on together are so within this time, in any order.
+const STAGGER: Duration = Duration::from_secs(3);
+/// A cut comes at most so long after writes have begun to flow.
+const WRITE_TIME: Duration = Duration::from_secs(8);
+
+/// The power fails for all three boxes at once while a client writes, again and again. What redis had synced has to be there
+/// again, on one master; what it had acknowledged and not synced yet may be gone.
+pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
+    let cuts: u32 = std::env::var("VIGIE_BOX_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(3);
+    let lab = segment(sandbox, BOXES)?;
+    let disks = (1..=BOXES).map(|n| disk(sandbox, &format!("disk-{n}"), BOXES)).collect::<Result<Vec<_>, _>>()?;
+    let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n} {SHELL}"));
+    let network = lab.network(CLIENT).map_err(text)?;
+    let mut moments = Rng::new(2);
+    let mut kept: Vec<(Plan, Vec<Ack>)> = Vec::new();
+    let (mut written, mut unsynced) = (0, 0);
+    for round in 0..=cuts {
+        let mut order: Vec<(Duration, usize)> = (1..=BOXES).map(|n| (moments.below(STAGGER), n)).collect();
+        order.sort_unstable();
+        let begun = Instant::now();
+        let mut guests = Vec::new();
+        for (after, n) in order {
+            std::thread::sleep(after.saturating_sub(begun.elapsed()));
+            guests.push(start(n)?);
+        }
+        let outcome = after_a_cut(&lab, &guests, round).and_then(|()| {
+            for (plan, acks) in &kept {
+                let lost = read_back(&network, plan, acks, false).map_err(text)?.len();
+                if lost > 0 {
+                    return Err(format!("{lost} of {} synced writes are lost after cut {round}", acks.len()));
+                }
+            }
+            Ok(())
+        });
+        outcome.map_err(|why| {
+            let consoles = guests.iter().map(|guest| format!("-- {}\n{}", guest.name, tail(&guest.said())));
+            format!("{why}\n{}", consoles.collect::<Vec<_>>().join("\n"))
+        })?;
+        if round == cuts {
+            break;
+        }
+        let plan = Plan { rate: 200, ..writer(&format!("cuts-{round}")) };
+        let client = Client::start(&lab, CLIENT, plan.clone()).map_err(text)?;
+        let few = || if client.tally().acks.len() < 20 { Err(format!("{:?}", client.tally().kinds)) } else { Ok(()) };
+        wait_ok("writes flow", Instant::now(), AGREE_TIME, few)?;
+        std::thread::sleep(SYNCED_AFTER + moments.below(WRITE_TIME));
+        let cut_at = clock::now();
+        guests.iter_mut().try_for_each(|guest| guest.qemu.kill()).map_err(text)?;
+        guests.into_iter().try_for_each(Guest::cut)?;
+        let acks = client.stop().acks;
+        let (synced, young): (Vec<Ack>, Vec<Ack>) =
+            acks.into_iter().partition(|ack| cut_at.since(ack.at) >= SYNCED_AFTER);
+        (written, unsynced) = (written + synced.len(), unsynced + young.len());
+        kept.push((plan, synced));
+    }
+    note(format!(
+        "{cuts} power cuts of three boxes at once: one master each time, 0 of {written} writes lost that were \
+         acknowledged {SYNCED_AFTER:?} before or earlier; {unsynced} were younger"
+    ));
+    Ok(())
+}
+
+/// Waits until boxes that were switched on are a whole cluster, none of which had to format its disk again.
+fn after_a_cut(lab: &Lab, guests: &[Guest], round: u32) -> Outcome {
+    wait_whole(guests)?;
+    agreed(lab, &[1, 2, 3], None)?;
+    let broken = guests.iter().find(|guest| {
+        let said = guest.said();
+        round > 0 && (said.contains("formats") || said.contains("SAFE MODE"))
+    });
+    broken.map_or(Ok(()), |guest| Err(format!("{} has lost its file system after cut {round}", guest.name)))
+}
+
 /// Each time the box comes back by itself or is switched on again.
 fn faults(
     lab: &Lab,
@@ -138,7 +215,7 @@ fn faults(
         let holder = vip_holder(lab)?;
         let hit = if matches!(fault, Fault::Plug) { holder } else { master };
         let guest = &mut guests[hit - 1];
-        let (began, since) = (vigie::runtime::clock::now(), Instant::now());
+        let (began, since) = (clock::now(), Instant::now());
         match fault {
             Fault::Poweroff => {
                 guest.leaves("poweroff")?;

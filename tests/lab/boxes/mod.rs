@@ -47,6 +47,7 @@ pub(crate) const CASES: &[Case] = &[
 pub(crate) const BENCH: &[Case] = &[
     Case { name: "boot_of_a_box", needs: NEEDS, run: alone::boot_times },
     Case { name: "boot_of_a_cluster", needs: NEEDS, run: alone::cold_cluster },
+    Case { name: "power_cuts_of_three", needs: NEEDS, run: cluster::power_cuts },
 ];
 
 /// Where `image/quick` leaves kernel and initramfs for the tests, by architecture.

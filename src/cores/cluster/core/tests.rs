@@ -740,7 +740,8 @@ fn another_process_waits_for_the_end_of_the_lease_or_for_its_return() {
             assert!(net.holds(1).is_none() || net.holds(2).is_none(), "two at {}", net.now);
         }
         let took = net.now.since(begun).as_millis();
-        assert!((225..=280).contains(&took), "{took} ms");
+        // A whole lease from the last ask, which came at most one period of 75 ms before.
+        assert!((175..=280).contains(&took), "{took} ms");
     }
 }
 
