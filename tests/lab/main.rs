@@ -75,6 +75,7 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, fencing::link::CASES),
     (BENCH, fencing::orders::CASES),
     (BENCH, fencing::recovery::CASES),
+    (BENCH, fencing::restarts::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";
