@@ -889,6 +889,9 @@ mod fenced {
         pair.sent();
         pair.decided(node(9), 4, Mode::Fenced);
         assert_eq!(pair.sent(), [Command::Close]);
+        // Nobody has refused it a lease: that would be told as a warning.
+        let told = |why| pair.out.contains(&Output::Publish(Event::Closed(why)));
+        assert!(told(Closing::NeedsLease) && !told(Closing::Lapsed));
         assert_eq!(pair.writes(), [Writes::Unleased, Writes::Refused]);
     }
 
