@@ -10,6 +10,7 @@ pub(crate) mod link;
 pub(crate) mod orders;
 pub(crate) mod recovery;
 pub(crate) mod restarts;
+pub(crate) mod rolling;
 pub(crate) mod split;
 
 use std::cell::Cell;
