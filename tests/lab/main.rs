@@ -39,7 +39,7 @@ type Outcome = Result<(), String>;
 
 /// A case, and the programs without which it is skipped; `python3-redis` is a module for `/usr/bin/python3`, `node-redis` one
 /// for node, `lib-faketime` a library, `box-image-…` what `image/quick` builds, `net-tun` the device
-/// behind a virtual machine's port.
+/// behind a virtual machine's port, [`VERSION_BEFORE`] what [`BEFORE`] names.
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
@@ -78,11 +78,17 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, fencing::recovery::CASES),
     (BENCH, fencing::slack::CASES),
     (BENCH, fencing::survivor::CASES),
+    (BENCH, fencing::restarts::CASES),
+    (BENCH, fencing::rolling::CASES),
 ];
 /// The group that measures: run only when it is asked for by name.
 const BENCH: &str = "bench";
 /// The group of tables that take minutes: likewise.
 const LONG: &str = "long";
+/// Names in the environment the binary of the version before, for cases that exchange it.
+const BEFORE: &str = "BEFORE";
+/// What those cases need.
+const VERSION_BEFORE: &str = "version-before";
 /// The exit code of a case that has said why it failed.
 const FAILED: u8 = 1;
 /// Parts what a case has noted from why it failed, in what comes from its process.
@@ -121,7 +127,10 @@ fn main() -> ExitCode {
 /// Runs a case in a process of its own, and keeps what it has noted.
 fn run(case: &Case) -> Result<Completion, Failed> {
     if let Some(missing) = case.needs.iter().find(|program| !installed(program)) {
-        return Ok(Completion::ignored_with(format!("{missing} is not installed")));
+        return Ok(Completion::ignored_with(match *missing {
+            VERSION_BEFORE => format!("{BEFORE} names no binary of the version before"),
+            program => format!("{program} is not installed"),
+        }));
     }
     // Its words come through a pipe.
     let (mut said, mut saying) = std::io::pipe()?;
@@ -171,6 +180,9 @@ fn installed(program: &str) -> bool {
     }
     if program == "lib-faketime" {
         return dropin::clock::library().is_some();
+    }
+    if program == VERSION_BEFORE {
+        return std::env::var_os(BEFORE).is_some_and(|path| Path::new(&path).is_file());
     }
     if program == "net-tun" {
         return Path::new("/dev/net/tun").exists();

@@ -64,6 +64,11 @@ pub(crate) fn ask(
     asked.map_err(text)?
 }
 
+/// The binary under test.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("VIGIE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vigie").into(), PathBuf::from)
+}
+
 /// The cluster under test, and the writes that it must not lose.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
@@ -88,8 +93,12 @@ impl World {
 
     /// Hosts that are laid out in another way, with the classic nodes among them.
     pub(crate) fn of(sandbox: &Sandbox, layout: Layout) -> Result<Self, String> {
-        let binary = std::env::var_os("VIGIE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vigie").into(), PathBuf::from);
-        let cluster = Cluster::start(sandbox, layout, &binary).map_err(text)?;
+        Self::with(sandbox, layout, &binary())
+    }
+
+    /// The same, with another binary on all of them.
+    pub(crate) fn with(sandbox: &Sandbox, layout: Layout, binary: &Path) -> Result<Self, String> {
+        let cluster = Cluster::start(sandbox, layout, binary).map_err(text)?;
         let world = Self { cluster, markers: Cell::new(0), probes: Cell::new(0) };
         world.wait_whole(Instant::now(), START_TIME)?;
         world.wait_healthy()?;

@@ -337,7 +337,7 @@ fn event_text(event: &Event) -> String {
         Event::NotLogged(why) => format!("does not log its writes: {why}"),
         Event::Opened(epoch) => format!("takes writes (epoch {epoch})"),
         Event::NotOpened(why) => format!("does not take writes: {why}"),
-        Event::Closed { returned } => format!("refuses writes, returned: {returned}"),
+        Event::Closed(why) => format!("refuses writes: {why:?}"),
         Event::Unconfirmed => "has not confirmed its fence".to_owned(),
         Event::Role { from, to } => format!("was {}, is {}", role_text(*from), role_text(*to)),
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::Closing;
 use super::fence::{Answer, By, Phase, Refusal, Status};
 use crate::base::lease::Held;
 use crate::base::{Epoch, Instant};
@@ -60,10 +61,7 @@ pub(super) enum News {
     /// It was not opened: why, if that is more than bad timing.
     NotOpened(Option<Refusal>),
     /// It refuses writes.
-    Closed {
-        /// To make room for somebody else.
-        returned: bool,
-    },
+    Closed(Closing),
     /// It has not confirmed that it refuses writes, and was killed.
     Killed,
 }
@@ -209,12 +207,14 @@ impl Gate {
                 };
                 tell(News::NotOpened(worth_a_word));
             }
-            (Some(Order::Close { returns }), Answer::Closed) => tell(News::Closed { returned: returns }),
+            (Some(Order::Close { returns }), Answer::Closed) => {
+                tell(News::Closed(if returns { Closing::Returned } else { Closing::NeedsLease }));
+            }
             (Some(Order::Close { .. }), Answer::Refused(_)) => self.again_at = Some(now + INSIST),
             // The fence answers what it was asked.
             (Some(Order::Open(_) | Order::Unbind(_)), Answer::Closed) | (Some(Order::Close { .. }), Answer::Opened) => {
             }
-            (None, _) if status.phase == Phase::Closed && opened(before) => tell(News::Closed { returned: false }),
+            (None, _) if status.phase == Phase::Closed && opened(before) => tell(News::Closed(Closing::Lapsed)),
             // The first lease since it took writes without one.
             (None, _)
                 if status.phase == Phase::Open
@@ -228,7 +228,7 @@ impl Gate {
         // Both may be heard of in one.
         let shut = status.phase == Phase::Closed && matches!(answered, Some((_, Order::Open(_) | Order::Unbind(_))));
         if shut && status.answered.1 == Answer::Opened {
-            let _ = news.push(News::Closed { returned: false });
+            let _ = news.push(News::Closed(Closing::Lapsed));
         }
         news
     }

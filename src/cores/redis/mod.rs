@@ -58,6 +58,17 @@ pub struct Durable {
     pub fenced: Option<bool>,
 }
 
+/// Why a redis that took writes refuses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// To make room for another master.
+    Returned,
+    /// Its lease was not renewed in time.
+    Lapsed,
+    /// It took them without a lease, and needs one from now on.
+    NeedsLease,
+}
+
 /// Whom a leader wants as the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
@@ -281,10 +292,7 @@ pub enum Event {
     /// It does not, as it was told to.
     NotOpened(String),
     /// It refuses writes from now on.
-    Closed {
-        /// To make room for another master; else since the lease was not renewed in time.
-        returned: bool,
-    },
+    Closed(Closing),
     /// It has not confirmed that it refuses writes, and is killed before its lease ends.
     Unconfirmed,
     /// Its role changed.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fence::{By, Phase, Status};
 use super::gate::{Gate, Ground, Move, News, Order};
-use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Named, Output, Token};
+use super::{Answer, Ask, Closing, Config, Durable, Event, Exit, Info, Input, Named, Output, Token};
 use crate::base::lease::{Held, Writes};
 use crate::base::node::{Decision, History, Mode, Process, RedisFacts, RedisRole, incarnation, starts};
 use crate::base::{Epoch, Instant, Machine, time::earliest};
@@ -78,7 +78,7 @@ enum State {
     /// No process; the next start is due.
     Down { until: Instant },
     /// The runtime starts one.
-    Spawning { then_stop: bool },
+    Spawning { closed: bool, then_stop: bool },
     /// A process lives.
     Up(Up),
     /// It was asked to end; without `kill_at` it was killed, and only the kernel's word is awaited. With `again` it is started
@@ -98,6 +98,8 @@ struct Up {
     /// The order to follow somebody that is not answered yet.
     order: Option<(Token, Decision)>,
     log: Log,
+    /// It was started so that it refuses writes: whatever the cluster has become meanwhile, only its fence can open it.
+    closed: bool,
     /// Its fence; none: it has none, and takes writes as a master.
     gate: Option<Gate>,
     /// What the cluster was told of its writes.
@@ -300,12 +302,13 @@ impl Supervisor {
     /// The number of the incarnation is on disk before the process is: no two ever share one.
     fn spawn(&mut self, out: &mut Vec<Output>) {
         self.durable.incarnation += 1;
-        out.extend([Output::Record(self.durable), Output::Spawn { closed: self.rests_closed() }]);
-        self.state = State::Spawning { then_stop: false };
+        let closed = self.rests_closed();
+        out.extend([Output::Record(self.durable), Output::Spawn { closed }]);
+        self.state = State::Spawning { closed, then_stop: false };
     }
 
     fn on_spawn_failed(&mut self, now: Instant, reason: String, out: &mut Vec<Output>) {
-        let State::Spawning { then_stop } = self.state else { return };
+        let State::Spawning { then_stop, .. } = self.state else { return };
         // Tried again and again, and said once.
         if self.fault.as_ref() != Some(&reason) {
             out.push(Output::Publish(Event::NotStarted(reason.clone())));
@@ -315,7 +318,7 @@ impl Supervisor {
     }
 
     fn on_spawned(&mut self, now: Instant, pid: u32, log_later: bool, secrets: u64, out: &mut Vec<Output>) {
-        let State::Spawning { then_stop } = self.state else { return };
+        let State::Spawning { closed, then_stop } = self.state else { return };
         self.floor = self.decision.map_or(0, |decision| decision.epoch);
         self.in_sync = false;
         self.rewriting = false;
@@ -338,6 +341,7 @@ impl Supervisor {
                 probe,
                 order: None,
                 log,
+                closed,
                 gate: None,
                 writes: Writes::Refused,
                 opened: 0,
@@ -420,7 +424,7 @@ impl Supervisor {
     fn on_stop(&mut self, now: Instant, out: &mut Vec<Output>) {
         match &mut self.state {
             State::Down { .. } => self.state = State::Left,
-            State::Spawning { then_stop } => *then_stop = true,
+            State::Spawning { then_stop, .. } => *then_stop = true,
             State::Up(_) => self.terminate(now + STOP_MAX, None, out),
             State::Stopping { again, .. } => *again = None,
             State::Left => {}
@@ -572,7 +576,7 @@ impl Supervisor {
 
     /// Tells the fence what is wanted of it now.
     fn move_gate(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let closed = self.rests_closed();
+        let rests_closed = self.rests_closed();
         let (own, incarnation) = (self.config.address, self.facts.incarnation);
         let (named, decision) = (self.named, self.decision);
         let replaced = |epoch: Epoch| {
@@ -586,7 +590,7 @@ impl Supervisor {
             Some(Mode::Fenced) | None => false,
         };
         let State::Up(up) = &mut self.state else { return };
-        if closed && up.gate.is_none() {
+        if (rests_closed || up.closed) && up.gate.is_none() {
             up.gate = Some(Gate::START);
             out.push(Output::Enclose { incarnation });
         }
@@ -646,14 +650,14 @@ impl Supervisor {
                 News::Unbound => up.refusal = None,
                 News::NotOpened(None) => {}
                 News::NotOpened(Some(refusal)) => up.refused(refusal.to_string(), Event::NotOpened, out),
-                News::Closed { returned } => {
-                    if returned {
+                News::Closed(why) => {
+                    if why == Closing::Returned {
                         up.given_back = up.given_back.max(self.lease.map(|held| held.epoch));
                         // It is closed since earlier than that, and is not opened before the next order.
                         up.writes = Writes::Returned { at: now };
                         out.push(Output::Writes(up.writes));
                     }
-                    out.push(Output::Publish(Event::Closed { returned }));
+                    out.push(Output::Publish(Event::Closed(why)));
                 }
                 News::Killed => out.push(Output::Publish(Event::Unconfirmed)),
             }

@@ -575,10 +575,18 @@ mod fenced {
     impl Pair {
         /// A closed redis of a node whose file asks for leases.
         fn new(role: RedisRole) -> Self {
+            let mut pair = Self::starting(true, Durable::default());
+            pair.started(role);
+            assert_eq!(pair.sent(), [Command::Close], "it is shown that it can be closed");
+            pair
+        }
+
+        /// A redis that is being started, closed.
+        fn starting(fencing: bool, durable: Durable) -> Self {
             let mut scene = Scene::new();
             let nodes = (0..=255).map(node).collect();
-            let config = Config { address: OWN, priority: 100, nodes, fencing: true, life: 0 };
-            scene.machine = Supervisor::new(config, Durable::default());
+            let config = Config { address: OWN, priority: 100, nodes, fencing, life: 0 };
+            scene.machine = Supervisor::new(config, durable);
             let mut pair = Self {
                 scene,
                 fence: Fence::default(),
@@ -591,10 +599,13 @@ mod fenced {
             };
             pair.give(Input::Tick);
             assert!(pair.out.contains(&Output::Spawn { closed: true }));
-            pair.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
-            pair.give_look(role);
-            assert_eq!(pair.sent(), [Command::Close], "it is shown that it can be closed");
             pair
+        }
+
+        /// It runs, and answers.
+        fn started(&mut self, role: RedisRole) {
+            self.give(Input::Spawned { pid: PID, log_later: false, secrets: 0 });
+            self.give_look(role);
         }
 
         /// One that takes writes by the lease of epoch 3.
@@ -899,7 +910,20 @@ mod fenced {
         pair.sent();
         pair.decided(node(9), 4, Mode::Fenced);
         assert_eq!(pair.sent(), [Command::Close]);
+        // Nobody has refused it a lease: that would be told as a warning.
+        let told = |why| pair.out.contains(&Output::Publish(Event::Closed(why)));
+        assert!(told(Closing::NeedsLease) && !told(Closing::Lapsed));
         assert_eq!(pair.writes(), [Writes::Unleased, Writes::Refused]);
+    }
+
+    #[test]
+    fn who_was_started_closed_is_opened_where_the_cluster_is_not_fenced_any_more_once_it_runs() {
+        // Its record says that the cluster is fenced. That it is not any more is heard while the process is being started.
+        let mut pair = Pair::starting(false, Durable { fenced: Some(true), ..Durable::default() });
+        pair.decided(OWN, 3, Mode::Unfenced);
+        pair.started(MASTER);
+        assert!(matches!(pair.sent()[..], [Command::Close, Command::Open { by: By::Decision, .. }]));
+        assert_eq!(pair.writes(), [Writes::Unleased]);
     }
 
     #[test]

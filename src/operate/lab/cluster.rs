@@ -1,5 +1,6 @@
 //! A cluster of vigie nodes on the hosts of a lab: its file, its processes, its health, its faults.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -27,7 +28,7 @@ use crate::runtime::status::Status;
 pub const CLIENT: &str = "client";
 /// The port of the VIP.
 const PORT: u16 = 6379;
-/// Name of the cluster file in the scratch directory.
+/// Name of the cluster file in the directory of each node.
 const FILE: &str = "vigie.toml";
 /// A switchover has either happened or been aborted after so long.
 const SWITCHOVER_TIME: Duration = Duration::from_secs(30);
@@ -198,12 +199,14 @@ pub struct Cluster {
     lab: Lab,
     layout: Layout,
     binary: PathBuf,
+    /// By node, where it is another one.
+    exchanged: Mutex<BTreeMap<String, PathBuf>>,
     /// By node; none where vigie was ended on purpose.
     guards: Mutex<Vec<(&'static str, Option<Child>)>>,
 }
 
 impl Cluster {
-    /// Builds the network, writes the cluster file and starts `vigie run`, which is `binary`, on every node.
+    /// Builds the network, writes the cluster file of every node and starts `vigie run`, which is `binary`, there.
     pub fn start(sandbox: &Sandbox, layout: Layout, binary: &Path) -> Result<Self, ClusterError> {
         let lab = Lab::new(&sandbox.scratch, &layout.hosts())?;
         for (name, secret) in [("password", Some(&layout.password)), ("secret", layout.secret.as_ref())] {
@@ -211,13 +214,14 @@ impl Cluster {
                 write(&sandbox.scratch.join(name), &format!("{}\n", secret.reveal()), 0o600)?;
             }
         }
-        write(&sandbox.scratch.join(FILE), &layout.file(&sandbox.scratch), 0o644)?;
         let guards = layout.nodes.iter().map(|node| (node.name, None)).collect();
-        let cluster = Self { lab, layout, binary: binary.to_owned(), guards: Mutex::new(guards) };
+        let (binary, exchanged) = (binary.to_owned(), Mutex::default());
+        let cluster = Self { lab, layout, binary, exchanged, guards: Mutex::new(guards) };
         for node in cluster.names() {
             for path in [cluster.state_dir(node), cluster.runtime_dir(node)] {
                 fs::create_dir_all(&path).map_err(|source| ClusterError::File { path: path.clone(), source })?;
             }
+            write(&cluster.file(node), &cluster.layout.file(&sandbox.scratch), 0o644)?;
             cluster.start_node(node)?;
         }
         Ok(cluster)
@@ -236,10 +240,25 @@ impl Cluster {
 
     /// The binary with the options by which it is, or asks, the vigie of a node.
     pub fn vigie(&self, node: &str) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.arg("--config").arg(self.lab.scratch().join(FILE)).args(["--node", node]);
+        let exchanged = self.exchanged();
+        let mut command = Command::new(exchanged.get(node).unwrap_or(&self.binary));
+        command.arg("--config").arg(self.file(node)).args(["--node", node]);
         command.arg("--state-dir").arg(self.state_dir(node)).arg("--runtime-dir").arg(self.runtime_dir(node));
         command
+    }
+
+    /// Exchanges the binary of a node: it runs when vigie is started there the next time.
+    pub fn exchange(&self, node: &str, binary: &Path) {
+        self.exchanged().insert(node.to_owned(), binary.to_owned());
+    }
+
+    fn exchanged(&self) -> MutexGuard<'_, BTreeMap<String, PathBuf>> {
+        self.exchanged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cluster file of a node.
+    pub fn file(&self, node: &str) -> PathBuf {
+        self.lab.scratch().join(node).join(FILE)
     }
 
     fn guards(&self) -> MutexGuard<'_, Vec<(&'static str, Option<Child>)>> {

@@ -37,7 +37,7 @@ use crate::base::{Credentials, Machine, NodeName, Secret};
 use crate::config;
 use crate::cores::cluster::{Part, View};
 use crate::cores::redis::fence::{Setting, Status};
-use crate::cores::redis::{Ask, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
+use crate::cores::redis::{Ask, Closing, Config, Durable, Event, Exit, Input, Output, Supervisor, Token};
 pub use account::AccountError;
 use account::Choice;
 pub use conf::ConfError;
@@ -549,10 +549,13 @@ impl Executor {
             Event::NotOpened(reason) => {
                 (Level::Error, "not-opened", format!("redis does not take writes as it was told to: {reason}"))
             }
-            Event::Closed { returned: true } => {
+            Event::Closed(Closing::Returned) => {
                 (Level::Info, "closed", "redis refuses writes, to make room for another master".to_owned())
             }
-            Event::Closed { returned: false } => {
+            Event::Closed(Closing::NeedsLease) => {
+                (Level::Info, "closed", "redis refuses writes: from now on it needs a lease to take them".to_owned())
+            }
+            Event::Closed(Closing::Lapsed) => {
                 let text = "redis refuses writes: its lease was not renewed by a majority of the sentinels";
                 (Level::Warn, "fenced", text.to_owned())
             }

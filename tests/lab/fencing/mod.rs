@@ -9,6 +9,8 @@ pub(crate) mod freeze;
 pub(crate) mod link;
 pub(crate) mod orders;
 pub(crate) mod recovery;
+pub(crate) mod restarts;
+pub(crate) mod rolling;
 pub(crate) mod slack;
 pub(crate) mod split;
 pub(crate) mod survivor;
@@ -16,11 +18,14 @@ pub(crate) mod survivor;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use vigie::base::Instant;
 use vigie::config::{Fencing, PEER_PORT};
+use vigie::operate::client::events;
+use vigie::operate::lab::client::longest_gap;
 use vigie::operate::lab::cluster::{Layout, Part};
 use vigie::operate::lab::hosts::{HostSpec, signal};
 use vigie::operate::lab::sandbox::Sandbox;
@@ -28,7 +33,7 @@ use vigie::runtime::clock;
 use vigie::wire::resp::Reply;
 
 use super::ledger::{Fault, Verdict, judge, total};
-use super::whole::{DATA, START_TIME, World, text, wait_ok};
+use super::whole::{DATA, START_TIME, World, binary, text, wait_ok};
 use super::writers::{Seen, Spec, Writers, left};
 use super::{Case, Outcome, note};
 
@@ -51,6 +56,8 @@ const DOWN_AFTER: Duration = Duration::from_millis(500);
 /// Writes flow again so long after a fault is mended, also for who takes a former owner of the virtual IP for the present one: such
 /// a neighbour is believed for up to a minute, and asked for again after that.
 const FLOW_TIME: Duration = Duration::from_secs(90);
+/// Events of a redis whose lease was not renewed in time.
+const FENCED: [&str; 2] = ["fenced", "fence-killed"];
 /// What each writer offers, per second.
 const RATE: u32 = 500;
 /// Who writes straight to a redis waits through every freeze; who writes through the virtual IP has an application's patience.
@@ -101,6 +108,14 @@ struct Run {
     master: &'static str,
 }
 
+impl Run {
+    /// The longest time since `at` in which one of these writers had no acknowledgement.
+    fn stall(&self, names: &[&str], at: Instant) -> Duration {
+        let gaps = names.iter().filter_map(|name| longest_gap(self.seen.acked(&[name]).into_iter(), at));
+        gaps.max().unwrap_or_default()
+    }
+}
+
 impl Field {
     fn start(sandbox: &Sandbox) -> Result<Self, String> {
         let fencing = asked()?;
@@ -108,12 +123,17 @@ impl Field {
         if fencing == Fencing::Lease {
             layout.settings.push_str(&format!("lease = \"{}ms\"\n", LEASE.as_millis()));
         }
+        Self::of(sandbox, layout, fencing, &binary())
+    }
+
+    /// Nodes with a cluster file and a binary of another kind.
+    fn of(sandbox: &Sandbox, mut layout: Layout, fencing: Fencing, binary: &Path) -> Result<Self, String> {
         let hosts = DATA.into_iter().map(beside).chain([NEAR.to_owned(), FAR.to_owned()]);
         layout.guests = (101..)
             .zip(hosts)
             .map(|(last, name)| HostSpec { name, address: IpAddr::from([192, 168, 0, last]), prefix: layout.prefix })
             .collect();
-        Ok(Self { world: World::of(sandbox, layout)?, fencing, runs: Cell::new(0) })
+        Ok(Self { world: World::with(sandbox, layout, binary)?, fencing, runs: Cell::new(0) })
     }
 
     /// Waits until all is well, and starts to write. Returns when writes flow.
@@ -185,6 +205,17 @@ impl Field {
         };
         let neighbours = [NEAR, FAR].map(neighbours).concat();
         self.world.told(format!("{failure}\n{neighbours}"))
+    }
+
+    /// How often the redis of a node was fenced since then (milliseconds of the wall clock): it refused writes, or was killed, since
+    /// its lease was not renewed. Asked of the node itself, whose vigie must not have been restarted since then.
+    fn fences(&self, node: &str, since_ms: u64) -> Result<usize, String> {
+        let mut fences = 0;
+        for record in events(&self.world.cluster.runtime_dir(node), false).map_err(text)? {
+            let record = record.map_err(text)?;
+            fences += usize::from(record.at_ms >= since_ms && FENCED.contains(&record.name.as_str()));
+        }
+        Ok(fences)
     }
 
     /// Sends SIGSTOP to parts of a node. Returns whom to wake.
