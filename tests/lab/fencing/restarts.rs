@@ -86,7 +86,7 @@ fn each(sandbox: &Sandbox, by: By) -> Outcome {
         }
     }
     let sum = table.sum();
-    times.note();
+    times.note(by);
     outcome?;
     // Nothing is handed over by a worker that was killed: what its redis had not sent on is gone.
     if by != By::Kill && sum.lost > 0 {
@@ -107,16 +107,17 @@ struct Times {
 }
 
 impl Times {
-    fn note(&mut self) {
+    fn note(&mut self, by: By) {
         let Self { restarts, stalls, stalls_of_masters, fences, watched } = self;
-        note(format!("  nodes that were not restarted: {watched}, fenced {fences} times"));
+        note(format!("  {by:?}: nodes that were not restarted: {watched}, fenced {fences} times"));
         for (what, times) in [
             ("a restart takes", restarts),
             ("without an acknowledgement through the virtual IP", stalls),
             ("without one at a master that is not restarted", stalls_of_masters),
         ] {
             if let Some((median, max)) = median_and_max(times) {
-                note(format!("  {what}: median {} ms, max {} ms", median.as_millis(), max.as_millis()));
+                let (median, max) = (median.as_millis(), max.as_millis());
+                note(format!("  {by:?}: {what}: median {median} ms, max {max} ms"));
             }
         }
     }
@@ -166,11 +167,11 @@ fn second(sandbox: &Sandbox, by: By) -> Outcome {
         }
     }
     table.sum();
-    note("  ms: restart, without an acknowledgement at the master, more than the restart; fences".to_owned());
-    for Figures { restart, stall, fences } in &figures {
+    note("  run; ms: restart, without an acknowledgement at the master, more than the restart; fences".to_owned());
+    for (number, Figures { restart, stall, fences }) in (1..).zip(&figures) {
         let more = stall.saturating_sub(*restart);
         let [restart, stall, more] = [*restart, *stall, more].map(|time| time.as_millis());
-        note(format!("  {restart:>7} {stall:>7} {more:>7} {fences:>7}"));
+        note(format!("  {by:?} {number:>3} {restart:>7} {stall:>7} {more:>7} {fences:>7}"));
     }
     outcome?;
     table.demand(field.fencing)

@@ -119,7 +119,10 @@ impl Rolling {
             let count = times.len();
             if let Some((median, max)) = median_and_max(times) {
                 let (median, max) = (median.as_millis(), max.as_millis());
-                note(format!("  {what:<34} {count:>3} times: no acknowledgement for median {median} ms, max {max} ms"));
+                let name = &self.table.name;
+                note(format!(
+                    "  {name}: {what}, {count} times: no acknowledgement for median {median} ms, max {max} ms"
+                ));
             }
         }
         outcome?;
