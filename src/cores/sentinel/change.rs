@@ -223,9 +223,9 @@ impl Agreement {
         let (host, name) = (node.host.take(), node.node.clone());
         // What the peer link says of it is of this moment, and comes again only when it changes.
         let (facts, fresh, served) = (node.facts.take(), node.fresh, node.served);
-        let (hears_majority, unleased_since) = (node.hears_majority, node.unleased_since);
+        let (hears_majority, terms, unleased_since) = (node.hears_majority, node.terms, node.unleased_since);
         let new = Instance::new(id, address, name, now);
-        *node = Instance { host, facts, fresh, served, hears_majority, unleased_since, ..new };
+        *node = Instance { host, facts, fresh, served, hears_majority, terms, unleased_since, ..new };
         self.masters[m].odown_since = None;
         if !self.of_cluster() {
             self.forget_peers(m);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::lease::FileTerms;
 use crate::base::node::{Process, RedisFacts, RedisRole};
 use crate::base::{Instant, NodeName};
 use crate::wire::info::{Info, Role};
@@ -61,6 +62,8 @@ pub(super) struct Instance {
     pub(super) facts: Option<RedisFacts>,
     /// Whether its node says that it hears a majority of the sentinels.
     pub(super) hears_majority: bool,
+    /// What the file of its node asks for.
+    pub(super) terms: FileTerms,
     /// Since when it is not heard on the peer link that it takes writes by a lease.
     pub(super) unleased_since: Option<Instant>,
     pub(super) fresh: bool,
@@ -99,6 +102,7 @@ impl Instance {
             rebooted_at: None,
             facts: None,
             hears_majority: false,
+            terms: FileTerms::Unknown,
             unleased_since: Some(now),
             fresh: false,
             served: None,

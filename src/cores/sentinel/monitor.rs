@@ -418,7 +418,7 @@ impl Agreement {
         for m in 0..self.masters.len() {
             let master = &mut self.masters[m];
             let Some(n) = master.place_of_node(&name) else { continue };
-            master.nodes[n].hears_majority = hears_majority;
+            (master.nodes[n].hears_majority, master.nodes[n].terms) = (hears_majority, terms);
             let leased = fresh && lease.is_some();
             master.nodes[n].unleased_since = master.nodes[n].unleased_since.or(Some(now)).filter(|_| !leased);
             if master.nodes[n].told(redis.as_ref(), fresh, now) {

@@ -186,7 +186,9 @@ impl Told<'_> {
 
     /// For whom a change of the mode waits.
     fn waits(&self, fenced: bool) -> String {
-        let waited = self.voters().filter_map(|node| {
+        // A redis that was started without leases cannot take writes by one; any can go on without.
+        let asked = self.view.nodes.iter().filter(|node| node.roles.sentinel || !fenced && node.roles.redis);
+        let waited = asked.filter_map(|node| {
             let (one, more) = self.waited_for(node, !fenced)?;
             Some((self.called(node), one, more))
         });
@@ -208,7 +210,7 @@ impl Told<'_> {
         if said.is_empty() { self.due().to_owned() } else { said.join(", ") }
     }
 
-    /// What keeps a sentinel from going along: of one, and of several.
+    /// What keeps a node from going along: of one, and of several.
     fn waited_for(&self, node: &NodeView, fenced: bool) -> Option<(&'static str, &'static str)> {
         let Some(state) = node.state.as_ref().filter(|_| node.fresh) else {
             return Some(("which is not heard", "which are not heard"));
