@@ -204,11 +204,16 @@ impl World {
         holders.first().copied().ok_or_else(|| "nobody holds the virtual IP".to_owned())
     }
 
+    /// Of the latest decision that a node knows of.
+    pub(crate) fn epoch(&self, node: &str) -> Result<Option<u64>, String> {
+        Ok(self.cluster.status(node).map_err(text)?.master.map(|master| master.epoch))
+    }
+
     /// Waits until the redis of `node` has on disk that it is the master of the decision. Who dies before that is passed over
     /// for one that has: its disk proves nothing of what it had as master.
     pub(crate) fn wait_recorded(&self, node: &str) -> Outcome {
         let recorded = || {
-            let epoch = self.cluster.status(node).map_err(text)?.master.map(|master| master.epoch);
+            let epoch = self.epoch(node)?;
             let durable: Option<Durable> = record(&self.cluster.state_dir(node)).load().map_err(text)?;
             let history = durable.and_then(|durable| durable.history).filter(|history| history.in_sync);
             match history {

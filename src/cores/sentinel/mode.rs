@@ -20,14 +20,13 @@ use super::peer::Peer;
 use super::sabotage::Rule;
 
 impl Agreement {
-    /// The mode that the files of all sentinels ask for, if it is one and the same. For leases those of the redis that are heard do, too:
-    /// one that was started without leases has no fence, and could not take writes by one.
+    /// The mode that the files of all sentinels ask for, if it is one and the same. For leases those of the redis that are heard have
+    /// to ask for it, too: one that was started without leases has no fence, and could not take writes by one.
     fn asked_by_all(&self, master: &Master) -> Option<Mode> {
         let wanted = FileTerms::Same { fencing: master.config.fencing };
         let agrees = |peer: &Peer| peer.fresh && peer.terms == wanted;
-        let data = &master.nodes[..master.config.nodes.len().min(master.nodes.len())];
-        let has_fence = |node: &Instance| node.terms == wanted || node.fresh_facts().is_none();
-        let can = !master.config.fencing || data.iter().all(has_fence);
+        let mut data = master.nodes.iter().take(master.config.nodes.len());
+        let can = !master.config.fencing || data.all(|node| node.terms == wanted || node.fresh_facts().is_none());
         let all = can && self.watchers(master).all(agrees) || !self.rules.holds(Rule::ModeOfAll);
         (all && master.config.lease.is_some()).then_some(Mode::asked(master.config.fencing))
     }

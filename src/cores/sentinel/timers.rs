@@ -62,8 +62,9 @@ impl Timers {
         self.info.unwrap_or_else(|| (down_after * 2).clamp(Duration::from_secs(1), Duration::from_secs(10)))
     }
 
-    /// How often to ping the master on another host, and a replica that is to become it: often enough that its death is noticed soon after `down_after` has passed. The clock of
-    /// silence starts with a ping that is not answered, so that `down_after` is never undercut.
+    /// How often to ping the master on another host, and a replica that is to become it: often enough that its death is noticed
+    /// soon after `down_after` has passed. The clock of silence starts with a ping that is not answered, so that `down_after` is
+    /// never undercut.
     pub(super) fn ping_period(&self, down_after: Duration) -> Duration {
         self.ping_each(down_after / 10)
     }

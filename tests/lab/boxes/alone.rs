@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vigie::base::Rng;
-use vigie::operate::lab::client::{Ack, Client, Plan, read_back};
+use vigie::operate::lab::client::{Ack, Client, Plan};
 use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
@@ -16,8 +16,8 @@ use vigie::wire::resp::Reply;
 use super::super::whole::{self, text, wait_ok};
 use super::super::{Outcome, note};
 use super::{
-    BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, SHELL, TARGET, address, ask, cluster_file, disk, put, segment,
-    tail, writer,
+    BOOT_TIME, CLIENT, Guest, Machine, PASSWORD, SERVES, SHELL, TARGET, address, all_there, ask, cluster_file, cuts,
+    disk, put, segment, tail, writer,
 };
 
 const NAMED: &str = "vigie.node=box-1";
@@ -186,7 +186,7 @@ pub(super) fn hardened(sandbox: &Sandbox) -> Outcome {
 /// Boots a box, has a client write to it, and takes its power away at some moment, again and again. Redis syncs each write
 /// before it acknowledges it here, so that every acknowledged one must be there again.
 pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
-    let cuts: u32 = std::env::var("VIGIE_BOX_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(3);
+    let cuts = cuts();
     let lab = segment(sandbox, 1)?;
     let box_1 = disk(sandbox, "one", 1)?;
     put(&box_1, "vigie.toml", &format!("{}[redis]\ninclude = [\"/etc/vigie/users.conf\"]\n", cluster_file(1)))?;
@@ -204,16 +204,10 @@ pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
         }
         let guest = Guest::start(&lab, Machine::X86, 1, &box_1, NAMED)?;
         guest.wait_said(SERVES)?;
-        let said = guest.said();
-        if round > 0 && (said.contains("formats") || said.contains("SAFE MODE")) {
-            return Err(format!("after cut {round}:\n{}", tail(&said)));
+        if round > 0 && !guest.kept_its_data() {
+            return Err(format!("after cut {round}:\n{}", tail(&guest.said())));
         }
-        for (plan, acks) in &synced {
-            let lost = read_back(&network, plan, acks, false).map_err(text)?.len();
-            if lost > 0 {
-                return Err(format!("{lost} of {} synced writes are lost after cut {round}", acks.len()));
-            }
-        }
+        all_there(&network, &synced, round)?;
         if round == cuts {
             break;
         }

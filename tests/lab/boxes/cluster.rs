@@ -13,7 +13,10 @@ use vigie::wire::resp::Reply;
 
 use super::super::whole::{text, wait_ok};
 use super::super::{Outcome, note};
-use super::{AGREE_TIME, CLIENT, Guest, Machine, PASSWORD, SHELL, address, ask, disk, segment, tail, writer};
+use super::{
+    AGREE_TIME, CLIENT, Guest, Machine, PASSWORD, SHELL, address, all_there, ask, cuts, disk, segment, with_consoles,
+    writer,
+};
 
 const BOXES: usize = 3;
 
@@ -91,10 +94,7 @@ pub(super) fn three(sandbox: &Sandbox) -> Outcome {
     let plan = writer("boxes");
     let client = Client::start(&lab, CLIENT, plan.clone()).map_err(text)?;
     let outcome = faults(&lab, &mut guests, &client, begun, &start);
-    outcome.map_err(|why| {
-        let consoles = guests.iter().map(|guest| format!("-- {}\n{}", guest.name, tail(&guest.said())));
-        format!("{why}\n{}", consoles.collect::<Vec<_>>().join("\n"))
-    })?;
+    outcome.map_err(|why| with_consoles(&why, &guests))?;
     let tally = client.stop();
     let network = lab.network(CLIENT).map_err(text)?;
     let lost = read_back(&network, &plan, &tally.acks, false).map_err(text)?.len();
@@ -115,7 +115,7 @@ const WRITE_TIME: Duration = Duration::from_secs(8);
 /// The power fails for all three boxes at once while a client writes, again and again. What redis had synced has to be there
 /// again, on one master; what it had acknowledged and not synced yet may be gone.
 pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
-    let cuts: u32 = std::env::var("VIGIE_BOX_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(3);
+    let cuts = cuts();
     let lab = segment(sandbox, BOXES)?;
     let disks = (1..=BOXES).map(|n| disk(sandbox, &format!("disk-{n}"), BOXES)).collect::<Result<Vec<_>, _>>()?;
     let start = |n: usize| Guest::start(&lab, Machine::X86, n, &disks[n - 1], &format!("vigie.node=box-{n} {SHELL}"));
@@ -132,19 +132,8 @@ pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
             std::thread::sleep(after.saturating_sub(begun.elapsed()));
             guests.push(start(n)?);
         }
-        let outcome = after_a_cut(&lab, &guests, round).and_then(|()| {
-            for (plan, acks) in &kept {
-                let lost = read_back(&network, plan, acks, false).map_err(text)?.len();
-                if lost > 0 {
-                    return Err(format!("{lost} of {} synced writes are lost after cut {round}", acks.len()));
-                }
-            }
-            Ok(())
-        });
-        outcome.map_err(|why| {
-            let consoles = guests.iter().map(|guest| format!("-- {}\n{}", guest.name, tail(&guest.said())));
-            format!("{why}\n{}", consoles.collect::<Vec<_>>().join("\n"))
-        })?;
+        let outcome = after_a_cut(&lab, &guests, round).and_then(|()| all_there(&network, &kept, round));
+        outcome.map_err(|why| with_consoles(&why, &guests))?;
         if round == cuts {
             break;
         }
@@ -173,10 +162,7 @@ pub(super) fn power_cuts(sandbox: &Sandbox) -> Outcome {
 fn after_a_cut(lab: &Lab, guests: &[Guest], round: u32) -> Outcome {
     wait_whole(guests)?;
     agreed(lab, &[1, 2, 3], None)?;
-    let broken = guests.iter().find(|guest| {
-        let said = guest.said();
-        round > 0 && (said.contains("formats") || said.contains("SAFE MODE"))
-    });
+    let broken = guests.iter().find(|guest| round > 0 && !guest.kept_its_data());
     broken.map_or(Ok(()), |guest| Err(format!("{} has lost its file system after cut {round}", guest.name)))
 }
 

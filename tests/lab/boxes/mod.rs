@@ -17,8 +17,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use vigie::base::Secret;
-use vigie::operate::lab::client::Plan;
-use vigie::operate::lab::hosts::{HostSpec, Lab};
+use vigie::operate::lab::client::{Ack, Plan, read_back};
+use vigie::operate::lab::hosts::{HostSpec, Lab, Network};
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::wire::resp::Reply;
 
@@ -265,11 +265,39 @@ impl Guest {
             .map_err(|why| format!("{why}\n{}", tail(&self.said())))
     }
 
+    /// Whether it came up with the data that it had.
+    fn kept_its_data(&self) -> bool {
+        let said = self.said();
+        !said.contains("formats") && !said.contains("SAFE MODE")
+    }
+
     /// Takes its power away, and waits until it is gone.
     fn cut(mut self) -> Outcome {
         self.qemu.kill().map_err(text)?;
         self.qemu.wait().map(drop).map_err(text)
     }
+}
+
+/// How often the power is cut: `VIGIE_BOX_CUTS`.
+fn cuts() -> u32 {
+    std::env::var("VIGIE_BOX_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(3)
+}
+
+/// Whether all that was written before is there, after so many cuts.
+fn all_there(network: &Network, synced: &[(Plan, Vec<Ack>)], cuts: u32) -> Outcome {
+    for (plan, acks) in synced {
+        let lost = read_back(network, plan, acks, false).map_err(text)?.len();
+        if lost > 0 {
+            return Err(format!("{lost} of {} synced writes are lost after cut {cuts}", acks.len()));
+        }
+    }
+    Ok(())
+}
+
+/// What the consoles of boxes said last, behind why something failed.
+fn with_consoles(why: &str, guests: &[Guest]) -> String {
+    let consoles = guests.iter().map(|guest| format!("-- {}\n{}", guest.name, tail(&guest.said())));
+    format!("{why}\n{}", consoles.collect::<Vec<_>>().join("\n"))
 }
 
 /// The last lines of a long text.

@@ -9,7 +9,7 @@ use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
 use super::super::{Case, Outcome};
-use super::{Field, NEEDS, Table, let_pass, runs};
+use super::{Field, NEEDS, Table, let_pass, repeat, runs};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "freeze_redis", needs: NEEDS, run: |sandbox| freezes(sandbox, Victim::Redis, runs(3)) },
@@ -78,13 +78,7 @@ pub(crate) fn quick_worker(sandbox: &Sandbox) -> Outcome {
 fn freezes(sandbox: &Sandbox, victim: Victim, runs: usize) -> Outcome {
     let field = Field::start(sandbox)?;
     let mut table = Table::new(format!("freeze of {victim:?} ({:?})", field.fencing));
-    let mut outcome = Ok(());
-    for number in 1..=runs {
-        outcome = once(&field, victim, &mut table).map_err(|why| format!("run {number}: {why}"));
-        if outcome.is_err() {
-            break;
-        }
-    }
+    let outcome = repeat(runs, |_| once(&field, victim, &mut table));
     let sum = table.sum();
     outcome?;
     // Where nobody is awake, what is late is counted and not promised.
@@ -110,7 +104,6 @@ fn once(field: &Field, victim: Victim, table: &mut Table) -> Outcome {
     if run.verdict.takeover.is_some() && run.master == master {
         return Err(field.world.told(format!("{master} was replaced and is master again: {}", run.verdict)));
     }
-    let row = format!("{master}, then {}", run.master);
-    table.row(&row, run);
+    table.row_of(master, run);
     Ok(())
 }

@@ -9,7 +9,7 @@ use vigie::runtime::clock;
 
 use super::super::ledger::GRACE;
 use super::super::{Case, Outcome};
-use super::{DOWN_AFTER, FAR, Field, LEASE, NEAR, NEEDS, Run, Table, let_pass, runs};
+use super::{DOWN_AFTER, FAR, Field, LEASE, NEAR, NEEDS, Run, Table, let_pass, repeat, runs};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "link_into_the_master", needs: NEEDS, run: |sandbox| cuts(sandbox, Cut::Into) },
@@ -39,13 +39,7 @@ enum Cut {
 fn cuts(sandbox: &Sandbox, cut: Cut) -> Outcome {
     let field = Field::start(sandbox)?;
     let mut table = Table::new(format!("link cut {cut:?} ({:?})", field.fencing));
-    let mut outcome = Ok(());
-    for number in 1..=runs(3) {
-        outcome = once(&field, cut, &mut table).map_err(|why| format!("run {number}: {why}"));
-        if outcome.is_err() {
-            break;
-        }
-    }
+    let outcome = repeat(runs(3), |_| once(&field, cut, &mut table));
     table.sum();
     outcome?;
     table.demand(field.fencing)
@@ -94,8 +88,7 @@ fn once(field: &Field, cut: Cut, table: &mut Table) -> Outcome {
     let taken = run.verdict.takeover.is_some_and(|takeover| takeover <= TAKEOVER);
     let judged = judged(field, cut, &run, taken, late, served);
     // A row that breaks a promise is the one to be seen.
-    let row = format!("{master}, then {}", run.master);
-    table.row(&row, run);
+    table.row_of(master, run);
     println!("      {facts}");
     judged.map_err(|why| field.world.told(format!("{why}; {facts}")))
 }

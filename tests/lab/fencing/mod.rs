@@ -32,7 +32,7 @@ use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 use vigie::wire::resp::Reply;
 
-use super::ledger::{Fault, Verdict, judge, total};
+use super::ledger::{Fault, Verdict, judge, median_and_max, total};
 use super::whole::{DATA, START_TIME, World, binary, text, wait_ok};
 use super::writers::{Seen, Spec, Writers, left};
 use super::{Case, Outcome, note};
@@ -56,6 +56,8 @@ const DOWN_AFTER: Duration = Duration::from_millis(500);
 /// Writes flow again so long after a fault is mended, also for who takes a former owner of the virtual IP for the present one: such
 /// a neighbour is believed for up to a minute, and asked for again after that.
 const FLOW_TIME: Duration = Duration::from_secs(90);
+/// What is killed is gone within this time.
+const DEATH_TIME: Duration = Duration::from_secs(5);
 /// Events of a redis whose lease was not renewed in time.
 const FENCED: [&str; 2] = ["fenced", "fence-killed"];
 /// What each writer offers, per second.
@@ -79,6 +81,17 @@ pub(crate) fn asked() -> Result<Fencing, String> {
 /// How often each fault happens.
 fn runs(default: usize) -> usize {
     std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(default)
+}
+
+/// Has a fault happen that often, counted from 1, until a run fails: what was measured before is still worth to be seen.
+fn repeat(runs: usize, mut once: impl FnMut(usize) -> Outcome) -> Outcome {
+    (1..=runs).try_for_each(|number| once(number).map_err(|why| format!("run {number}: {why}")))
+}
+
+/// Of times, in words.
+fn spread(times: &mut [Duration]) -> Option<String> {
+    let (median, max) = median_and_max(times)?;
+    Some(format!("median {} ms, max {} ms", median.as_millis(), max.as_millis()))
 }
 
 /// The host of the writer at a node.
@@ -218,6 +231,13 @@ impl Field {
         Ok(fences)
     }
 
+    /// Kills everything on some nodes at once.
+    fn kill(&self, nodes: &[&'static str]) -> Outcome {
+        let cluster = &self.world.cluster;
+        cluster.kill_vigies(nodes.iter().copied()).map_err(text)?;
+        nodes.iter().try_for_each(|node| cluster.wait_ended(node, DEATH_TIME).map(drop)).map_err(text)
+    }
+
     /// Sends SIGSTOP to parts of a node. Returns whom to wake.
     fn freeze(&self, node: &str, parts: &[Part]) -> Result<Vec<i32>, String> {
         let pids = parts.iter().map(|part| self.world.cluster.pid(node, *part));
@@ -285,14 +305,17 @@ impl Table {
         self.verdicts.push(run.verdict);
     }
 
+    /// The row of a master that may have been replaced.
+    fn row_of(&mut self, master: &str, run: Run) {
+        self.row(&format!("{master}, then {}", run.master), run);
+    }
+
     /// Notes the sum for the end of the run.
     fn sum(&self) -> Verdict {
         let sum = total(&self.verdicts);
         let mut takeovers: Vec<_> = self.verdicts.iter().filter_map(|verdict| verdict.takeover).collect();
-        let spread = super::ledger::median_and_max(&mut takeovers).map_or_else(
-            || "no takeover".to_owned(),
-            |(median, max)| format!("takeover median {} ms, max {} ms", median.as_millis(), max.as_millis()),
-        );
+        let spread =
+            spread(&mut takeovers).map_or_else(|| "no takeover".to_owned(), |spread| format!("takeover {spread}"));
         let (runs, taken) = (self.verdicts.len(), takeovers.len());
         note(format!("{}: {runs} runs, {taken} takeovers, {spread}", self.name));
         note(format!("{:<34} {}", "", Verdict::HEADER));

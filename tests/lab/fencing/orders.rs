@@ -11,7 +11,7 @@ use vigie::runtime::clock;
 
 use super::super::whole::DATA;
 use super::super::{Case, Outcome};
-use super::{Field, NEEDS, Table, let_pass, runs};
+use super::{Field, NEEDS, Table, let_pass, repeat, runs};
 
 pub(crate) const CASES: &[Case] =
     &[Case { name: "stray_orders", needs: NEEDS, run: |sandbox| orders(sandbox, runs(3)) }];
@@ -48,13 +48,7 @@ fn orders(sandbox: &Sandbox, runs: usize) -> Outcome {
     for order in [Order::Lead, Order::Follow] {
         for by in [By::Application, By::Sentinel] {
             let mut table = Table::new(format!("order to {order:?} by {by:?} ({:?})", field.fencing));
-            let mut outcome = Ok(());
-            for number in 1..=runs {
-                outcome = once(&field, order, by, &mut table).map_err(|why| format!("run {number}: {why}"));
-                if outcome.is_err() {
-                    break;
-                }
-            }
+            let outcome = repeat(runs, |_| once(&field, order, by, &mut table));
             let sum = table.sum();
             outcome?;
             if field.fencing == Fencing::Lease && sum.lost > 0 {
@@ -98,8 +92,7 @@ fn once(field: &Field, order: Order, by: By, table: &mut Table) -> Outcome {
     let elected = run.master == replica;
     let strange = run.verdict.shares.get(replica).filter(|_| !elected).map_or(0, |share| share.acked);
     let facts = format!("{to} answered: {answer}; acknowledged by {replica}, a replica not elected: {strange}");
-    let row = format!("{master}, then {}", run.master);
-    table.row(&row, run);
+    table.row_of(master, run);
     println!("      {facts}");
     if by == By::Application && answer == "taken" {
         return Err(field.world.told(format!("an application may do that: {facts}")));

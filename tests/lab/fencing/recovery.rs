@@ -4,17 +4,16 @@
 use std::fs;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use vigie::base::Rng;
 use vigie::operate::lab::client::longest_gap;
 use vigie::operate::lab::cluster::Part;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::{clock, random};
 
-use super::super::ledger::median_and_max;
 use super::super::whole::{DATA, text, wait_ok};
 use super::super::{Case, Outcome, note};
-use super::{FAR, Field, NEAR, NEEDS, Table, let_pass, runs};
+use super::restarts::{By, restart};
+use super::{DEATH_TIME, FAR, Field, NEAR, NEEDS, Table, let_pass, repeat, runs, spread};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "recovery_of_a_killed_redis", needs: NEEDS, run: |sandbox| recoveries(sandbox, Harm::Killed) },
@@ -36,9 +35,6 @@ const SPAN: Duration = Duration::from_secs(5);
 const COLD_TIME: Duration = Duration::from_secs(30);
 /// A node that was wiped stays away for so long.
 const AWAY: Duration = Duration::from_secs(3);
-/// What is killed is gone, and what is asked to leave has left, within these times.
-const DEATH_TIME: Duration = Duration::from_secs(5);
-const LEAVE_TIME: Duration = Duration::from_secs(15);
 /// Nodes that start at once start within this time, in any order.
 const STAGGER: Duration = Duration::from_millis(500);
 
@@ -70,17 +66,11 @@ impl Harm {
 fn recoveries(sandbox: &Sandbox, harm: Harm) -> Outcome {
     let field = Field::start(sandbox)?;
     let mut table = Table::new(format!("recovery, {harm:?} ({:?})", field.fencing));
-    let (mut outages, mut outcome) = (Vec::new(), Ok(()));
-    for number in 1..=runs(3) {
-        outcome = once(&field, harm, &mut table, &mut outages).map_err(|why| format!("run {number}: {why}"));
-        if outcome.is_err() {
-            break;
-        }
-    }
+    let mut outages = Vec::new();
+    let outcome = repeat(runs(3), |_| once(&field, harm, &mut table, &mut outages));
     let sum = table.sum();
-    if let Some((median, max)) = median_and_max(&mut outages) {
-        let (median, max) = (median.as_millis(), max.as_millis());
-        note(format!("  without an acknowledgement through the virtual IP: median {median} ms, max {max} ms"));
+    if let Some(spread) = spread(&mut outages) {
+        note(format!("  without an acknowledgement through the virtual IP: {spread}"));
     }
     outcome?;
     if !harm.may_lose() && sum.lost > 0 {
@@ -103,8 +93,7 @@ fn once(field: &Field, harm: Harm, table: &mut Table, outages: &mut Vec<Duration
     let run = field.settle(load, at, deprived)?;
     let outage = longest_gap(run.seen.acked(&[NEAR, FAR]).into_iter(), at).unwrap_or_default();
     outages.push(outage);
-    let row = format!("{master}, then {}", run.master);
-    table.row(&row, run);
+    table.row_of(master, run);
     println!("      without an acknowledgement through the virtual IP for {} ms", outage.as_millis());
     Ok(())
 }
@@ -133,7 +122,7 @@ fn hurt(field: &Field, harm: Harm, master: &'static str) -> Outcome {
             cluster.lab().heal(master).map_err(text)
         }
         Harm::Wiped => {
-            kill(field, &[master])?;
+            field.kill(&[master])?;
             let data = cluster.state_dir(master).join("redis");
             let entries = fs::read_dir(&data).map_err(|error| format!("{}: {error}", data.display()))?;
             for entry in entries {
@@ -144,17 +133,13 @@ fn hurt(field: &Field, harm: Harm, master: &'static str) -> Outcome {
             let_pass(AWAY, since);
             cluster.start_node(master).map_err(text)
         }
-        Harm::Restarted => {
-            cluster.signal_guard(master, Signal::SIGTERM).map_err(text)?;
-            cluster.wait_ended(master, LEAVE_TIME).map_err(text)?;
-            cluster.start_node(master).map_err(text)
-        }
+        Harm::Restarted => restart(field, master, By::Operator).map(drop),
         Harm::All => {
-            kill(field, &cluster.names().collect::<Vec<_>>())?;
+            field.kill(&cluster.names().collect::<Vec<_>>())?;
             start(field, cluster.names().collect())
         }
         Harm::AllMasterLate => {
-            kill(field, &cluster.names().collect::<Vec<_>>())?;
+            field.kill(&cluster.names().collect::<Vec<_>>())?;
             start(field, cluster.names().filter(|node| *node != master).collect())?;
             let rest: Vec<_> = DATA.into_iter().filter(|node| *node != master).collect();
             let whole = || field.world.whole_among(&rest);
@@ -164,13 +149,6 @@ fn hurt(field: &Field, harm: Harm, master: &'static str) -> Outcome {
             cluster.start_node(master).map_err(text)
         }
     }
-}
-
-/// Kills everything on some nodes at once.
-pub(super) fn kill(field: &Field, nodes: &[&'static str]) -> Outcome {
-    let cluster = &field.world.cluster;
-    cluster.kill_vigies(nodes.iter().copied()).map_err(text)?;
-    nodes.iter().try_for_each(|node| cluster.wait_ended(node, DEATH_TIME).map(drop)).map_err(text)
 }
 
 /// Starts some nodes in an order and at moments that differ each time, and are printed.

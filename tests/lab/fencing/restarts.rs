@@ -10,10 +10,9 @@ use vigie::operate::lab::client::longest_gap;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
-use super::super::ledger::median_and_max;
 use super::super::whole::{DATA, START_TIME, text, wait_ok};
 use super::super::{Case, Outcome, note};
-use super::{FAR, FLOW_TIME, Field, LEASE, NEAR, NEEDS, Table, let_pass, runs};
+use super::{FAR, FLOW_TIME, Field, LEASE, NEAR, NEEDS, Table, let_pass, repeat, runs, spread};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "restart_each_by_its_operator", needs: NEEDS, run: |sandbox| each(sandbox, By::Operator) },
@@ -40,9 +39,8 @@ pub(crate) const CASES: &[Case] = &[
 const AWAY: Duration = Duration::from_secs(1);
 /// A master whose majority is back takes writes again within this.
 const RETURN: Duration = Duration::from_millis(200);
-/// What is asked to leave has left, and what is killed is gone, within these times.
+/// What is asked to leave has left within this time.
 const LEAVE_TIME: Duration = Duration::from_secs(15);
-const DEATH_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
@@ -76,15 +74,10 @@ pub(super) fn restart(field: &Field, node: &'static str, by: By) -> Result<Durat
 fn each(sandbox: &Sandbox, by: By) -> Outcome {
     let field = Field::start(sandbox)?;
     let mut table = Table::new(format!("restart by {by:?} ({:?})", field.fencing));
-    let (mut times, mut outcome) = (Times::default(), Ok(()));
-    'runs: for number in 1..=runs(1) {
-        for node in field.world.cluster.names() {
-            outcome = once(&field, node, by, &mut table, &mut times).map_err(|why| format!("run {number}: {why}"));
-            if outcome.is_err() {
-                break 'runs;
-            }
-        }
-    }
+    let mut times = Times::default();
+    let outcome = repeat(runs(1), |_| {
+        field.world.cluster.names().try_for_each(|node| once(&field, node, by, &mut table, &mut times))
+    });
     let sum = table.sum();
     times.note(by);
     outcome?;
@@ -115,9 +108,8 @@ impl Times {
             ("without an acknowledgement through the virtual IP", stalls),
             ("without one at a master that is not restarted", stalls_of_masters),
         ] {
-            if let Some((median, max)) = median_and_max(times) {
-                let (median, max) = (median.as_millis(), max.as_millis());
-                note(format!("  {by:?}: {what}: median {median} ms, max {max} ms"));
+            if let Some(spread) = spread(times) {
+                note(format!("  {by:?}: {what}: {spread}"));
             }
         }
     }
@@ -147,7 +139,7 @@ fn once(field: &Field, node: &'static str, by: By, table: &mut Table, times: &mu
         facts.push_str(&format!(", at the master {} ms", stall.as_millis()));
     }
     let moved = node != master && run.master != master;
-    table.row(&format!("{master}, then {}", run.master), run);
+    table.row_of(master, run);
     println!("      {facts}");
     if fences > 0 || moved {
         return Err(field.told(format!("a master that was not restarted: {facts}")));
@@ -159,13 +151,8 @@ fn once(field: &Field, node: &'static str, by: By, table: &mut Table, times: &mu
 fn second(sandbox: &Sandbox, by: By) -> Outcome {
     let field = Field::start(sandbox)?;
     let mut table = Table::new(format!("second of two, by {by:?} ({:?})", field.fencing));
-    let (mut figures, mut outcome) = (Vec::new(), Ok(()));
-    for number in 1..=runs(3) {
-        outcome = pair(&field, number, by, &mut table, &mut figures).map_err(|why| format!("run {number}: {why}"));
-        if outcome.is_err() {
-            break;
-        }
-    }
+    let mut figures = Vec::new();
+    let outcome = repeat(runs(3), |number| pair(&field, number, by, &mut table, &mut figures));
     table.sum();
     note("  run; ms: restart, without an acknowledgement at the master, more than the restart; fences".to_owned());
     for (number, Figures { restart, stall, fences }) in (1..).zip(&figures) {
@@ -188,11 +175,9 @@ fn pair(field: &Field, number: usize, by: By, table: &mut Table, figures: &mut V
     let (cluster, master) = (&world.cluster, load.master);
     let replicas: Vec<_> = DATA.into_iter().filter(|node| *node != master).collect();
     let (third, second) = (replicas[number % 2], replicas[(number + 1) % 2]);
-    let epoch = || Ok::<_, String>(cluster.status(master).map_err(text)?.master.map(|master| master.epoch));
-    let elected = epoch()?;
+    let elected = world.epoch(master)?;
     let begun = clock::now();
-    cluster.kill_vigies([third]).map_err(text)?;
-    cluster.wait_ended(third, DEATH_TIME).map_err(text)?;
+    field.kill(&[third])?;
     // The others have noticed, and go on.
     let alone = || {
         let view = cluster.status(second).map_err(text)?;
@@ -208,7 +193,7 @@ fn pair(field: &Field, number: usize, by: By, table: &mut Table, figures: &mut V
     let until = clock::now();
     let fences = field.fences(master, at_ms)?;
     let left = world.whole_among(&[master, second]).map_err(|why| field.told(why));
-    let decided = epoch()?;
+    let decided = world.epoch(master)?;
 
     cluster.start_node(third).map_err(text)?;
     let run = field.settle(load, begun, None)?;
@@ -220,12 +205,12 @@ fn pair(field: &Field, number: usize, by: By, table: &mut Table, figures: &mut V
     );
     figures.push(Figures { restart, stall, fences });
     let stayed = left.as_ref() == Ok(&master) && decided == elected && run.verdict.takeover.is_none();
-    table.row(&format!("{master}, then {}", run.master), run);
+    table.row_of(master, run);
     println!("      {facts}");
     if !stayed {
         return Err(field.told(format!("a failover: {facts}")));
     }
-    // Whoever does not see this one would see none elsewhere.
+    // A case that does not see this fence would see none elsewhere.
     let seen = match (field.fencing, by) {
         (Fencing::Lease, By::Reboot) => fences == 1 && stall > AWAY - LEASE,
         (Fencing::Lease, By::Operator | By::Kill) => true,

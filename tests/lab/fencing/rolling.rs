@@ -17,11 +17,11 @@ use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 use vigie::runtime::status::fencing::{FENCED, NOT_FENCED};
 
-use super::super::ledger::{GRACE, Write, median_and_max};
+use super::super::ledger::{GRACE, Write};
 use super::super::whole::{DATA, PROXIES, START_TIME, binary, text, wait_ok};
 use super::super::{BEFORE, Case, Outcome, VERSION_BEFORE, note};
 use super::restarts::{By, restart};
-use super::{FAR, Field, NEAR, NEEDS, Run, Table, runs};
+use super::{FAR, Field, NEAR, NEEDS, Run, Table, runs, spread};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "rolling_fencing", needs: NEEDS, run: edits },
@@ -82,7 +82,7 @@ fn upgrade(sandbox: &Sandbox, order: Order) -> Outcome {
 }
 
 /// Writes that the old master has acknowledged though they were sent after somebody else had acknowledged one. A reply that was read
-/// later than that is none: whatever is acknowledged behind the back of a new master is lost, too.
+/// later than that is none: what is acknowledged behind the back of a new master is lost, too.
 fn both(run: &Run, old: &str, at: Instant) -> usize {
     let Some(taken) = run.verdict.takeover.map(|takeover| at + takeover) else { return 0 };
     let late = |write: &&Write| write.node == old && write.sent_at > taken && write.acked_at.is_some();
@@ -117,12 +117,8 @@ impl Rolling {
         let sum = self.table.sum();
         for (what, times) in &mut self.stalls {
             let count = times.len();
-            if let Some((median, max)) = median_and_max(times) {
-                let (median, max) = (median.as_millis(), max.as_millis());
-                let name = &self.table.name;
-                note(format!(
-                    "  {name}: {what}, {count} times: no acknowledgement for median {median} ms, max {max} ms"
-                ));
+            if let Some(spread) = spread(times) {
+                note(format!("  {}: {what}, {count} times: no acknowledgement for {spread}", self.table.name));
             }
         }
         outcome?;

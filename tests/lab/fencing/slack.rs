@@ -171,9 +171,9 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
     let writers = Writers::start(cluster.lab(), &cluster.layout().password, "run", vec![spec])?;
     writers.wait_steady(&[NEAR], FLOW_TIME).map_err(|why| world.told(why))?;
     // The nodes were cut off for as long as their cables were changed.
-    let (_, master) = world.wait_whole(std::time::Instant::now(), FLOW_TIME).map_err(|why| world.told(why))?;
+    world.wait_whole(std::time::Instant::now(), FLOW_TIME).map_err(|why| world.told(why))?;
     world.wait_healthy()?;
-    let (epoch, before) = (epoch(world, master)?, Told::read(world));
+    let (epoch_before, before) = (epoch(world)?, Told::read(world));
     let mut spinners = Spinners::start(cluster.lab())?;
     let (stop, since) = (AtomicBool::new(false), clock::now());
     let (found, saves, storms) = scope(|scope| {
@@ -197,7 +197,7 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
     let seen = writers.stop();
     let (found, saves, storms) = (found?, saves?, storms?);
     let told = Told::read(world).since(&before);
-    let failovers = epoch_after(world)?.saturating_sub(epoch);
+    let failovers = epoch(world)?.saturating_sub(epoch_before);
     // From now on all nodes are cut off.
     let carried = rough.stop()?;
     let acked = seen.acked(&[NEAR]);
@@ -231,7 +231,7 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
     if !seen.failures[NEAR].is_empty() {
         note(format!("  through the VIP, refused or cut: {}", super::listed(&seen.failures[NEAR])));
     }
-    // Whoever sees nothing finds nothing.
+    // Where little was seen, nothing is proved.
     let expected = terms.span.as_millis() / 200;
     if found.left.len() < usize::try_from(expected).map_err(text)? || carried.lost == 0 || saves.contains(&0) {
         return Err(format!("{} renewals were seen, {expected} at least are expected", found.left.len()));
@@ -252,16 +252,10 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Of the latest decision that one node knows of.
-fn epoch(world: &World, node: &str) -> Result<u64, String> {
-    let master = world.cluster.status(node).map_err(text)?.master;
-    master.map(|master| master.epoch).ok_or_else(|| "there is no master".to_owned())
-}
-
-/// Of the latest one that any sentinel knows of.
-fn epoch_after(world: &World) -> Result<u64, String> {
-    let epochs = DATA.map(|node| epoch(world, node)).into_iter().collect::<Result<Vec<_>, _>>()?;
-    epochs.into_iter().max().ok_or_else(|| "there are no sentinels".to_owned())
+/// Of the latest decision that any sentinel knows of.
+fn epoch(world: &World) -> Result<u64, String> {
+    let epochs = DATA.map(|node| world.epoch(node)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    epochs.into_iter().flatten().max().ok_or_else(|| "there is no master".to_owned())
 }
 
 /// What the nodes have said of their fences.

@@ -10,7 +10,7 @@ use vigie::runtime::clock;
 
 use super::super::whole::{PROXIES, text};
 use super::super::{Case, Outcome};
-use super::{FAR, Field, NEAR, NEEDS, Table, beside, let_pass, runs};
+use super::{FAR, Field, NEAR, NEEDS, Table, beside, let_pass, repeat, runs};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "split", needs: NEEDS, run: |sandbox| splits(sandbox, false, runs(3)) },
@@ -36,14 +36,7 @@ fn splits(sandbox: &Sandbox, without_worker: bool, runs: usize) -> Outcome {
     let field = Field::start(sandbox)?;
     let name = if without_worker { "split, its worker stopped before" } else { "split" };
     let mut table = Table::new(format!("{name} ({:?})", field.fencing));
-    let mut outcome = Ok(());
-    for number in 0..runs {
-        // What was measured before a run that fails is still worth to be seen.
-        outcome = once(&field, number, without_worker, &mut table).map_err(|why| format!("run {}: {why}", number + 1));
-        if outcome.is_err() {
-            break;
-        }
-    }
+    let outcome = repeat(runs, |number| once(&field, number - 1, without_worker, &mut table));
     let sum = table.sum();
     outcome.and_then(|()| table.demand(field.fencing))?;
     if field.fencing == Fencing::Off && (sum.after_lease == 0 || sum.after_takeover == 0 || sum.lost <= sum.bound) {

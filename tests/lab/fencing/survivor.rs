@@ -15,7 +15,7 @@ use vigie::runtime::status::fencing::FENCED;
 
 use super::super::whole::{DATA, PROXIES, START_TIME, text, wait_ok};
 use super::super::{Case, Outcome, note};
-use super::{FAR, FLOW_TIME, Field, NEAR, NEEDS, recovery, runs};
+use super::{FAR, FLOW_TIME, Field, NEAR, NEEDS, repeat, runs};
 
 pub(crate) const CASES: &[Case] =
     &[Case { name: "survivor", needs: NEEDS, run: |sandbox| survivors(sandbox, runs(2)) }];
@@ -30,10 +30,7 @@ fn survivors(sandbox: &Sandbox, runs: usize) -> Outcome {
         // A master that was cut off went on writing all the time.
         return Ok(());
     }
-    for number in 0..runs {
-        once(&field, number).map_err(|why| format!("run {}: {why}", number + 1))?;
-    }
-    Ok(())
+    repeat(runs, |number| once(&field, number - 1))
 }
 
 fn once(field: &Field, number: usize) -> Outcome {
@@ -47,7 +44,7 @@ fn once(field: &Field, number: usize) -> Outcome {
     let mut operator = Operator { field, said: String::new() };
     let at = clock::now();
     lost.iter().try_for_each(|node| cluster.lab().cut(node)).map_err(text)?;
-    recovery::kill(field, &lost)?;
+    field.kill(&lost)?;
 
     // What clients see, and what the operator finds out.
     let address = field.world.address(survivor);
