@@ -85,9 +85,11 @@ impl Grantor {
         let decided = ballot.decided.filter(|(node, _)| *node == claim.process.node).map(|(_, epoch)| epoch);
         let suspect = decided.is_some() && ballot.suspects;
         // The holder, one that lost its lease and was replaced by nobody, or one that is to have it. Who was passed over must not
-        // keep others waiting.
+        // keep others waiting: nor must one whose leader goes on after somebody stood against it, and that half of the
+        // sentinels are bound to.
         let of_use = open.is_some() || decided == Some(bound.claim.epoch);
-        stamp > bound.stamp && (named || !suspect && of_use || !self.rules.holds(Rule::OfUse))
+        let wanted = named && (claim.epoch >= ballot.stored || !self.rules.holds(Rule::NewestLeader));
+        stamp > bound.stamp && (wanted || !suspect && of_use || !self.rules.holds(Rule::OfUse))
     }
 
     /// Whether it may bind itself to a process that it is not bound to.

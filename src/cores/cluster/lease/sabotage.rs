@@ -15,6 +15,8 @@ pub enum Rule {
     WaitAfterStart,
     /// Who was named, and never got the lease, is granted nothing once it is named no more.
     OfUse,
+    /// Nor while it is named, by a leader that somebody stood against in a higher epoch.
+    NewestLeader,
     /// What is given back is what was promised up to then, and not what was promised later.
     LateRelease,
     /// A lease takes the grants of a majority.
@@ -35,13 +37,14 @@ pub type Rules = crate::base::sabotage::Rules<Rule>;
 #[cfg(feature = "sabotage")]
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OneGrant,
         Self::WholeLease,
         Self::NotBelow,
         Self::StoreFirst,
         Self::WaitAfterStart,
         Self::OfUse,
+        Self::NewestLeader,
         Self::LateRelease,
         Self::Majority,
         Self::FirstToEnd,
