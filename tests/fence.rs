@@ -295,11 +295,13 @@ async fn a_lease_that_is_not_renewed_ends_the_writes_in_time_and_a_new_one_goes_
     let server = Server::start("");
     assert_eq!(server.client().say("SET a 1").split(' ').next(), Some("-READONLY"));
     let (mut fence, renewals) = fenced(&server).await;
-    assert_eq!(fence.open(Setting::default()).await, Err(Refusal::NoLease));
-    let (stop, renewing) = keep_renewing(renewals);
-    let begun = clock::now();
-    let opened = fence.open(Setting::default()).await.unwrap();
-    println!("opened in {:?}", opened.since(begun));
+    let leased = async {
+        tokio::time::sleep(RENEW_EVERY).await;
+        assert_eq!(server.role(), "slave", "told to open, it waits for a lease");
+        (clock::now(), keep_renewing(renewals))
+    };
+    let (opened, (begun, (stop, renewing))) = tokio::join!(fence.open(Setting::default()), leased);
+    println!("opened in {:?}", opened.unwrap().since(begun));
     assert_eq!(server.role(), "master");
 
     let done = Arc::new(AtomicBool::new(false));

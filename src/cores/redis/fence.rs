@@ -178,7 +178,8 @@ pub enum Input {
     Unsent,
     /// How long the lease lasts now. None: there is none any more, whatever was said before.
     Lease(Option<Term>),
-    /// To take writes; of one that does so already, to go on by that right.
+    /// To take writes; of one that does so already, to go on by that right. By a lease that it does not have yet it takes them from
+    /// the moment on at which it has it, unless it is told something else before.
     Open {
         /// Comes back with the answer. Every order has a higher number than the one before.
         order: u64,
@@ -256,9 +257,6 @@ pub enum Refusal {
     /// No connection, or redis has not shown yet that it can be closed.
     #[error("redis has not shown yet that it could be closed again")]
     NotReady,
-    /// No lease of this process, or it has run out.
-    #[error("redis has no lease")]
-    NoLease,
     /// It is not closed.
     #[error("redis is not closed")]
     NotClosed,
@@ -317,6 +315,15 @@ impl Default for Status {
     }
 }
 
+/// An order to open a closed redis by a lease that it does not have yet.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    order: u64,
+    /// Not by one of an earlier epoch.
+    epoch: Epoch,
+    setting: Setting,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Closed,
@@ -362,6 +369,8 @@ pub struct Fence {
     term: Option<Term>,
     /// It still stands, as far as is known.
     held: bool,
+    /// What opens it, while it is closed.
+    awaited: Option<Awaited>,
     /// By what right redis takes writes, if it does.
     by: By,
     /// The epoch of the last decision by which it needed no lease: one of an earlier epoch does not count any more.
@@ -380,6 +389,7 @@ impl Default for Fence {
             link,
             term: None,
             held: false,
+            awaited: None,
             by: By::default(),
             unbound: 0,
             number: 0,
@@ -469,6 +479,9 @@ impl Fence {
     fn ended(&mut self, now: Instant, out: &mut Vec<Output>) {
         self.disconnect(out);
         self.status.incarnation = None;
+        if let Some(awaited) = self.awaited.take() {
+            self.refuse(awaited.order, Refusal::Ended);
+        }
         match self.state {
             State::Closed => return,
             State::Opening { order, .. } => self.refuse(order, Refusal::Ended),
@@ -536,7 +549,7 @@ impl Fence {
         self.broken(now);
     }
 
-    fn lease(&mut self, term: Option<Term>, out: &mut Vec<Output>) {
+    fn lease(&mut self, now: Instant, term: Option<Term>, out: &mut Vec<Output>) {
         let Some(term) = term.filter(|term| Some(term.incarnation) == self.status.incarnation) else {
             self.held = false;
             return;
@@ -548,11 +561,13 @@ impl Fence {
         (self.term, self.held, self.by) = (Some(term), true, By::Lease);
         match self.state {
             State::Opening { .. } | State::Open | State::Closing { .. } => out.push(Output::Doors(Doors::Open(term))),
-            State::Closed | State::Killed { .. } => {}
+            State::Closed => self.open_by_lease(now, out),
+            State::Killed { .. } => {}
         }
     }
 
     fn open(&mut self, now: Instant, order: u64, (by, epoch): (By, Epoch), setting: Setting, out: &mut Vec<Output>) {
+        self.awaited = None;
         let refusal = match (self.state, self.link, by) {
             (_, Link::Off, _) if self.status.incarnation.is_none() => Refusal::NoProcess,
             (State::Open, _, By::Decision) => {
@@ -563,26 +578,43 @@ impl Fence {
             (State::Opening { .. } | State::Open | State::Closing { .. } | State::Killed { .. }, _, _) => {
                 Refusal::NotClosed
             }
-            (State::Closed, Link::Up { proved: true, .. }, _) => {
-                let before = std::mem::replace(&mut self.by, by);
-                if by == By::Decision {
-                    self.unbound = epoch;
-                }
-                if self.may_be_open(now) {
-                    // Before it leaves: the guard must know of whatever might become open.
-                    out.push(Output::Doors(self.doors()));
-                    let number = self.send(Command::Open { by, setting }, out);
-                    return self.enter(now, State::Opening { order, number });
-                }
-                self.by = before;
-                Refusal::NoLease
+            (State::Closed, Link::Up { proved: true, .. }, By::Decision) => {
+                (self.by, self.unbound) = (By::Decision, epoch);
+                return self.begin_to_open(now, order, setting, out);
+            }
+            (State::Closed, Link::Up { proved: true, .. }, By::Lease) => {
+                self.awaited = Some(Awaited { order, epoch, setting });
+                return self.open_by_lease(now, out);
             }
             (State::Closed, Link::Off | Link::Down { .. } | Link::Connecting | Link::Up { .. }, _) => Refusal::NotReady,
         };
         self.refuse(order, refusal);
     }
 
+    /// Opens a closed redis that is to be opened by a lease, if it has it, and has shown that it can be closed again.
+    fn open_by_lease(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let proved = matches!(self.link, Link::Up { proved: true, .. });
+        let leased = |awaited: &mut Awaited| {
+            self.held && self.term.is_some_and(|term| term.epoch >= awaited.epoch && now < term.fence_at)
+        };
+        if self.state == State::Closed
+            && proved
+            && let Some(Awaited { order, setting, .. }) = self.awaited.take_if(leased)
+        {
+            self.by = By::Lease;
+            self.begin_to_open(now, order, setting, out);
+        }
+    }
+
+    fn begin_to_open(&mut self, now: Instant, order: u64, setting: Setting, out: &mut Vec<Output>) {
+        // Before it leaves: the guard must know of whatever might become open.
+        out.push(Output::Doors(self.doors()));
+        let number = self.send(Command::Open { by: self.by, setting }, out);
+        self.enter(now, State::Opening { order, number });
+    }
+
     fn close(&mut self, now: Instant, order: u64, out: &mut Vec<Output>) {
+        self.awaited = None;
         match self.state {
             State::Closed => self.answer(order, Answer::Closed),
             State::Opening { .. } | State::Open => self.begin_to_close(now, Some(order), Refusal::Overtaken, out),
@@ -622,6 +654,7 @@ impl Fence {
             let proved = outcome == Outcome::Done;
             let ping_at = if proved { ping_at } else { now + PROVE_AGAIN };
             self.link = Link::Up { ping_at, proof: None, proved };
+            self.open_by_lease(now, out);
         }
         match self.state {
             State::Opening { order, number: sent } if sent == number => match outcome {
@@ -712,7 +745,7 @@ impl Machine for Fence {
             Input::Connected => self.connected(now, out),
             Input::Broken => self.broken(now),
             Input::Unsent => self.unsent(now, out),
-            Input::Lease(term) => self.lease(term, out),
+            Input::Lease(term) => self.lease(now, term, out),
             Input::Open { order, by, epoch, setting } => self.open(now, order, (by, epoch), setting, out),
             Input::Close { order } => self.close(now, order, out),
             Input::Reply { number, outcome } => self.reply(now, number, outcome, out),

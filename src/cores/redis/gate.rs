@@ -1,5 +1,6 @@
 //! What the supervisor wants of the [fence](super::fence), by what that says of itself: to open redis while it holds the lease, or
-//! its cluster is not fenced; to close it when somebody else was elected. That it closes in time is up to the fence.
+//! its cluster is not fenced; to close it when somebody else was elected. That it closes in time is up to the fence. One that is
+//! named as the next master is ordered to open before it has the lease: then nobody but the fence is on the way of the first write.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub(super) struct Gate {
 /// What the fence was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// To take writes, by the lease of that epoch.
+    /// To take writes, by the lease of that epoch as soon as there is one.
     Open(Epoch),
     /// To take writes without one, by the decision of that epoch.
     Unbind(Epoch),
@@ -60,6 +61,8 @@ pub(super) enum News {
     Unbound,
     /// It was not opened: why, if that is more than bad timing.
     NotOpened(Option<Refusal>),
+    /// What it was promised is given back.
+    Returned,
     /// It refuses writes.
     Closed(Closing),
     /// It has not confirmed that it refuses writes, and was killed.
@@ -71,6 +74,8 @@ pub(super) enum News {
 pub(super) struct Ground<F> {
     /// The lease that is held, or was held last.
     pub(super) lease: Option<Held>,
+    /// The epoch in which a leader wants this process as the master, if it has not given back the lease of that.
+    pub(super) named: Option<Epoch>,
     /// The epoch of the decision, if that is one of a cluster that is not fenced.
     pub(super) unfenced: Option<Epoch>,
     /// Whether redis can be told anything.
@@ -104,9 +109,11 @@ impl Gate {
     /// What is to be done now.
     pub(super) fn next<F: Fn(Epoch) -> bool>(&mut self, now: Instant, ground: &Ground<F>) -> Option<Move> {
         self.again_at.take_if(|at| now >= *at);
-        let Ground { lease, unfenced, ready, replaced } = ground;
+        let Ground { lease, named, unfenced, ready, replaced } = ground;
         let status = self.status?;
         let lasts = lease.filter(|held| now < held.lease.fence_at());
+        // Told before the lease comes, the fence opens by it without a word from here.
+        let expected = lasts.map(|held| held.epoch).max(*named);
         // Who has held a lease of a later epoch than that of the decision was granted it in a fenced cluster.
         let unfenced = unfenced.filter(|epoch| *epoch >= self.epoch && lease.is_none_or(|held| held.epoch < *epoch));
         let may = *ready && self.again_at.is_none();
@@ -123,13 +130,18 @@ impl Gate {
             {
                 may.then_some(Move::Tell(Order::Close { returns: true }))
             }
+            // It waits for what nobody means to give it any more.
+            (Phase::Closed, _, Some((_, Order::Open(epoch)))) if expected < Some(epoch) => {
+                may.then_some(Move::Tell(Order::Close { returns: false }))
+            }
             (_, _, Some(_)) | (Phase::Opening, _, None) => None,
             (Phase::Closed, _, None) => {
                 if let Some(epoch) = unfenced {
                     return (may && status.ready).then_some(Move::Tell(Order::Unbind(epoch)));
                 }
-                let held = lasts.filter(|held| may && status.ready && !replaced(held.epoch))?;
-                Some(Move::Tell(Order::Open(held.epoch)))
+                expected
+                    .filter(|epoch| may && status.ready && !replaced(*epoch))
+                    .map(|epoch| Move::Tell(Order::Open(epoch)))
             }
             // Of a lease that has not been heard of yet, nobody knows which is later.
             (Phase::Open, By::Lease, None) if unfenced.is_some() && self.epoch > 0 => {
@@ -199,7 +211,6 @@ impl Gate {
                 let worth_a_word = match refusal {
                     Refusal::NoProcess
                     | Refusal::NotReady
-                    | Refusal::NoLease
                     | Refusal::NotClosed
                     | Refusal::Overtaken
                     | Refusal::Ended => None,
@@ -208,7 +219,12 @@ impl Gate {
                 tell(News::NotOpened(worth_a_word));
             }
             (Some(Order::Close { returns }), Answer::Closed) => {
-                tell(News::Closed(if returns { Closing::Returned } else { Closing::NeedsLease }));
+                if returns {
+                    tell(News::Returned);
+                }
+                if opened(before) {
+                    tell(News::Closed(if returns { Closing::Returned } else { Closing::NeedsLease }));
+                }
             }
             (Some(Order::Close { .. }), Answer::Refused(_)) => self.again_at = Some(now + INSIST),
             // The fence answers what it was asked.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fence::{By, Phase, Status};
 use super::gate::{Gate, Ground, Move, News, Order};
-use super::{Answer, Ask, Closing, Config, Durable, Event, Exit, Info, Input, Named, Output, Token};
+use super::{Answer, Ask, Config, Durable, Event, Exit, Info, Input, Named, Output, Token};
 use crate::base::lease::{Held, Writes};
 use crate::base::node::{Decision, History, Mode, Process, RedisFacts, RedisRole, incarnation, starts};
 use crate::base::{Epoch, Instant, Machine, time::earliest};
@@ -596,8 +596,10 @@ impl Supervisor {
         }
         let Some(gate) = &mut up.gate else { return };
         let ours = |held: &Held| held.incarnation == incarnation && Some(held.epoch) > up.given_back;
+        let here = |named: &Named| named.incarnation == incarnation && Some(named.epoch) > up.given_back;
         let ground = Ground {
             lease: self.lease.filter(ours),
+            named: named.filter(here).map(|named| named.epoch),
             unfenced: decision.filter(unfenced).map(|decision| decision.epoch),
             ready: matches!(self.facts.process, Process::Alive | Process::Busy),
             replaced,
@@ -650,15 +652,13 @@ impl Supervisor {
                 News::Unbound => up.refusal = None,
                 News::NotOpened(None) => {}
                 News::NotOpened(Some(refusal)) => up.refused(refusal.to_string(), Event::NotOpened, out),
-                News::Closed(why) => {
-                    if why == Closing::Returned {
-                        up.given_back = up.given_back.max(self.lease.map(|held| held.epoch));
-                        // It is closed since earlier than that, and is not opened before the next order.
-                        up.writes = Writes::Returned { at: now };
-                        out.push(Output::Writes(up.writes));
-                    }
-                    out.push(Output::Publish(Event::Closed(why)));
+                News::Returned => {
+                    up.given_back = up.given_back.max(self.lease.map(|held| held.epoch));
+                    // It is closed since earlier than that, and is not opened before the next order.
+                    up.writes = Writes::Returned { at: now };
+                    out.push(Output::Writes(up.writes));
                 }
+                News::Closed(why) => out.push(Output::Publish(Event::Closed(why))),
                 News::Killed => out.push(Output::Publish(Event::Unconfirmed)),
             }
         }

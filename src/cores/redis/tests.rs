@@ -743,6 +743,34 @@ mod fenced {
     }
 
     #[test]
+    fn one_that_is_named_opens_by_the_fence_alone_as_soon_as_it_has_the_lease() {
+        let mut pair = Pair::new(RedisRole::Closed);
+        let own = pair.scene.machine.facts().incarnation;
+        pair.named(3, own);
+        assert_eq!(pair.sent(), []);
+        let held = Held { incarnation: own, epoch: 3, lease: Lease { from: pair.scene.now, length: LENGTH } };
+        pair.feed(fence::Input::Lease(Some(held.into())));
+        assert!(matches!(pair.sent()[..], [Command::Open { by: By::Lease, .. }]), "nobody else has heard of it");
+        pair.hear();
+        assert_eq!(pair.writes(), [Writes::Taken]);
+
+        // One that is passed over does not wait for ever, and says nothing of writes that it never took.
+        for other in [None, Some(own + 1)] {
+            let mut pair = Pair::new(RedisRole::Closed);
+            pair.named(3, own);
+            match other {
+                Some(other) => pair.named(4, other),
+                None => pair.give(Input::Cluster { decision: None, leading: None, named: None, mode: None }),
+            }
+            pair.feed(fence::Input::Lease(Some(held.into())));
+            assert_eq!(pair.sent(), []);
+            assert!(!pair.out.iter().any(|output| matches!(output, Output::Publish(Event::Closed(_)))));
+            let given_back = pair.writes().iter().any(|writes| matches!(writes, Writes::Returned { .. }));
+            assert_eq!(given_back, other.is_some(), "what it may have been promised");
+        }
+    }
+
+    #[test]
     fn what_is_not_confirmed_is_killed_and_said() {
         for answers in [None, Some(Outcome::Nothing)] {
             let mut pair = Pair::open();

@@ -129,12 +129,11 @@ impl Shared {
 const PHASES: [Phase; 5] = [Phase::Closed, Phase::Opening, Phase::Open, Phase::Closing, Phase::Killed];
 const RIGHTS: [By; 2] = [By::Lease, By::Decision];
 const CAUSES: [Cause; 2] = [Cause::Refused, Cause::Silent];
-const ANSWERS: [Answer; 11] = [
+const ANSWERS: [Answer; 10] = [
     Answer::Closed,
     Answer::Opened,
     Answer::Refused(Refusal::NoProcess),
     Answer::Refused(Refusal::NotReady),
-    Answer::Refused(Refusal::NoLease),
     Answer::Refused(Refusal::NotClosed),
     Answer::Refused(Refusal::Overtaken),
     Answer::Refused(Refusal::Refused),

@@ -253,12 +253,49 @@ fn a_fence_that_could_not_close_is_not_opened() {
     refused(&mut bench, 4, Refusal::NotReady);
     let number = sent(&bench.tick(1_000), Command::Close);
     bench.reply(number, Outcome::Done);
-    refused(&mut bench, 5, Refusal::NoLease);
-    bench.feed(Input::Lease(Some(term(2, at(1_000)))));
-    refused(&mut bench, 6, Refusal::NoLease);
     bench.feed(Input::Lease(Some(term(1, at(1_000)))));
-    assert_eq!(bench.orders_open(7).len(), 2);
-    refused(&mut bench, 8, Refusal::NotClosed);
+    assert_eq!(bench.orders_open(5).len(), 2);
+    refused(&mut bench, 6, Refusal::NotClosed);
+}
+
+#[test]
+fn an_order_waits_for_its_lease_and_opens_by_it_at_once() {
+    let mut bench = Bench::ready();
+    // Of before.
+    let of = |epoch, from| Some(Term { epoch, ..term(1, from) });
+    bench.feed(Input::Lease(of(3, at(0))));
+    let order = |order| Input::Open { order, by: By::Lease, epoch: 4, setting: Setting::new(1, 10) };
+    assert_eq!(bench.feed(order(1)), []);
+    bench.is(Phase::Closed, at(0));
+    // Neither by one of another process, nor by one that has run out, nor over a connection that has not shown anything.
+    assert_eq!(bench.feed(Input::Lease(Some(Term { epoch: 4, ..term(2, at(0)) }))), []);
+    bench.now = at(800);
+    assert_eq!(bench.feed(Input::Lease(of(4, at(100)))), []);
+    bench.feed(Input::Broken);
+    assert_eq!(bench.feed(Input::Tick), [Output::Connect]);
+    let proof = sent(&bench.feed(Input::Connected), Command::Close);
+    assert_eq!(bench.feed(Input::Lease(of(5, at(790)))), []);
+    assert_eq!(bench.answered(), (0, Answer::Closed), "it waits");
+    let out = bench.reply(proof, Outcome::Done);
+    assert_eq!(out[0], Output::Doors(Doors::Open(of(5, at(790)).unwrap())));
+    let number = sent(&out[1..], OPEN);
+    bench.reply(number, Outcome::Done);
+    assert_eq!(bench.answered(), (1, Answer::Opened));
+
+    // One that was told to stay closed, or that has ended, waits for none.
+    let mut bench = Bench::ready();
+    bench.feed(order(1));
+    assert_eq!(bench.feed(Input::Close { order: 2 }), []);
+    assert_eq!(bench.answered(), (2, Answer::Closed));
+    assert_eq!(bench.feed(Input::Lease(of(4, at(0)))), []);
+    bench.feed(Input::Lease(None));
+    bench.feed(order(3));
+    bench.feed(Input::Ended);
+    assert_eq!(bench.answered(), (3, Answer::Refused(Refusal::Ended)));
+    bench.feed(Input::Process(2));
+    bench.feed(Input::Tick);
+    bench.proves();
+    assert_eq!(bench.feed(Input::Lease(Some(Term { epoch: 4, ..term(2, at(0)) }))), []);
 }
 
 #[test]
@@ -365,7 +402,7 @@ fn a_process_that_ends_is_closed_and_the_next_one_owes_nothing_to_it() {
         bench.is(Phase::Closed, at(0));
         bench.feed(Input::Lease(Some(term(1, at(0)))));
         assert_eq!(bench.orders_open(7), []);
-        assert_eq!(bench.answered(), (7, Answer::Refused(Refusal::NoLease)));
+        bench.is(Phase::Closed, at(0));
     }
 }
 
