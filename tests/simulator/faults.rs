@@ -6,6 +6,7 @@ use vigie::base::RunId;
 use vigie::cores::redis::Exit;
 use vigie::cores::sentinel::{Input, OrderId, Record};
 
+use crate::dropin::id_on;
 use crate::net::Owner;
 use crate::plan::{Fault, STORM_DELAY, STORM_JITTER};
 use crate::world::{Happening, Heal, World, group_name, host_of, ms, redis_at, sentinel_at};
@@ -298,8 +299,8 @@ impl World {
             return;
         }
         self.kill_worker(s, true);
-        self.sentinels[s].disk = None;
-        self.checks.wipes(s);
+        let lost = self.sentinels[s].disk.take();
+        self.checks.wipes(s, lost.as_ref().and_then(id_on));
         self.note(|| format!("s{s} has lost its disk"));
         let wait = self.fault_dice.time(ms(10), ms(300));
         self.later(wait, Happening::StartWorker(s));

@@ -195,7 +195,7 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
     let busy = spinners.alive()?;
     drop(spinners);
     let seen = writers.stop();
-    let (found, saves, storms) = (found?, saves?, storms?);
+    let (found, storms) = (found?, storms?);
     let told = Told::read(world).since(&before);
     let failovers = epoch(world)?.saturating_sub(epoch_before);
     // From now on all nodes are cut off.
@@ -232,6 +232,7 @@ fn measured(world: &World, terms: &Terms) -> Outcome {
         note(format!("  through the VIP, refused or cut: {}", super::listed(&seen.failures[NEAR])));
     }
     // Where little was seen, nothing is proved.
+    let saves = saves?;
     let expected = terms.span.as_millis() / 200;
     if found.left.len() < usize::try_from(expected).map_err(text)? || carried.lost == 0 || saves.contains(&0) {
         return Err(format!("{} renewals were seen, {expected} at least are expected", found.left.len()));

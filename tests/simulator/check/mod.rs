@@ -59,6 +59,8 @@ pub struct Checks {
     restored: BTreeSet<usize>,
     /// The one whose disk was replaced.
     wiped: Option<usize>,
+    /// Who it was before: it was lost with the disk.
+    lost_ids: BTreeSet<RunId>,
     pub forced: u64,
     pub thin: u64,
 }
@@ -115,6 +117,7 @@ impl Checks {
             stood: BTreeSet::new(),
             restored: BTreeSet::new(),
             wiped: None,
+            lost_ids: BTreeSet::new(),
             forced: 0,
             thin: 0,
         }
@@ -151,8 +154,9 @@ impl Checks {
     }
 
     /// The disk of a sentinel is empty: it knows nothing any more. The others still know what it told them.
-    pub fn wipes(&mut self, host: usize) {
+    pub fn wipes(&mut self, host: usize, id: Option<RunId>) {
         self.wiped = Some(host);
+        self.lost_ids.extend(id);
         let groups = self.told[host].config_epochs.len();
         let nothing = Told { current_epoch: 0, config_epochs: vec![0; groups], vote_epochs: vec![0; groups] };
         (self.told[host], self.stored[host]) = (nothing.clone(), nothing);
