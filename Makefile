@@ -37,7 +37,8 @@ test: install-tools
 test-long: install-tools
 	@tests/long
 
-bench: install-tools
+bench:
+	@tests/install-tools bench
 	cargo build --release --locked
 	@tests/bench
 

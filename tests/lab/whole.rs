@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use vigie::cores::redis::Durable;
 use vigie::operate::lab::client::Client;
-use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout};
+use vigie::operate::lab::cluster::{CLIENT, Cluster, Layout, NodeSpec};
 use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
@@ -77,12 +77,75 @@ pub(crate) struct World {
     probes: Cell<u32>,
 }
 
+/// The classic hosts, whoever looks after their redis.
+#[derive(Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) layout: &'a Layout,
+}
+
 /// What one redis says of itself.
 struct Spoken {
     node: &'static str,
     address: SocketAddr,
     role: Vec<String>,
     info: Info,
+}
+
+impl Site<'_> {
+    pub(crate) fn address(self, node: &str) -> SocketAddr {
+        let node = self.layout.nodes.iter().find(|spec| spec.name == node);
+        SocketAddr::new(node.expect("a node of the layout").address, REDIS)
+    }
+
+    pub(crate) fn vip(self) -> SocketAddr {
+        SocketAddr::new(self.layout.vip, REDIS)
+    }
+
+    /// Asks whoever listens at `address`, seen from `host`, with the password of the layout.
+    pub(crate) fn ask(self, host: &str, address: SocketAddr, commands: &[Vec<&str>]) -> Result<Vec<Reply>, String> {
+        ask(self.lab, host, address, Some(self.layout.password.reveal()), ANSWER_TIME, commands)
+    }
+
+    /// The redis of a node, asked on its own host.
+    fn spoken(self, node: &'static str) -> Result<Spoken, String> {
+        let address = self.address(node);
+        let replies = self.ask(node, address, &[vec!["ROLE"], vec!["INFO"]])?;
+        let word = |reply: &Reply| reply.text().map(str::to_owned).or_else(|| Some(reply.integer()?.to_string()));
+        let role = replies[0].array().unwrap_or_default().iter().map(|reply| word(reply).unwrap_or_default());
+        let info = Info::parse(replies[1].text().unwrap_or_default());
+        Ok(Spoken { node, address, role: role.collect(), info })
+    }
+
+    /// The node of the only master among `nodes`, all others being in sync with it, by their own words.
+    pub(crate) fn only_master(self, nodes: &[&'static str]) -> Result<&'static str, String> {
+        let spoken = nodes.iter().map(|node| self.spoken(node)).collect::<Result<Vec<_>, _>>()?;
+        let masters: Vec<_> =
+            spoken.iter().filter(|one| one.role.first().is_some_and(|role| role == "master")).collect();
+        let [master] = masters.as_slice() else {
+            return Err(format!("masters: {:?}", masters.iter().map(|one| one.node).collect::<Vec<_>>()));
+        };
+        for one in spoken.iter().filter(|one| one.node != master.node) {
+            let follows = [master.address.ip().to_string(), master.address.port().to_string(), "connected".to_owned()];
+            let says = one.info.role == Some(Role::Replica) && one.info.master() == Some(master.address);
+            if one.role.get(1..4) != Some(&follows) || !says || !one.info.master_link_up {
+                return Err(format!("{} is not in sync with {}: {:?}", one.node, master.node, one.role));
+            }
+        }
+        Ok(master.node)
+    }
+
+    /// A failure, with what every node has to say of the time before it.
+    pub(crate) fn told(self, failure: String) -> String {
+        let log = |node: &NodeSpec| {
+            let log = std::fs::read_to_string(self.lab.scratch().join(format!("{}.log", node.name)));
+            let log = log.unwrap_or_else(text);
+            let lines: Vec<_> = log.lines().collect();
+            format!("-- {}\n{}", node.name, lines[lines.len().saturating_sub(40)..].join("\n"))
+        };
+        let logs: Vec<_> = self.layout.nodes.iter().map(log).collect();
+        format!("{failure}\n{}", logs.join("\n"))
+    }
 }
 
 impl World {
@@ -105,19 +168,21 @@ impl World {
         Ok(world)
     }
 
+    pub(crate) const fn site(&self) -> Site<'_> {
+        Site { lab: self.cluster.lab(), layout: self.cluster.layout() }
+    }
+
     pub(crate) fn address(&self, node: &str) -> SocketAddr {
-        let node = self.cluster.layout().nodes.iter().find(|spec| spec.name == node);
-        SocketAddr::new(node.expect("a node of the layout").address, REDIS)
+        self.site().address(node)
     }
 
     pub(crate) fn vip(&self) -> SocketAddr {
-        SocketAddr::new(self.cluster.layout().vip, REDIS)
+        self.site().vip()
     }
 
     /// Asks whoever listens at `address`, seen from `host`, with the password of the cluster.
     pub(crate) fn ask(&self, host: &str, address: SocketAddr, commands: &[Vec<&str>]) -> Result<Vec<Reply>, String> {
-        let password = self.cluster.layout().password.reveal();
-        ask(self.cluster.lab(), host, address, Some(password), ANSWER_TIME, commands)
+        self.site().ask(host, address, commands)
     }
 
     /// The same through the virtual IP, from the client's host.
@@ -125,38 +190,10 @@ impl World {
         self.ask(CLIENT, self.vip(), commands)
     }
 
-    /// The redis of a node, asked on its own host.
-    fn spoken(&self, node: &'static str) -> Result<Spoken, String> {
-        let address = self.address(node);
-        let replies = self.ask(node, address, &[vec!["ROLE"], vec!["INFO"]])?;
-        let word = |reply: &Reply| reply.text().map(str::to_owned).or_else(|| Some(reply.integer()?.to_string()));
-        let role = replies[0].array().unwrap_or_default().iter().map(|reply| word(reply).unwrap_or_default());
-        let info = Info::parse(replies[1].text().unwrap_or_default());
-        Ok(Spoken { node, address, role: role.collect(), info })
-    }
-
-    /// The node of the only master among `nodes`, all others being in sync with it, by their own words.
-    fn only_master(&self, nodes: &[&'static str]) -> Result<&'static str, String> {
-        let spoken = nodes.iter().map(|node| self.spoken(node)).collect::<Result<Vec<_>, _>>()?;
-        let masters: Vec<_> =
-            spoken.iter().filter(|one| one.role.first().is_some_and(|role| role == "master")).collect();
-        let [master] = masters.as_slice() else {
-            return Err(format!("masters: {:?}", masters.iter().map(|one| one.node).collect::<Vec<_>>()));
-        };
-        for one in spoken.iter().filter(|one| one.node != master.node) {
-            let follows = [master.address.ip().to_string(), master.address.port().to_string(), "connected".to_owned()];
-            let says = one.info.role == Some(Role::Replica) && one.info.master() == Some(master.address);
-            if one.role.get(1..4) != Some(&follows) || !says || !one.info.master_link_up {
-                return Err(format!("{} is not in sync with {}: {:?}", one.node, master.node, one.role));
-            }
-        }
-        Ok(master.node)
-    }
-
     /// One master among `nodes`, the others in sync with it, one holder of the virtual IP, and a write through that which
     /// arrives at that master. Returns the master.
     pub(crate) fn whole_among(&self, nodes: &[&'static str]) -> Result<&'static str, String> {
-        let master = self.only_master(nodes)?;
+        let master = self.site().only_master(nodes)?;
         let holders = self.cluster.vip_holders().map_err(text)?;
         if holders.len() != 1 {
             return Err(format!("the virtual IP is on {holders:?}"));
@@ -253,20 +290,13 @@ impl World {
 
     /// A failure, with what every node has to say of the time before it.
     pub(crate) fn told(&self, failure: String) -> String {
-        told(&self.cluster, failure)
+        self.site().told(failure)
     }
 }
 
 /// A failure, with what every node of a cluster has to say of the time before it.
 pub(crate) fn told(cluster: &Cluster, failure: String) -> String {
-    let log = |node: &'static str| {
-        let log = std::fs::read_to_string(cluster.lab().scratch().join(format!("{node}.log")));
-        let log = log.unwrap_or_else(text);
-        let lines: Vec<_> = log.lines().collect();
-        format!("-- {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
-    };
-    let logs: Vec<_> = cluster.names().map(log).collect();
-    format!("{failure}\n{}", logs.join("\n"))
+    Site { lab: cluster.lab(), layout: cluster.layout() }.told(failure)
 }
 
 /// A healthy cluster with a client that writes steadily within `limit`.

@@ -13,6 +13,7 @@ pub(crate) mod restarts;
 pub(crate) mod rolling;
 pub(crate) mod slack;
 pub(crate) mod split;
+pub(crate) mod stock;
 pub(crate) mod survivor;
 
 use std::cell::Cell;
@@ -33,7 +34,7 @@ use vigie::runtime::clock;
 use vigie::wire::resp::Reply;
 
 use super::ledger::{Fault, Verdict, judge, median_and_max, total};
-use super::whole::{DATA, START_TIME, World, binary, text, wait_ok};
+use super::whole::{DATA, START_TIME, Site, World, binary, text, wait_ok};
 use super::writers::{Seen, Spec, Writers, left};
 use super::{Case, Outcome, note};
 
@@ -94,6 +95,13 @@ fn spread(times: &mut [Duration]) -> Option<String> {
     Some(format!("median {} ms, max {} ms", median.as_millis(), max.as_millis()))
 }
 
+/// The hosts of all writers.
+fn guests() -> Vec<HostSpec> {
+    let hosts = DATA.into_iter().map(beside).chain([NEAR.to_owned(), FAR.to_owned()]);
+    let host = |(last, name)| HostSpec { name, address: IpAddr::from([192, 168, 0, last]), prefix: 24 };
+    (101..).zip(hosts).map(host).collect()
+}
+
 /// The host of the writer at a node.
 fn beside(node: &str) -> String {
     format!("at-{node}")
@@ -129,6 +137,55 @@ impl Run {
     }
 }
 
+impl Load {
+    /// Starts to write as the cluster's `number`th run. Returns when writes flow.
+    fn start(site: Site<'_>, master: &'static str, number: u32) -> Result<Self, String> {
+        let direct = DATA.map(|node| (node.to_owned(), beside(node), site.address(node), PATIENT));
+        let vip = [NEAR, FAR].map(|name| (name.to_owned(), name.to_owned(), site.vip(), IMPATIENT));
+        let specs = direct.into_iter().chain(vip).map(|(name, host, target, patience)| Spec {
+            name,
+            host,
+            target,
+            rate: RATE,
+            patience,
+        });
+        let writers = Writers::start(site.lab, &site.layout.password, &format!("run-{number}"), specs.collect())?;
+        writers.wait_steady(&[master, NEAR, FAR], FLOW_TIME)?;
+        Ok(Self { writers, master })
+    }
+
+    /// Waits until writes flow again with this master, stops writing, and judges what was written by what is left of it.
+    fn end(
+        self,
+        site: Site<'_>,
+        master: &'static str,
+        at: Instant,
+        deprived: Option<(Instant, Instant)>,
+    ) -> Result<Run, String> {
+        let Self { writers, master: old } = self;
+        writers.wait_steady(&[master, NEAR, FAR], FLOW_TIME)?;
+        let lists = writers.lists();
+        let seen = writers.stop();
+        let ask = |node: &'static str, commands: &[Vec<&str>]| site.ask(node, site.address(node), commands);
+        // What was under way has either arrived by then or never will: nobody writes any more, and all have the same.
+        let lengths = |node| {
+            let commands: Vec<_> = lists.iter().map(|list| vec!["LLEN", list.as_str()]).collect();
+            ask(node, &commands).map(|replies| replies.iter().map(Reply::integer).collect::<Vec<_>>())
+        };
+        let alike = || {
+            let all = DATA.into_iter().map(lengths).collect::<Result<Vec<_>, _>>()?;
+            if all.iter().all(|lengths| *lengths == all[0]) { Ok(()) } else { Err(format!("{all:?}")) }
+        };
+        wait_ok("not the same on every node", std::time::Instant::now(), START_TIME, alike)?;
+        let kept = left(&lists, |commands| ask(master, commands))?;
+        let verdict = judge(&seen.writes, &kept, Fault { old, at, lease: LEASE, deprived });
+        for list in &lists {
+            ask(master, &[vec!["UNLINK", list]])?;
+        }
+        Ok(Run { verdict, seen, master })
+    }
+}
+
 impl Field {
     fn start(sandbox: &Sandbox) -> Result<Self, String> {
         let fencing = asked()?;
@@ -141,11 +198,7 @@ impl Field {
 
     /// Nodes with a cluster file and a binary of another kind.
     fn of(sandbox: &Sandbox, mut layout: Layout, fencing: Fencing, binary: &Path) -> Result<Self, String> {
-        let hosts = DATA.into_iter().map(beside).chain([NEAR.to_owned(), FAR.to_owned()]);
-        layout.guests = (101..)
-            .zip(hosts)
-            .map(|(last, name)| HostSpec { name, address: IpAddr::from([192, 168, 0, last]), prefix: layout.prefix })
-            .collect();
+        layout.guests = guests();
         Ok(Self { world: World::with(sandbox, layout, binary)?, fencing, runs: Cell::new(0) })
     }
 
@@ -153,19 +206,7 @@ impl Field {
     fn load(&self) -> Result<Load, String> {
         let master = self.well()?;
         self.runs.set(self.runs.get() + 1);
-        let direct = DATA.map(|node| (node.to_owned(), beside(node), self.world.address(node), PATIENT));
-        let vip = [NEAR, FAR].map(|name| (name.to_owned(), name.to_owned(), self.world.vip(), IMPATIENT));
-        let specs = direct.into_iter().chain(vip).map(|(name, host, target, patience)| Spec {
-            name,
-            host,
-            target,
-            rate: RATE,
-            patience,
-        });
-        let (lab, password) = (self.world.cluster.lab(), &self.world.cluster.layout().password);
-        let writers = Writers::start(lab, password, &format!("run-{}", self.runs.get()), specs.collect())?;
-        writers.wait_steady(&[master, NEAR, FAR], FLOW_TIME).map_err(|why| self.told(why))?;
-        Ok(Load { writers, master })
+        Load::start(self.world.site(), master, self.runs.get()).map_err(|why| self.told(why))
     }
 
     /// Waits until the cluster is whole and all nodes say so. Returns the master.
@@ -181,34 +222,13 @@ impl Field {
     ///
     /// `at`: when the fault began; `deprived`: from when to when nobody could promise the old master anything, if it was so.
     fn settle(&self, load: Load, at: Instant, deprived: Option<(Instant, Instant)>) -> Result<Run, String> {
-        let Load { writers, master: old } = load;
         let master = self.well()?;
-        writers.wait_steady(&[master, NEAR, FAR], FLOW_TIME).map_err(|why| self.told(why))?;
-        let lists = writers.lists();
-        let seen = writers.stop();
-        let ask = |node: &'static str, commands: &[Vec<&str>]| self.world.ask(node, self.world.address(node), commands);
-        // What was under way has either arrived by then or never will: nobody writes any more, and all have the same.
-        let lengths = |node| {
-            let commands: Vec<_> = lists.iter().map(|list| vec!["LLEN", list.as_str()]).collect();
-            ask(node, &commands).map(|replies| replies.iter().map(Reply::integer).collect::<Vec<_>>())
-        };
-        let alike = || {
-            let all = DATA.into_iter().map(lengths).collect::<Result<Vec<_>, _>>()?;
-            if all.iter().all(|lengths| *lengths == all[0]) { Ok(()) } else { Err(format!("{all:?}")) }
-        };
-        let same = wait_ok("not the same on every node", std::time::Instant::now(), START_TIME, alike);
-        same.map_err(|why| self.world.told(why))?;
-        let kept = left(&lists, |commands| ask(master, commands))?;
-        let verdict = judge(&seen.writes, &kept, Fault { old, at, lease: LEASE, deprived });
-        for list in &lists {
-            ask(master, &[vec!["UNLINK", list]])?;
-        }
+        let run = load.end(self.world.site(), master, at, deprived).map_err(|why| self.told(why))?;
         if std::env::var_os("VIGIE_LAB_LOGS").is_some() {
-            println!("{}", self.told(format!("run {}: {verdict}", self.runs.get())));
+            println!("{}", self.told(format!("run {}: {}", self.runs.get(), run.verdict)));
         }
-        Ok(Run { verdict, seen, master })
+        Ok(run)
     }
-
     /// A failure, with whom clients of the virtual IP take for its owner, and what every node has to say.
     fn told(&self, failure: String) -> String {
         let neighbours = |host: &str| {

@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
+use vigie::base::Instant;
 use vigie::config::Fencing;
 use vigie::operate::lab::cluster::Part;
+use vigie::operate::lab::hosts::Lab;
 use vigie::operate::lab::sandbox::Sandbox;
 use vigie::runtime::clock;
 
 use super::super::whole::{PROXIES, text};
 use super::super::{Case, Outcome};
-use super::{FAR, Field, NEAR, NEEDS, Table, beside, let_pass, repeat, runs};
+use super::{FAR, Field, NEAR, NEEDS, Run, Table, beside, let_pass, repeat, runs};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "split", needs: NEEDS, run: |sandbox| splits(sandbox, false, runs(3)) },
@@ -47,14 +49,9 @@ fn splits(sandbox: &Sandbox, without_worker: bool, runs: usize) -> Outcome {
 
 fn once(field: &Field, number: usize, without_worker: bool, table: &mut Table) -> Outcome {
     let owner = field.world.vip_holder()?;
-    let standby = PROXIES.into_iter().find(|proxy| *proxy != owner).ok_or("there are two proxies")?;
-    // With the proxy that has the virtual IP, with the other one, with none.
-    let with = [Some(owner), Some(standby), None][number % 3];
     let master = field.well()?;
-    let at_master = beside(master);
-    let side: Vec<_> = [master, at_master.as_str(), NEAR].into_iter().chain(with).collect();
     let lab = field.world.cluster.lab();
-    lab.island(&side).map_err(text)?;
+    let proxy = island(lab, master, owner, number)?;
     let load = field.load()?;
     if load.master != master {
         return Err(field.world.told(format!("{} is master instead of {master}, of itself", load.master)));
@@ -72,7 +69,25 @@ fn once(field: &Field, number: usize, without_worker: bool, table: &mut Table) -
     if run.master == master {
         return Err(field.world.told(format!("{master} is master again, or still: {}", run.verdict)));
     }
-    let proxy = if with == Some(owner) { "the VIP" } else { with.map_or("no proxy", |_| "a proxy") };
+    let served = served(&run, rejoined);
+    table.row(&format!("{master} with {proxy}"), run);
+    println!("      {served}");
+    Ok(())
+}
+
+/// Prepares the `number`th split: the old master, its clients, and in turn the proxy that has the virtual IP, the other one, or
+/// none of them. Returns in words which proxy that is.
+pub(super) fn island(lab: &Lab, master: &str, owner: &str, number: usize) -> Result<&'static str, String> {
+    let standby = PROXIES.into_iter().find(|proxy| *proxy != owner).ok_or("there are two proxies")?;
+    let (with, words) = [(Some(owner), "the VIP"), (Some(standby), "a proxy"), (None, "no proxy")][number % 3];
+    let at_master = beside(master);
+    let side: Vec<_> = [master, at_master.as_str(), NEAR].into_iter().chain(with).collect();
+    lab.island(&side).map_err(text)?;
+    Ok(words)
+}
+
+/// When clients of the virtual IP were served again, in words.
+pub(super) fn served(run: &Run, rejoined: Instant) -> String {
     let served = [NEAR, FAR].map(|name| {
         let first = run.seen.acked(&[name]).into_iter().find(|at| *at > rejoined + CABLE);
         format!(
@@ -80,7 +95,5 @@ fn once(field: &Field, number: usize, without_worker: bool, table: &mut Table) -
             first.map_or_else(|| "never".to_owned(), |first| first.since(rejoined).as_millis().to_string())
         )
     });
-    table.row(&format!("{master} with {proxy}"), run);
-    println!("      served after the sides have joined, ms: {}", served.join(", "));
-    Ok(())
+    format!("served after the sides have joined, ms: {}", served.join(", "))
 }
