@@ -229,6 +229,7 @@ impl Field {
         }
         Ok(run)
     }
+
     /// A failure, with whom clients of the virtual IP take for its owner, and what every node has to say.
     fn told(&self, failure: String) -> String {
         let neighbours = |host: &str| {
