@@ -59,6 +59,22 @@ impl World {
         }
     }
 
+    fn lose_the_majority(&mut self) {
+        let here = self.plan.sentinels.min(self.redis.len());
+        let left = self.checks.taker().unwrap_or_else(|| self.fault_dice.below(here));
+        if !self.workers[left].lives {
+            return;
+        }
+        for host in (0..self.data_hosts).filter(|host| *host != left) {
+            let time = self.fault_dice.time(ms(1_500), ms(8_000));
+            self.power_off(host);
+            self.later(time, Happening::Heal(Heal::Power(host)));
+        }
+        self.checks.takes_over(left);
+        let (wait, boot) = (self.fault_dice.time(ms(100), ms(3_000)), self.workers[left].boot);
+        self.later(wait, Happening::Told(left, boot, Box::new(Input::Takeover(OrderId(0)))));
+    }
+
     fn any_sentinel(&mut self) -> usize {
         // Whoever leads is where it hurts.
         let leads =
@@ -86,6 +102,7 @@ impl World {
         self.note(|| format!("fault {fault:?}"));
         match fault {
             Fault::Edit => self.edit_files(),
+            Fault::Takeover => self.lose_the_majority(),
             Fault::SentinelCrash => {
                 let host = self.any_worker();
                 self.crash_worker(host);

@@ -74,6 +74,9 @@ pub enum Fault {
     Unplugged,
     /// The kernel of a proxy refuses virtual addresses for a while.
     AddressRefused,
+    /// So many machines are lost that there is no majority, and an operator gives the writes to one that is left. The others come
+    /// back, each with its disk. It is the same one that is left each time.
+    Takeover,
     /// The cluster files are edited, one node after the other, to ask for leases or for none.
     Edit,
 }
@@ -262,6 +265,10 @@ impl Plan {
         let edited = lease.is_some() && !calm && files.chance(400);
         if edited {
             faults.push((Fault::Edit, ms(4_000)));
+        }
+        // What is decided with the disk of another life is out of reach for the others, and stays a question to the operator.
+        if lease.is_some() && !calm && !restored && Dice::new(seed, 12).chance(250) {
+            faults.push((Fault::Takeover, ms(6_000)));
         }
         let plan = Self {
             seed,

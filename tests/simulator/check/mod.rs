@@ -61,6 +61,10 @@ pub struct Checks {
     wiped: Option<usize>,
     /// Who it was before: it was lost with the disk.
     lost_ids: BTreeSet<RunId>,
+    /// Where an operator orders takeovers.
+    taker: Option<usize>,
+    /// Epochs in which one leads by his word alone.
+    taken: BTreeSet<Epoch>,
     pub forced: u64,
     pub thin: u64,
 }
@@ -118,6 +122,8 @@ impl Checks {
             restored: BTreeSet::new(),
             wiped: None,
             lost_ids: BTreeSet::new(),
+            taker: None,
+            taken: BTreeSet::new(),
             forced: 0,
             thin: 0,
         }
@@ -161,6 +167,16 @@ impl Checks {
         let nothing = Told { current_epoch: 0, config_epochs: vec![0; groups], vote_epochs: vec![0; groups] };
         (self.told[host], self.stored[host]) = (nothing.clone(), nothing);
         self.memories[host].decisions = vec![None; groups];
+    }
+
+    /// An operator may order a takeover there, and nowhere else.
+    pub fn takes_over(&mut self, host: usize) {
+        self.taker = Some(host);
+    }
+
+    /// Where an operator has ordered a takeover.
+    pub fn taker(&self) -> Option<usize> {
+        self.taker
     }
 
     /// The one whose disk was replaced.
