@@ -401,8 +401,17 @@ impl Default for Fence {
 impl Fence {
     /// Where it stands.
     pub fn status(&self) -> Status {
-        let ready = self.state == State::Closed && matches!(self.link, Link::Up { proved: true, .. });
-        Status { ready, by: self.by, ..self.status }
+        Status { ready: self.is_ready(), by: self.by, ..self.status }
+    }
+
+    /// Whether redis is closed, and has shown that it can be closed again.
+    fn is_ready(&self) -> bool {
+        self.state == State::Closed && matches!(self.link, Link::Up { proved: true, .. })
+    }
+
+    /// The lease that it has, while redis may take writes by it.
+    fn lasting(&self, now: Instant) -> Option<Term> {
+        self.term.filter(|term| self.held && now < term.fence_at)
     }
 
     fn enter(&mut self, now: Instant, state: State) {
@@ -434,7 +443,7 @@ impl Fence {
     /// Whether redis may take writes now.
     fn may_be_open(&self, now: Instant) -> bool {
         match self.by {
-            By::Lease => self.held && self.term.is_some_and(|term| now < term.fence_at),
+            By::Lease => self.lasting(now).is_some(),
             By::Decision => true,
         }
     }
@@ -593,14 +602,9 @@ impl Fence {
 
     /// Opens a closed redis that is to be opened by a lease, if it has it, and has shown that it can be closed again.
     fn open_by_lease(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let proved = matches!(self.link, Link::Up { proved: true, .. });
-        let leased = |awaited: &mut Awaited| {
-            self.held && self.term.is_some_and(|term| term.epoch >= awaited.epoch && now < term.fence_at)
-        };
-        if self.state == State::Closed
-            && proved
-            && let Some(Awaited { order, setting, .. }) = self.awaited.take_if(leased)
-        {
+        let lasting = self.lasting(now).filter(|_| self.is_ready());
+        let leased = |awaited: &mut Awaited| lasting.is_some_and(|term| term.epoch >= awaited.epoch);
+        if let Some(Awaited { order, setting, .. }) = self.awaited.take_if(leased) {
             self.by = By::Lease;
             self.begin_to_open(now, order, setting, out);
         }

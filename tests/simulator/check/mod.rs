@@ -59,8 +59,6 @@ pub struct Checks {
     restored: BTreeSet<usize>,
     /// The one whose disk was replaced.
     wiped: Option<usize>,
-    /// Who it was before: it was lost with the disk.
-    lost_ids: BTreeSet<RunId>,
     /// Where an operator orders takeovers.
     taker: Option<usize>,
     /// Epochs in which one leads by his word alone.
@@ -121,7 +119,6 @@ impl Checks {
             stood: BTreeSet::new(),
             restored: BTreeSet::new(),
             wiped: None,
-            lost_ids: BTreeSet::new(),
             taker: None,
             taken: BTreeSet::new(),
             forced: 0,
@@ -162,7 +159,8 @@ impl Checks {
     /// The disk of a sentinel is empty: it knows nothing any more. The others still know what it told them.
     pub fn wipes(&mut self, host: usize, id: Option<RunId>) {
         self.wiped = Some(host);
-        self.lost_ids.extend(id);
+        // Whom it stood as before leads nothing any more: it may stand in the same epoch again.
+        self.votes.retain(|(of, ..), leader| *of != host || Some(*leader) != id);
         let groups = self.told[host].config_epochs.len();
         let nothing = Told { current_epoch: 0, config_epochs: vec![0; groups], vote_epochs: vec![0; groups] };
         (self.told[host], self.stored[host]) = (nothing.clone(), nothing);

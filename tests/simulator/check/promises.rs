@@ -21,12 +21,6 @@ impl Checks {
     /// A vote has left a sentinel.
     fn voted(&mut self, host: usize, group: usize, leader: RunId, epoch: Epoch) {
         let nobody = leader == NOBODY && self.wiped == Some(host);
-        // Whom it stood as before its disk was lost leads nothing any more.
-        if let Some(first) = self.votes.get(&(host, group, epoch))
-            && self.lost_ids.contains(first)
-        {
-            self.votes.remove(&(host, group, epoch));
-        }
         let first = if nobody { leader } else { *self.votes.entry((host, group, epoch)).or_insert(leader) };
         self.must(first == leader, || {
             format!("s{host} voted twice on group {group} in epoch {epoch}: for {first} and for {leader}")
