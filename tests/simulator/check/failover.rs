@@ -80,13 +80,22 @@ impl World {
         self.checks.must(first == host, || format!("s{first} and s{host} both lead group {group} in epoch {epoch}"));
         let majority = self.plan.sentinels / 2 + 1;
         let needed = if self.plan.drop_in { majority } else { majority.max(quorum) };
-        if votes < needed && self.checks.taker == Some(host) {
-            self.checks.taken.insert(epoch);
+        if votes < needed && self.checks.taker == Some(host) && self.by_order(epoch) {
             return;
         }
         self.checks.must(votes >= needed, || {
             format!("s{host} leads group {group} in epoch {epoch} by {votes} votes, {needed} are needed")
         });
+    }
+
+    /// Whether an order to take over is what one leads by in that epoch: each order is good for one.
+    fn by_order(&mut self, epoch: Epoch) -> bool {
+        let led = self.checks.taken.contains(&epoch);
+        if !led && std::mem::take(&mut self.checks.takeover_ordered) {
+            self.checks.taken.insert(epoch);
+            return true;
+        }
+        led
     }
 
     fn quorum(&self, host: usize, group: usize) -> usize {

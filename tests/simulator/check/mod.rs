@@ -61,6 +61,8 @@ pub struct Checks {
     wiped: Option<usize>,
     /// Where an operator orders takeovers.
     taker: Option<usize>,
+    /// Whether the sentinel there has heard such an order, and neither led by it nor answered it yet.
+    takeover_ordered: bool,
     /// Epochs in which one leads by his word alone.
     taken: BTreeSet<Epoch>,
     pub forced: u64,
@@ -120,6 +122,7 @@ impl Checks {
             restored: BTreeSet::new(),
             wiped: None,
             taker: None,
+            takeover_ordered: false,
             taken: BTreeSet::new(),
             forced: 0,
             thin: 0,
@@ -170,6 +173,13 @@ impl Checks {
     /// An operator may order a takeover there, and nowhere else.
     pub fn takes_over(&mut self, host: usize) {
         self.taker = Some(host);
+    }
+
+    /// The sentinel there hears such an order (`true`), or has answered it, or has forgotten it with its process.
+    pub fn takeover_ordered(&mut self, host: usize, ordered: bool) {
+        if self.taker == Some(host) {
+            self.takeover_ordered = ordered;
+        }
     }
 
     /// Where an operator has ordered a takeover.
