@@ -53,7 +53,7 @@ pub fn input(input: &Input) -> Option<String> {
         | Input::ClientGone(_)
         | Input::Stored(Ok(())) => None,
         Input::Reply(link, tag, reply) => match tag {
-            Tag::Auth | Tag::Ignored | Tag::Ping | Tag::Info | Tag::Subscribe => None,
+            Tag::Auth | Tag::Ignored | Tag::Ping | Tag::Info | Tag::Subscribe | Tag::Follow(..) => None,
             // Whether a master is down is asked all the time; votes are not.
             Tag::Ask(..) if names_nobody(reply) => None,
             Tag::Ask(..) | Tag::Promote(_) | Tag::Role(_) | Tag::Pause(_) | Tag::PausedInfo(_) => {

@@ -176,6 +176,7 @@ impl Sentinel {
         let Self { agreement, server, .. } = self;
         let store_first = agreement.rules.holds(Rule::StoreFirst);
         server.flush(out, store_first, |promises| agreement.fence(promises));
+        agreement.drop_overtaken(out);
         agreement.rename(out);
     }
 }

@@ -433,6 +433,15 @@ impl Agreement {
         Gate::Store(self.record())
     }
 
+    /// Takes out the roles that follow from a decision in whose place another one has come while they waited for the disk: a
+    /// redis would be pointed at the master before. Writes that are held there were released when that failover ended.
+    fn drop_overtaken(&self, out: &mut Vec<Output>) {
+        out.retain(|output| {
+            let Output::Query { tag: Tag::Follow(id, epoch), .. } = output else { return true };
+            self.place_of(*id).is_some_and(|m| self.masters[m].epoch() == *epoch)
+        });
+    }
+
     /// Calls commands as the redis at the other end calls them.
     fn rename(&self, out: &mut [Output]) {
         if self.masters.iter().all(|master| master.config.renames.is_empty()) {

@@ -291,7 +291,7 @@ impl Agreement {
             Tag::Role(epoch) => self.role_answered(m, n, epoch, reply, now),
             Tag::Pause(epoch) => self.pause_answered(m, epoch, reply, now),
             Tag::PausedInfo(epoch) => self.paused_info(m, n, epoch, reply, now),
-            Tag::Ignored | Tag::Subscribe | Tag::Ask(..) => {}
+            Tag::Ignored | Tag::Subscribe | Tag::Ask(..) | Tag::Follow(..) => {}
         }
     }
 
@@ -320,7 +320,8 @@ impl Agreement {
             | Tag::Promote(_)
             | Tag::Role(_)
             | Tag::Pause(_)
-            | Tag::PausedInfo(_) => {}
+            | Tag::PausedInfo(_)
+            | Tag::Follow(..) => {}
         }
     }
 

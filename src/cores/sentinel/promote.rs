@@ -269,9 +269,10 @@ impl Agreement {
 
     /// Orders that stand behind the fence, as the decision does that they follow from.
     fn promise_orders(&mut self, m: usize, n: usize, orders: Vec<Vec<bytes::Bytes>>) {
-        let Some(link) = self.masters[m].nodes[n].command.up() else { return };
-        let orders = orders.into_iter().map(|args| Output::Query { link, tag: Tag::Ignored, args });
-        self.fenced.extend(orders);
+        let master = &self.masters[m];
+        let Some(link) = master.nodes[n].command.up() else { return };
+        let tag = Tag::Follow(master.id, master.epoch());
+        self.fenced.extend(orders.into_iter().map(|args| Output::Query { link, tag, args }));
     }
 
     /// The master as replicas and sentinels are told.

@@ -31,6 +31,8 @@ pub enum Tag {
     Pause(Epoch),
     /// The master's INFO after the pause.
     PausedInfo(Epoch),
+    /// The role of a redis, as it follows from that master's decision of that epoch. Sent only for its effect.
+    Follow(MasterId, Epoch),
 }
 
 /// A command of text words.

@@ -12,7 +12,7 @@ mod why;
 mod world;
 
 use crate::base::Machine;
-use crate::base::node::{History, incarnation};
+use crate::base::node::{History, Mode, incarnation};
 use crate::wire::resp::Reply;
 
 use super::*;
@@ -380,6 +380,30 @@ fn a_vote_that_cannot_be_stored_is_refused() {
     world.broken = vec![false; 3];
     world.run_until(ms(3_000), "with disks again", |world| world.master().is_some_and(|n| n != 0));
     assert_eq!(world.faults[2], None);
+}
+
+#[test]
+fn a_role_that_waits_for_the_disk_is_not_ordered_once_another_master_is_decided() {
+    let ordered = |overtaken: bool| {
+        let mut world = World::settled();
+        let now = world.now;
+        let sentinel = world.sentinels[0].as_mut().unwrap();
+        let agreement = &mut sentinel.agreement;
+        // A store is under way, and another one is due.
+        (agreement.storing, agreement.dirty) = (true, true);
+        agreement.tell(0, 2, false);
+        if overtaken {
+            let decision = Decision { master: redis_at(1), epoch: agreement.masters[0].epoch() + 1 };
+            agreement.switch(0, decision, Mode::Unfenced, now);
+        }
+        let mut out = Vec::new();
+        sentinel.handle(now, Input::Stored(Ok(())), &mut out);
+        assert!(out.iter().any(|output| matches!(output, Output::Store(_))), "{out:?}");
+        sentinel.handle(now, Input::Stored(Ok(())), &mut out);
+        let is_order = |output: &&Output| matches!(output, Output::Query { args, .. } if args[0] == "REPLICAOF");
+        out.iter().filter(is_order).count()
+    };
+    assert_eq!((ordered(false), ordered(true)), (1, 0));
 }
 
 #[test]
