@@ -14,7 +14,7 @@
 //! | machine room | [`runtime`] | sockets, netlink, processes, disks, clocks, and the [rights](runtime::rights) that a process keeps: [`guard`](runtime::guard) and [`worker`](runtime::worker), one driver per core; the hardware [`watchdog`](runtime::watchdog) of a box; [exit codes](runtime::exit) |
 //! | papers | [`config`] | the cluster file and the kernel command line, validated whole, and what a box is by both ([`boot`](config::boot)); [`sentinel.conf`](config::sentinel), kept line by line |
 //! | deciders | [`cores`] | deterministic machines: [`vrrp`](cores::vrrp), [`sentinel`](cores::sentinel), [`proxy`](cores::proxy), [`redis`](cores::redis), [`cluster`](cores::cluster) |
-//! | bytes | [`wire`] | codecs: [VRRP](wire::vrrp), [ARP](wire::arp), [RESP](wire::resp) behind a [bounded scanner](wire::scan), [INFO](wire::info), [hello](wire::hello), the [frame](wire::frame) of the peer link |
+//! | bytes | [`wire`] | codecs: [VRRP](wire::vrrp), [ARP](wire::arp), [RESP](wire::resp) behind a [bounded scanner](wire::scan), [INFO](wire::info), [hello](wire::hello), the kernel's [list of connections](wire::inet_diag), the [frame](wire::frame) of the peer link |
 //! | ground | [`base`] | [time without a clock](base::Instant), names, what a [node](base::node) says of itself and what it [comes to](base::census), the [secrets](base::secret) of a cluster, seeded randomness, the [one shape of a core](base::Machine) |
 //!
 //! A core never opens a socket, reads a clock or starts a process: inputs and a time go in, outputs and a deadline come

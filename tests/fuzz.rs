@@ -99,6 +99,28 @@ fn segment() {
 }
 
 #[test]
+fn connections_as_the_kernel_lists_them() {
+    use vigie::wire::inet_diag::{self, Family, Message};
+
+    // Length, type, flags, and of what it is about enough.
+    let message = |length: u32, kind: u16| {
+        let mut bytes = vec![0; length.next_multiple_of(4) as usize];
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes
+    };
+    let list = [message(88, 20), message(93, 20), message(20, 3)].concat();
+    fuzz("inet_diag", &[list, message(36, 2), inet_diag::list(Family::V4, 6379).to_vec()], &[], |input| {
+        for message in inet_diag::messages(input) {
+            if let Message::Connection(connection) = message {
+                let order = inet_diag::end(&connection);
+                assert_eq!(order[..4], 72_u32.to_ne_bytes());
+            }
+        }
+    });
+}
+
+#[test]
 fn info() {
     let seeds = [
         include_str!("../src/wire/info/master-7.0.15.txt"),

@@ -6,6 +6,7 @@
 pub mod arp;
 pub mod frame;
 pub mod hello;
+pub mod inet_diag;
 pub mod info;
 pub mod resp;
 pub mod scan;

@@ -9,6 +9,7 @@ mod keeper;
 mod log;
 mod record;
 mod server;
+mod undelivered;
 mod users;
 
 use std::io;
@@ -193,6 +194,8 @@ pub async fn run(
     tasks.spawn(watch_fence(setup.fence.watch(), inputs.clone()));
     tasks.spawn(watch_stop(stop, inputs.clone()));
     tasks.spawn(write_records(store, recorded, journal.clone()));
+    let (lapsed, since_lapsed) = watch::channel(false);
+    tasks.spawn(undelivered::run(setup.config.port, since_lapsed, journal.clone()));
     let (running, runs) = watch::channel(None);
     tasks.spawn(watch_process(Watched { started, running, inputs, address, state_dir: setup.state_dir.clone() }));
 
@@ -206,6 +209,8 @@ pub async fn run(
         password: local_now.clone(),
         post,
         journal,
+        fencing: setup.fencing,
+        lapsed,
         left: Some(left),
     };
     tokio::select! {
@@ -432,6 +437,10 @@ struct Executor {
     password: watch::Receiver<Secret>,
     post: mpsc::Sender<Part>,
     journal: Journal,
+    /// Whether the file asks for leases.
+    fencing: bool,
+    /// Set when the lease has run out, until redis takes writes again.
+    lapsed: watch::Sender<bool>,
     left: Option<oneshot::Sender<()>>,
 }
 
@@ -512,7 +521,13 @@ impl Executor {
                 (Level::Info, "started", format!("redis runs as process {pid}, start number {}", starts(*incarnation)))
             }
             Event::NotStarted(reason) => (Level::Error, "not-started", reason.clone()),
-            Event::Died(exit) => (Level::Warn, "died", format!("redis {exit}")),
+            Event::Died(exit) => {
+                // A fence may have killed it.
+                if self.fencing {
+                    self.lapsed.send_replace(true);
+                }
+                (Level::Warn, "died", format!("redis {exit}"))
+            }
             Event::Stopped(exit) => (Level::Info, "stopped", format!("redis was stopped and {exit}")),
             Event::Killed => (Level::Warn, "killed", "redis did not end in time and is killed".to_owned()),
             Event::Logs => {
@@ -544,6 +559,7 @@ impl Executor {
             }
             Event::NotFollowed(reason) => (Level::Warn, "not-followed", format!("redis refuses to follow: {reason}")),
             Event::Opened(epoch) => {
+                self.lapsed.send_replace(false);
                 (Level::Info, "opened", format!("redis takes writes, by the lease of epoch {epoch}"))
             }
             Event::NotOpened(reason) => {
@@ -556,10 +572,12 @@ impl Executor {
                 (Level::Info, "closed", "redis refuses writes: from now on it needs a lease to take them".to_owned())
             }
             Event::Closed(Closing::Lapsed) => {
+                self.lapsed.send_replace(true);
                 let text = "redis refuses writes: its lease was not renewed by a majority of the sentinels";
                 (Level::Warn, "fenced", text.to_owned())
             }
             Event::Unconfirmed => {
+                self.lapsed.send_replace(true);
                 let text = "redis has not confirmed that it refuses writes, and is killed before its lease ends";
                 (Level::Error, "fence-killed", text.to_owned())
             }
