@@ -72,7 +72,8 @@ impl World {
         }
         self.checks.takes_over(left);
         let (wait, boot) = (self.fault_dice.time(ms(100), ms(3_000)), self.workers[left].boot);
-        self.later(wait, Happening::Told(left, boot, Box::new(Input::Takeover(OrderId(0)))));
+        let order = OrderId(self.stats.faults);
+        self.later(wait, Happening::Told(left, boot, Box::new(Input::Takeover(order))));
     }
 
     fn any_sentinel(&mut self) -> usize {

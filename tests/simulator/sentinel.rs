@@ -105,7 +105,7 @@ impl World {
     /// Its process dies. `told`: its connections are closed by the kernel; else the host is gone with it.
     pub fn sentinel_dies(&mut self, host: usize, told: bool) {
         self.sentinels[host].core = None;
-        self.checks.takeover_ordered(host, false);
+        self.checks.takeovers_forgotten(host);
         // A store that was under way is either there or not.
         if let Some(storing) = self.sentinels[host].storing.take()
             && !self.disks[host].broken
@@ -166,8 +166,8 @@ impl Lives<Sentinel> for World {
             | Input::Stop => None,
         };
         self.checks.hears(host, about, input, now);
-        if let Input::Takeover(_) = input {
-            self.checks.takeover_ordered(host, true);
+        if let Input::Takeover(order) = input {
+            self.checks.takeover_ordered(*order);
         }
         if let Some(line) = self.trace.on.then(|| crate::trace::input(input)).flatten() {
             self.trace.lines.push(format!("{} s{host} < {line}", self.now));
@@ -228,7 +228,7 @@ impl Lives<Sentinel> for World {
                 }
             }
             Output::Protocol(..) | Output::WrongPassword(_) | Output::LogLevel(_) | Output::Why(..) => {}
-            Output::Said(..) => self.checks.takeover_ordered(host, false),
+            Output::Said(order, _) => self.checks.takeover_over(order),
             Output::Publish(event) => self.check_event(host, &event),
             Output::OrderDone(order, result) => {
                 self.stats.orders += 1;

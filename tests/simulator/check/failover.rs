@@ -90,12 +90,10 @@ impl World {
 
     /// Whether an order to take over is what one leads by in that epoch: each order is good for one.
     fn by_order(&mut self, epoch: Epoch) -> bool {
-        let led = self.checks.taken.contains(&epoch);
-        if !led && std::mem::take(&mut self.checks.takeover_ordered) {
+        if !self.checks.taken.contains(&epoch) && self.checks.takeovers.pop_first().is_some() {
             self.checks.taken.insert(epoch);
-            return true;
         }
-        led
+        self.checks.taken.contains(&epoch)
     }
 
     fn quorum(&self, host: usize, group: usize) -> usize {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use vigie::base::{Epoch, Instant, RunId};
+use vigie::cores::sentinel::OrderId;
 
 pub use address::Watch;
 use memory::Memory;
@@ -61,8 +62,8 @@ pub struct Checks {
     wiped: Option<usize>,
     /// Where an operator orders takeovers.
     taker: Option<usize>,
-    /// Whether the sentinel there has heard such an order, and neither led by it nor answered it yet.
-    takeover_ordered: bool,
+    /// Such orders that the sentinel there has heard, and neither led by nor answered yet.
+    takeovers: BTreeSet<u64>,
     /// Epochs in which one leads by his word alone.
     taken: BTreeSet<Epoch>,
     pub forced: u64,
@@ -122,7 +123,7 @@ impl Checks {
             restored: BTreeSet::new(),
             wiped: None,
             taker: None,
-            takeover_ordered: false,
+            takeovers: BTreeSet::new(),
             taken: BTreeSet::new(),
             forced: 0,
             thin: 0,
@@ -175,10 +176,20 @@ impl Checks {
         self.taker = Some(host);
     }
 
-    /// The sentinel there hears such an order (`true`), or has answered it, or has forgotten it with its process.
-    pub fn takeover_ordered(&mut self, host: usize, ordered: bool) {
+    /// The sentinel there hears such an order.
+    pub fn takeover_ordered(&mut self, OrderId(order): OrderId) {
+        self.takeovers.insert(order);
+    }
+
+    /// It has answered it.
+    pub fn takeover_over(&mut self, OrderId(order): OrderId) {
+        self.takeovers.remove(&order);
+    }
+
+    /// A process has died: it has forgotten what it was ordered.
+    pub fn takeovers_forgotten(&mut self, host: usize) {
         if self.taker == Some(host) {
-            self.takeover_ordered = ordered;
+            self.takeovers.clear();
         }
     }
 
