@@ -165,6 +165,7 @@ impl Lives<Sentinel> for World {
             | Input::Renew(_)
             | Input::Stop => None,
         };
+        self.checks.all_said(host);
         self.checks.hears(host, about, input, now);
         if let Input::Takeover(order) = input {
             self.checks.takeover_ordered(*order);

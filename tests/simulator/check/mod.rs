@@ -64,6 +64,8 @@ pub struct Checks {
     taker: Option<usize>,
     /// Such orders that the sentinel there has heard, and neither led by nor answered yet.
     takeovers: BTreeSet<u64>,
+    /// Those that it has answered among what it says now: what it says behind that may still be of them.
+    takeovers_answered: BTreeSet<u64>,
     /// Epochs in which one leads by his word alone.
     taken: BTreeSet<Epoch>,
     pub forced: u64,
@@ -124,6 +126,7 @@ impl Checks {
             wiped: None,
             taker: None,
             takeovers: BTreeSet::new(),
+            takeovers_answered: BTreeSet::new(),
             taken: BTreeSet::new(),
             forced: 0,
             thin: 0,
@@ -181,9 +184,17 @@ impl Checks {
         self.takeovers.insert(order);
     }
 
+    /// A sentinel has said everything that followed from what it heard last.
+    pub fn all_said(&mut self, host: usize) {
+        if self.taker == Some(host) {
+            let answered = std::mem::take(&mut self.takeovers_answered);
+            self.takeovers.retain(|order| !answered.contains(order));
+        }
+    }
+
     /// It has answered it.
     pub fn takeover_over(&mut self, OrderId(order): OrderId) {
-        self.takeovers.remove(&order);
+        self.takeovers_answered.insert(order);
     }
 
     /// A process has died: it has forgotten what it was ordered.
