@@ -316,7 +316,7 @@ impl Cluster {
             Part::Writes(writes) => self.promises.writes(writes),
             Part::Sentinel(facts) => {
                 self.own().sentinel = Some(facts);
-                self.serve_all(now, out);
+                self.serve_all(self.config.me, now, out);
             }
             Part::Proxy(facts) => self.own().proxy = Some(facts),
             Part::Vip(facts) => {
@@ -517,7 +517,7 @@ impl Cluster {
         // What a leader says may be about another node.
         let leads = self.view.nodes[place].roles.sentinel && changed;
         if leads {
-            self.serve_all(now, out)
+            self.serve_all(place, now, out)
         } else {
             self.serve(place, now, out)
         }
@@ -566,9 +566,10 @@ impl Cluster {
         }
     }
 
-    /// Does as a sentinel what the state of every node asks for.
-    fn serve_all(&mut self, now: Instant, out: &mut Vec<Output>) {
-        (0..self.links.len()).for_each(|place| self.serve(place, now, out));
+    /// Does as a sentinel what the state of every node asks for. `first`: whose state is news, and may free it for another one.
+    fn serve_all(&mut self, first: usize, now: Instant, out: &mut Vec<Output>) {
+        let others = (0..self.links.len()).filter(|place| *place != first);
+        std::iter::once(first).chain(others).for_each(|place| self.serve(place, now, out));
     }
 
     /// The same for one of them.
@@ -590,6 +591,7 @@ impl Cluster {
         if own.tenure != tenure || own.hears_majority != hears_majority {
             (own.tenure, own.hears_majority) = (tenure, hears_majority);
             self.send_all(now, out);
+            self.serve_all(self.config.me, now, out);
             self.publish_view(now, out);
         }
     }

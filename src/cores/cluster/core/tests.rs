@@ -720,17 +720,23 @@ fn who_goes_on_without_the_lease_that_it_has_lost_is_not_granted_it_again() {
 
 #[test]
 fn another_process_waits_for_the_end_of_the_lease_or_for_its_return() {
-    for returned in [false, true] {
+    // Of a leader beside the next master, beside the holder, and of another one; before the holder in the file and behind it.
+    for (leader, next, returned) in
+        [(0, 2, false), (0, 2, true), (1, 2, true), (2, 2, true), (0, 0, true), (1, 0, true), (2, 0, true)]
+    {
         let mut net = Net::with_master(2);
         net.run(200);
         assert_eq!(net.holds(1), Some(1), "votes alone take nothing away");
         let begun = net.now;
-        net.post(0, sentinel(2, Some((1, 1)), Some((2, 102))));
-        assert_eq!((net.holds(1), net.holds(2)), (Some(1), None));
+        net.post(leader, sentinel(2, Some((1, 1)), Some((2, 100 + u64::try_from(next).unwrap()))));
+        assert_eq!((net.holds(1), net.holds(next)), (Some(1), None));
         if returned {
             net.post(1, Part::Writes(Writes::Returned { at: net.now }));
-            assert_eq!((net.holds(1), net.holds(2)), (None, Some(2)), "at once");
+            let told = format!("at once: {leader} leads, {next} is next");
+            assert_eq!((net.holds(1), net.holds(next)), (None, Some(2)), "{told}");
             assert!(matches!(net.tenure(0, 1), Tenure::Released { epoch: 1, .. }));
+            let granted = net.tenure(next, next);
+            assert!(matches!(granted, Tenure::Asks { epoch: 2, grants: 0b111, .. }), "{told}: {granted:?}");
             continue;
         }
         // The link of the holder is cut.
