@@ -12,8 +12,9 @@
 //! say `master` at the same time, but only one of them is named by the highest epoch. Sentinels that are not heard change
 //! nothing: the route stays.
 //!
-//! In a fenced cluster the lease of a redis is the decision, whether a sentinel has stored it yet or not: a majority has granted it. And
-//! who is not heard to hold one gets no writes, since it would refuse them: another proxy may hear it.
+//! In a fenced cluster the lease of a redis is the decision, whether a sentinel has stored it yet or not: a majority has granted it. It is
+//! the proof as well, but for the first one of all; whether that redis is reached from here is asked behind it. And who is not heard
+//! to hold one gets no writes, since it would refuse them: another proxy may hear it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -91,6 +92,14 @@ pub struct Server {
     pub master: Option<bool>,
     /// The epoch of the lease by which it takes writes; none: it holds none.
     pub lease: Option<Epoch>,
+}
+
+impl Server {
+    /// Whether the word before it still holds: of the same process, in the same state, which may have become the master since then.
+    fn adds_to(self, before: Self) -> bool {
+        let same = (self.incarnation, self.process) == (before.incarnation, before.process);
+        same && (self.master == Some(true) || self.master == before.master) && self.lease >= before.lease
+    }
 }
 
 /// One other proxy's word.
@@ -548,7 +557,24 @@ impl Route {
             out.push(Output::Publish(Event::Renewed(next)));
             return;
         }
+        // Before the first proof of all, nothing is known of the way to them.
+        let way_known = self.known().is_some();
         self.become_(State::proving(next, now, now), Some(Loss::Superseded(next)), out);
+        if way_known {
+            self.follow_holder(now, next, out);
+        }
+    }
+
+    /// The word of a living redis' supervisor that it takes writes, by a lease of the epoch that is routed to next, is the decision and
+    /// its proof: nobody else has that lease. A check follows, whether it is reached from here.
+    fn follow_holder(&mut self, now: Instant, decision: Decision, out: &mut Vec<Output>) {
+        let holds = |server: &Server| server.process == Process::Alive && server.lease == Some(decision.epoch);
+        if let Some(server) = self.server(decision.master).filter(holds)
+            && self.is_fenced()
+            && !self.is_disputed()
+        {
+            self.become_(State::routed(decision, now, Some(server)), None, out);
+        }
     }
 
     /// Weighs what the supervisor of the named master says; `before` is what it said last.
@@ -565,10 +591,15 @@ impl Route {
         let loss = match &mut self.state {
             State::Undecided | State::Stopped => return,
             State::Proving { since, probe, .. } => {
-                // A check under way may have been answered by a process that is no more: ask again.
                 if changed {
                     *since = now;
-                    *probe = Probe::Due(now);
+                    // A check under way may have been answered by a process that is no more, or no master any more: ask again.
+                    // One that still holds is not begun again for what only adds to it.
+                    if before.is_some_and(|before| server.adds_to(before)) {
+                        probe.hurry(now);
+                    } else {
+                        *probe = Probe::Due(now);
+                    }
                 }
                 return;
             }
@@ -623,18 +654,11 @@ impl Route {
         let unleased = self.is_unleased(decision.master);
         let server = self.server(decision.master);
         if let (Ok(()), false, false, false) = (&result, dead, disputed, unleased) {
-            let routed = State::Routed {
-                decision,
-                probe: Probe::Due(now + self.check_interval),
-                strikes: 0,
-                incarnation: server.map(|server| server.incarnation),
-                confirmed: server.is_some_and(|server| server.master == Some(true)),
-                unleased_since: None,
-            };
-            self.become_(routed, None, out);
+            self.become_(State::routed(decision, now + self.check_interval, server), None, out);
             return;
         }
         let State::Proving { since, probe, fault, told, .. } = &mut self.state else { return };
+        let overtaken = matches!(*probe, Probe::Asked { lost_at, .. } if *since + CHECK_LOST > lost_at);
         // A proof that is older than the word of death, or than the dispute, counts as none.
         let void = match (dead, disputed) {
             (true, _) => "its process is dead",
@@ -644,7 +668,8 @@ impl Route {
         *fault = Some(result.err().unwrap_or_else(|| CheckFault::Unclear(void.to_owned())));
         let failing = now.since(*since);
         let wait = if failing < EAGER { RETRY } else { (failing / 8).clamp(RETRY, self.check_interval) };
-        *probe = Probe::Due(now + wait);
+        // What was heard since it was asked may be what it lacked.
+        *probe = Probe::Due(if overtaken { now } else { now + wait });
         if failing >= EAGER && told != fault {
             told.clone_from(fault);
             out.extend(fault.clone().map(|fault| Output::Publish(Event::Unproved { decision, fault })));
@@ -800,6 +825,18 @@ impl Route {
 impl State {
     fn proving(decision: Decision, now: Instant, check_at: Instant) -> Self {
         Self::Proving { decision, since: now, probe: Probe::Due(check_at), fault: None, told: None }
+    }
+
+    /// `server`: what its supervisor said last.
+    fn routed(decision: Decision, check_at: Instant, server: Option<Server>) -> Self {
+        Self::Routed {
+            decision,
+            probe: Probe::Due(check_at),
+            strikes: 0,
+            incarnation: server.map(|server| server.incarnation),
+            confirmed: server.is_some_and(|server| server.master == Some(true)),
+            unleased_since: None,
+        }
     }
 }
 

@@ -578,15 +578,60 @@ fn the_lease_of_a_redis_is_the_decision_before_any_sentinel_has_stored_it() {
     bench.view();
     assert_eq!(bench.route.target(), Some(decision(4, 5)));
     // Its sentinels have not told yet of the votes that it was elected by.
+    let checks = bench.route.serial;
     bench.facts.servers = vec![leased(4, None), leased(5, Some(6))];
     bench.view();
-    assert_eq!(bench.route.target(), None);
-    bench.checked(Ok(()));
+    assert_eq!(bench.route.target(), Some(decision(5, 6)), "nobody else has that lease");
+    assert_eq!(bench.route.serial, checks + 1, "and whether it is reached is asked at once");
+    bench.checked(Err(CheckFault::Refused));
+    bench.view();
+    assert_eq!(bench.route.target(), None, "it is not");
+    bench.check(Ok(()));
     assert_eq!(bench.route.target(), Some(decision(5, 6)));
     // Nobody is taken for the master who is none of the file.
     bench.facts.servers.push(leased(66, Some(9)));
     bench.view();
     assert_eq!(bench.route.target(), Some(decision(5, 6)));
+}
+
+#[test]
+fn a_lease_is_no_proof_before_the_first_one_nor_of_a_process_that_is_not_well() {
+    let mut bench = Bench::new();
+    fenced(&mut bench, 4, 4);
+    bench.facts.servers = vec![leased(4, Some(5))];
+    bench.view();
+    assert_eq!(bench.route.target(), None, "nothing is known of the way there");
+    bench.checked(Ok(()));
+    assert_eq!(bench.route.target(), Some(decision(4, 5)));
+    for process in [Process::Busy, Process::Dead] {
+        bench.facts.servers = vec![Server { process, ..leased(5, Some(6)) }];
+        bench.view();
+        assert_eq!(bench.route.target(), None, "{process:?}");
+    }
+}
+
+#[test]
+fn a_check_under_way_is_begun_again_only_for_what_takes_its_meaning_away() {
+    for (word, again) in [
+        (server(5, 1, Process::Alive, Some(true)), false),
+        (server(5, 2, Process::Alive, None), true),
+        (server(5, 1, Process::Busy, None), true),
+        (server(5, 1, Process::Alive, Some(false)), true),
+    ] {
+        let mut bench = Bench::routed();
+        bench.decide(5, 6);
+        let checks = bench.route.serial;
+        bench.pass(1);
+        bench.set_server(word);
+        assert_eq!(bench.route.serial - checks, u64::from(again), "{word:?}");
+        // What was heard since it was asked may be what it lacked.
+        if !again {
+            bench.checked(unclear());
+            assert_eq!(bench.route.serial, checks + 1);
+            bench.checked(Ok(()));
+            assert_eq!(bench.route.target(), Some(decision(5, 6)));
+        }
+    }
 }
 
 #[test]
