@@ -133,7 +133,8 @@ fn connection(listed: &[u8; LISTED_LEN]) -> Connection {
 mod tests {
     use super::*;
 
-    /// What Linux 6.1 has answered, of 10.0.0.1:6379 and 10.0.0.2:40000, with 5 bytes undelivered and sent again three times.
+    /// Laid out as in the headers: 10.0.0.1:6379 and 10.0.0.2:40000, with 5 bytes undelivered and sent again three times. That the
+    /// kernel does so, too, shows where connections are really ended.
     fn listed() -> Vec<u8> {
         let mut bytes = Vec::new();
         let length = u32::try_from(HEADER_LEN + LISTED_LEN + 5).unwrap();

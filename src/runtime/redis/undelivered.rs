@@ -80,7 +80,8 @@ pub(super) async fn run(port: u16, mut lapsed: watch::Receiver<bool>, journal: J
 fn tell(ended: usize, journal: &Journal) {
     if ended > 0 {
         let text = format!(
-            "{ended} connections were ended over which answers of redis had not been delivered when its lease ran out"
+            "connections ended, since answers of redis were not delivered over them and another master may have taken \
+             over: {ended}"
         );
         journal.record(SOURCE, Level::Warn, "undelivered", text);
     }
