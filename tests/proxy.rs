@@ -577,7 +577,11 @@ fn one_source_has_half_of_the_places_for_its_silent_ones() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis, |config| config.max_clients = 40);
     let crowd: Vec<_> = (0..30).map(|_| silent_from([127, 8, 8, 8], proxy.address)).collect();
-    wait_for("half of the places are taken", || (proxy.counters.totals().clients == 20).then_some(()));
+    // All have come: there are 20 on the way up, too.
+    wait_for("half of the places are taken", || {
+        let totals = proxy.counters.totals();
+        (totals.accepted == 30 && totals.clients == 20).then_some(())
+    });
     assert_eq!(proxy.counters.totals().silent, 10);
     drop(crowd);
 }
