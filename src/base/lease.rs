@@ -55,6 +55,14 @@ impl Tenure {
             Self::None | Self::Released { .. } => None,
         }
     }
+
+    /// The epoch of the lease that has got at least so many grants, while the redis does not take writes.
+    pub fn waits(self, majority: usize) -> Option<Epoch> {
+        match self {
+            Self::Asks { epoch, open: None, grants, .. } if grants.count_ones() as usize >= majority => Some(epoch),
+            Self::Asks { .. } | Self::None | Self::Released { .. } => None,
+        }
+    }
 }
 
 /// What a majority has promised, as its holder counts it.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::base::lease::FileTerms;
 use crate::base::node::{Decision, MasterFacts, Mode, RedisFacts, RedisRole};
-use crate::base::{EPOCH_STEP, Epoch, NodeName};
+use crate::base::{EPOCH_STEP, Epoch, NodeName, census};
 use crate::cores::cluster::View;
 use crate::cores::proxy::route::{Facts, Peer, Server, Voice};
 use crate::cores::redis::Named;
@@ -25,6 +25,7 @@ impl News {
         // Who has no link has no nodes either.
         let own = view.nodes.get(view.me).and_then(|node| node.state.as_ref());
         let own = own.map(|state| state.terms).unwrap_or_default();
+        let majority = census::majority(view.voters());
         for node in &view.nodes {
             let state = node.state.as_ref();
             let facts = NodeFacts {
@@ -32,6 +33,7 @@ impl News {
                 redis: state.and_then(|state| state.redis.clone()).map(steady),
                 sentinel: state.and_then(|state| state.sentinel.clone()),
                 lease: state.and_then(|state| state.tenure.open()),
+                granted: state.and_then(|state| state.tenure.waits(majority)),
                 hears_majority: state.is_some_and(|state| state.hears_majority),
                 terms: state.map_or(FileTerms::Unknown, |state| state.terms.beside(own)),
                 fresh: node.fresh && state.is_some(),

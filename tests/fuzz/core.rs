@@ -274,6 +274,7 @@ fn facts(n: usize) -> NodeFacts {
         redis: state.redis,
         sentinel: state.sentinel,
         lease,
+        granted: None,
         hears_majority: state.hears_majority,
         terms: vigie::base::lease::FileTerms::Same { fencing: true },
         fresh: true,

@@ -28,6 +28,8 @@ pub struct Fenced {
     lease: Option<Term>,
     /// What the supervisor was told last.
     told: Status,
+    /// By what right it takes writes, or took them until now: one that closes says already by what it could open next.
+    right: By,
 }
 
 impl Default for Driver<Fence> {
@@ -44,7 +46,7 @@ impl World {
     /// Whether a redis takes writes by a lease.
     pub fn is_leased(&self, host: usize) -> bool {
         let fenced = self.workers.get(host).and_then(|worker| worker.fenced.as_ref());
-        fenced.is_some_and(|fenced| fenced.told.phase != Phase::Closed && fenced.told.by == By::Lease)
+        fenced.is_some_and(|fenced| fenced.told.phase != Phase::Closed && fenced.right == By::Lease)
     }
 
     /// Something happens to the fence of a redis.
@@ -194,6 +196,9 @@ impl Lives<Fence> for World {
     fn settled(&mut self, host: usize) {
         let Some(fenced) = self.fenced(host) else { return };
         let status = fenced.driver.machine.status();
+        if matches!(status.phase, Phase::Opening | Phase::Open) {
+            fenced.right = status.by;
+        }
         if std::mem::replace(&mut fenced.told, status) != status {
             self.note(|| format!("f{host} is {:?} by {:?}", status.phase, status.by));
             self.feed::<Supervisor>(host, Lane::First, redis::Input::Fence(status));

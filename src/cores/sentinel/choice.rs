@@ -35,6 +35,7 @@ impl Master {
                     && facts.is_none_or(|facts| facts.process != Process::Dead)
                     && node.answers(now, self.config.down_after)),
             info_age: node.info_at.map(|at| now.since(at)),
+            does_not_open: node.does_not_open(now),
             priority: info.slave_priority.filter(|it| *it > 0 || rules.holds(Rule::NotPriorityZero)).unwrap_or(100),
             offset: info.slave_repl_offset.or(info.master_repl_offset).unwrap_or(0),
             run_id: info.run_id,

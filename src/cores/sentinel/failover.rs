@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::base::{Epoch, Instant, RunId};
+use crate::base::{EPOCH_STEP, Epoch, Instant, RunId};
 
 use super::durable::OnDisk;
 use super::event::{Event, Severity};
+use super::instance::Instance;
 use super::lead::{Cause, Failover, Following, Hold, Lead, Ordered, Phase, REASK, SIMULATED};
 use super::master::Master;
 use super::ports::Output;
@@ -233,7 +234,17 @@ impl Agreement {
 
     /// Stands for election: a new epoch, the own vote on disk, and then everybody is asked.
     pub(super) fn stand(&mut self, m: usize, cause: Cause, now: Instant) {
-        self.stand_in(m, cause, self.current_epoch + 1, now);
+        self.stand_in(m, cause, self.current_epoch.max(self.recorded_epoch(&self.masters[m])) + 1, now);
+    }
+
+    /// The epoch that the records beside the data have got to. An operator's takeover whose sentinel has lost its disk is on no
+    /// other record, and supervisors that have followed it open nobody by an earlier one.
+    fn recorded_epoch(&self, master: &Master) -> Epoch {
+        let facts = master.nodes.iter().filter_map(Instance::fresh_facts);
+        let epochs = facts.filter_map(|facts| Some(facts.history?.epoch));
+        // In reach of others, too, who may be some epochs behind. One further above comes from a disk of another life.
+        let limit = self.current_epoch.saturating_add(EPOCH_STEP / 4 * 3);
+        epochs.filter(|epoch| *epoch <= limit).max().unwrap_or(0)
     }
 
     /// The same, in that epoch.

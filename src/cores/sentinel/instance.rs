@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::lease::FileTerms;
 use crate::base::node::{Process, RedisFacts, RedisRole};
-use crate::base::{Instant, NodeName};
+use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::info::{Info, Role};
 use crate::wire::resp::Reply;
 
@@ -15,6 +15,11 @@ use super::pulse::Pulse;
 
 /// INFO of replicas whose state is awaited.
 pub(super) const INFO_PERIOD_FAILOVER: Duration = Duration::from_millis(100);
+
+/// One that was named so often in a row and did not open goes last in the choice,
+const UNOPENED_MAX: u32 = 2;
+/// and after so long it is tried like any other again.
+const UNOPENED_FOR: Duration = Duration::from_secs(30);
 
 /// How far the re-pointing of a replica has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +71,10 @@ pub(super) struct Instance {
     pub(super) terms: FileTerms,
     /// Since when it is not heard on the peer link that it takes writes by a lease.
     pub(super) unleased_since: Option<Instant>,
+    /// The epoch of a lease that it was granted, while it does not take writes.
+    pub(super) granted: Option<Epoch>,
+    /// How often in a row it was named as the next master and did not open, and when last.
+    pub(super) unopened: (u32, Instant),
     pub(super) fresh: bool,
     /// The incarnation that serves or served as the master this sentinel knows of.
     pub(super) served: Option<u64>,
@@ -104,6 +113,8 @@ impl Instance {
             hears_majority: false,
             terms: FileTerms::Unknown,
             unleased_since: Some(now),
+            granted: None,
+            unopened: (0, now),
             fresh: false,
             served: None,
             busy_since: None,
@@ -288,6 +299,18 @@ impl Instance {
         // The facts that still call it closed or a replica are of this incarnation: no proof against it.
         self.served = self.facts.as_ref().map(|facts| facts.incarnation);
         self.down_since = None;
+        self.unopened.0 = 0;
+    }
+
+    /// It was named as the next master and granted the lease, had all the time that this takes, and did not open.
+    pub(super) fn not_opened(&mut self, now: Instant) {
+        self.unopened = (self.unopened.0 + 1, now);
+    }
+
+    /// Whether another one is to be named, if there is one. The lease may have come late once.
+    pub(super) fn does_not_open(&self, now: Instant) -> bool {
+        let (times, last) = self.unopened;
+        times >= UNOPENED_MAX && now.since(last) < UNOPENED_FOR
     }
 
     /// Takes in what the peer link says of it; whether that is news of its process.

@@ -415,11 +415,12 @@ impl Agreement {
 
     /// Takes in what the peer link says of a node.
     pub(super) fn facts(&mut self, facts: NodeFacts, now: Instant) {
-        let NodeFacts { node: name, redis, sentinel, lease, hears_majority, terms, fresh } = facts;
+        let NodeFacts { node: name, redis, sentinel, lease, granted, hears_majority, terms, fresh } = facts;
         for m in 0..self.masters.len() {
             let master = &mut self.masters[m];
             let Some(n) = master.place_of_node(&name) else { continue };
             (master.nodes[n].hears_majority, master.nodes[n].terms) = (hears_majority, terms);
+            master.nodes[n].granted = granted.filter(|_| fresh);
             let leased = fresh && lease.is_some();
             master.nodes[n].unleased_since = master.nodes[n].unleased_since.or(Some(now)).filter(|_| !leased);
             if master.nodes[n].told(redis.as_ref(), fresh, now) {

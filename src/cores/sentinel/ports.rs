@@ -80,6 +80,8 @@ pub struct NodeFacts {
     pub sentinel: Option<SentinelFacts>,
     /// The epoch of the lease by which its redis takes writes; none: it holds none.
     pub lease: Option<Epoch>,
+    /// The epoch of a lease that a majority has granted it, while its redis does not take writes.
+    pub granted: Option<Epoch>,
     /// Whether it hears a majority of the sentinels.
     pub hears_majority: bool,
     /// What its file says.
@@ -91,7 +93,16 @@ pub struct NodeFacts {
 impl NodeFacts {
     /// Of a cluster without leases.
     pub fn unfenced(node: NodeName, redis: Option<RedisFacts>, sentinel: Option<SentinelFacts>, fresh: bool) -> Self {
-        Self { node, redis, sentinel, lease: None, hears_majority: false, terms: FileTerms::Unknown, fresh }
+        Self {
+            node,
+            redis,
+            sentinel,
+            lease: None,
+            granted: None,
+            hears_majority: false,
+            terms: FileTerms::Unknown,
+            fresh,
+        }
     }
 }
 

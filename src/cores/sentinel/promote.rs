@@ -55,7 +55,12 @@ impl Agreement {
             let reason = match step {
                 Promotion::Named { .. } if another => "the new master was restarted",
                 Promotion::Named { .. } if !lost => {
-                    "a majority of the sentinels did not grant the new master the lease in time"
+                    if node.granted == Some(epoch) {
+                        self.masters[m].nodes[target].not_opened(now);
+                        "the new master was granted the lease and did not open: the journal of its node says why"
+                    } else {
+                        "a majority of the sentinels did not grant the new master the lease in time"
+                    }
                 }
                 Promotion::Named { .. } | Promotion::Unsent | Promotion::Sent { .. } => {
                     "the new master does not answer"

@@ -21,6 +21,8 @@ pub(super) struct Candidate {
     pub(super) cut_off: bool,
     /// Age of what it last said of itself; none if it never did.
     pub(super) info_age: Option<Duration>,
+    /// Whether it was named as the next master again and again, and did not open.
+    pub(super) does_not_open: bool,
     /// `slave_priority`
     pub(super) priority: u32,
     /// What it has applied, bytes.
@@ -116,10 +118,13 @@ pub enum Rejection {
     Changed,
 }
 
-/// The best replica: lowest priority, then most data, then smallest run id. All others with the reason why not.
+/// The best replica: lowest priority, then most data, then smallest run id; one that does not open only if there is no other.
+/// All others with the reason why not.
 pub(super) fn replica(candidates: &[Candidate], ground: &Ground) -> Result<usize, Vec<(SocketAddr, Rejection)>> {
     let judge = |at: usize| regular(&candidates[at], ground).or_else(|| empty(candidates, at));
-    best(candidates, judge, |one| (one.priority, Reverse(one.offset), one.run_id.is_none(), one.run_id))
+    best(candidates, judge, |one| {
+        (one.does_not_open, one.priority, Reverse(one.offset), one.run_id.is_none(), one.run_id)
+    })
 }
 
 /// The best of those that were made masters in the place of the one that is gone, by a leader that did not live to say so. They

@@ -12,6 +12,7 @@ fn returned(last: u8, offset: u64) -> Candidate {
         cut_off: false,
         down: false,
         info_age: Some(Duration::ZERO),
+        does_not_open: false,
         priority: 100,
         offset: 0,
         run_id: Some(RunId([last; 20])),

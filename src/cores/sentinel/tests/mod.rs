@@ -611,6 +611,37 @@ mod fenced {
     }
 
     #[test]
+    fn one_that_is_granted_the_lease_and_does_not_open_goes_last() {
+        let mut world = World::fenced();
+        world.refuses[1] = true;
+        world.kill_redis(0);
+        world.leases[0] = None;
+        world.run_until(ms(5_000), "another master", |world| world.leases[2].is_some());
+        assert!(world.said("-failover-abort-slave-timeout") >= 2, "{:#?}", world.told_events());
+        // Better than nobody, once it has recovered.
+        world.refuses[1] = false;
+        world.kill_redis(2);
+        world.leases[2] = None;
+        world.run_until(ms(5_000), "the only one", |world| world.leases[1].is_some());
+    }
+
+    #[test]
+    fn nobody_is_elected_below_what_the_records_of_the_data_have_got_to() {
+        let record = |epoch| Some(History { epoch, in_sync: true, offset: 0 });
+        for (recorded, next) in [(503, 504), (751, 752), (9_000, 2)] {
+            let mut world = World::fenced();
+            assert_eq!(world.epoch(0), 1);
+            world.histories[1] = record(recorded);
+            world.announce(1);
+            world.run(ms(100));
+            world.kill_redis(0);
+            world.leases[0] = None;
+            world.run_until(ms(1_000), "a new master", |world| world.master().is_some_and(|n| n != 0));
+            assert_eq!(world.epoch(1), next, "{:#?}", world.told_events());
+        }
+    }
+
+    #[test]
     fn a_leader_that_dies_before_it_hears_of_its_success_changes_nothing() {
         let mut world = World::fenced();
         world.kill_redis(0);

@@ -97,6 +97,10 @@ pub(super) struct World {
     pub(super) lease: Option<Duration>,
     /// The epoch of the lease by which each redis takes writes.
     pub(super) leases: Vec<Option<Epoch>>,
+    /// Whose redis refuses to take writes.
+    pub(super) refuses: Vec<bool>,
+    /// The epoch of the lease that such a one was granted.
+    granted: Vec<Option<Epoch>>,
     /// Hosts cut from all others.
     pub(super) cut: Vec<bool>,
     cuts: Vec<u64>,
@@ -152,6 +156,8 @@ impl World {
             told: vec![vec![None; 3]; 3],
             lease: None,
             leases: vec![None; 3],
+            refuses: vec![false; 3],
+            granted: vec![None; 3],
             cut: vec![false; 3],
             cuts: vec![0; 3],
             supervised: true,
@@ -428,7 +434,8 @@ impl World {
         let hears_majority = (0..3).filter(|other| self.reach(node, *other)).count() > 1;
         let terms = crate::base::lease::FileTerms::Same { fencing: self.lease.is_some() };
         let redis = Some(redis);
-        let facts = NodeFacts { node: name(node), redis, sentinel, lease, hears_majority, terms, fresh };
+        let granted = self.granted[node];
+        let facts = NodeFacts { node: name(node), redis, sentinel, lease, granted, hears_majority, terms, fresh };
         if self.told[to][node].as_ref() != Some(&facts) {
             self.told[to][node] = Some(facts.clone());
             self.feed(to, Input::Facts(Box::new(facts)));
@@ -535,6 +542,10 @@ impl World {
 
     fn granted(&mut self, n: usize, incarnation: u64, epoch: Epoch) {
         if self.facts_of(n).incarnation == incarnation && self.leases[n] < Some(epoch) {
+            if self.refuses[n] {
+                self.granted[n] = Some(epoch);
+                return (0..3).for_each(|to| self.tell(n, to, true));
+            }
             if self.redis[n].master.is_some() {
                 self.count += 1;
                 let id = id(9, n, self.count);
