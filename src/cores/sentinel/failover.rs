@@ -166,6 +166,10 @@ impl Agreement {
         if master.odown_since.is_none() {
             return self.mode_is_to_change(master).then_some(Cause::Mode);
         }
+        if let Some(at) = self.reunited_until(master, now) {
+            self.wake_at(at);
+            return None;
+        }
         let choice = master.choose(self.moment(now));
         let known = std::mem::replace(&mut self.masters[m].no_candidate, choice.as_ref().err().cloned());
         let Err(why) = choice else { return Some(Cause::Down) };
@@ -178,6 +182,12 @@ impl Agreement {
         }
         self.wake_at(now + RETRY);
         None
+    }
+
+    /// How long sentinels that hear each other again after all were cut off wait for their master, if they do. Where there is no
+    /// file, redis-sentinel is the model, which does not.
+    pub(super) fn reunited_until(&self, master: &Master, now: Instant) -> Option<Instant> {
+        master.silence_counts_at().filter(|at| now < *at && self.of_cluster())
     }
 
     fn step_idle(&mut self, m: usize, not_before: Instant, now: Instant) {

@@ -33,7 +33,7 @@ impl Agreement {
             down_gate(master, now),
             self.quorum_gate(master, now),
             self.password_gate(master),
-            self.majority_gate(master),
+            self.majority_gate(master, now),
             self.store_gate(now),
             self.leader_gate(master, now),
             pause_gate(master, needed, now),
@@ -108,11 +108,15 @@ impl Agreement {
         self.majority(master).max(master.quorum())
     }
 
-    fn majority_gate(&self, master: &Master) -> Checked {
+    fn majority_gate(&self, master: &Master, now: Instant) -> Checked {
         let (reachable, needed) = (self.reachable(master), self.votes_needed(master));
         let takeover = self.takeover_would_help();
         let gate = Gate::Majority { reachable, needed, of: self.voters(master), takeover };
-        Checked { verdict: open_if(reachable >= needed), gate }
+        let verdict = match open_if(reachable >= needed) {
+            Verdict::Open if master.sees_down() && self.reunited_until(master, now).is_some() => Verdict::Waits,
+            verdict => verdict,
+        };
+        Checked { verdict, gate }
     }
 
     fn store_gate(&self, now: Instant) -> Checked {

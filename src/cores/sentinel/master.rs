@@ -37,6 +37,8 @@ pub(super) struct Master {
     failover: Failover,
     /// Since when a quorum finds it down.
     pub(super) odown_since: Option<Instant>,
+    /// Since when this sentinel hears a majority of its voters.
+    majority_since: Option<Instant>,
     /// When the decision became known to this process.
     decided_at: Instant,
     /// When it was last asked of the peers whether it is down.
@@ -83,6 +85,7 @@ impl Master {
             nodes,
             failover: Failover::Idle { not_before: now },
             odown_since: None,
+            majority_since: None,
             decided_at: now,
             asked_at: None,
             hello_due: now,
@@ -292,9 +295,19 @@ impl Master {
         self.failover.hold().is_some_and(|hold| hold.at == self.nodes[n].id)
     }
 
+    /// Takes down whether this sentinel hears a majority of its voters.
+    pub(super) fn hears_majority(&mut self, heard: bool, now: Instant) {
+        self.majority_since = heard.then(|| self.majority_since.unwrap_or(now));
+    }
+
+    /// Until when the silence of the master proves nothing: sentinels that hear each other again may hear it again, too, and it
+    /// has what they have missed.
+    pub(super) fn silence_counts_at(&self) -> Option<Instant> {
+        self.majority_since.filter(|_| !self.proved_down()).map(|since| since + self.config.down_after)
+    }
+
     /// Decides whether this sentinel, by itself, finds a redis down: what is new, and when to look again.
-    /// `leases`: whether what is heard of leases counts.
-    pub(super) fn judge(&mut self, n: usize, leases: bool, moment: Moment<'_>) -> (Option<Judgement>, Option<Instant>) {
+    pub(super) fn judge(&mut self, n: usize, moment: Moment<'_>) -> (Option<Judgement>, Option<Instant>) {
         let (now, config) = (moment.now, &self.config);
         let is_master = n == self.at() && self.decision.is_some();
         let node = &self.nodes[n];
@@ -306,9 +319,10 @@ impl Master {
         // It may take long to read its data from disk, and answers PING meanwhile.
         let reboot = node.rebooted_at.filter(|_| is_master && !config.reboot_down_after.is_zero());
         let reboot_at = reboot.map(|at| at + config.reboot_down_after);
-        // One that takes no writes, or is not heard where leases are asked for and granted, is no master, even if it answers.
-        let unleased = node.unleased_since.filter(|_| is_master && self.mode == Mode::Fenced && leases);
-        let unleased_at = unleased.map(|since| since + config.down_after);
+        // One that takes no writes, or is not heard where leases are asked for and granted, is no master, even if it answers. Where
+        // no majority is heard nobody is granted one.
+        let unleased = node.unleased_since.filter(|_| is_master && self.mode == Mode::Fenced);
+        let unleased_at = unleased.and_then(|since| Some(since.max(self.majority_since?) + config.down_after));
         let limits = [silent_at, strayed_at, reboot_at, unleased_at].into_iter().flatten();
         let proof = node.proof(is_master);
         let down = proof.is_some() || limits.clone().any(|at| now >= at);

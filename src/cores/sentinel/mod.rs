@@ -394,6 +394,8 @@ impl Agreement {
     }
 
     fn turn_of(&mut self, m: usize, now: Instant) {
+        let heard = self.has_majority(&self.masters[m]);
+        self.masters[m].hears_majority(heard, now);
         for n in 0..self.masters[m].nodes.len() {
             self.tend_node(m, n, now);
             self.judge(m, n, now);

@@ -400,10 +400,8 @@ impl Agreement {
 
     /// Decides whether this sentinel, by itself, finds the redis down.
     pub(super) fn judge(&mut self, m: usize, n: usize, now: Instant) {
-        // Who hears no majority of the sentinels has nothing to say of a lease that takes one.
-        let counts = self.has_majority(&self.masters[m]);
         let Self { masters, timers, rules, .. } = self;
-        let (judgement, again) = masters[m].judge(n, counts, Moment { now, timers, rules: *rules });
+        let (judgement, again) = masters[m].judge(n, Moment { now, timers, rules: *rules });
         again.into_iter().for_each(|at| self.wake_at(at));
         let Some(Judgement { down, proof }) = judgement else { return };
         self.node_event(if down { "+sdown" } else { "-sdown" }, m, n, "");

@@ -626,6 +626,34 @@ mod fenced {
     }
 
     #[test]
+    fn sentinels_that_hear_each_other_again_wait_for_their_master() {
+        let mut world = World::fenced();
+        let epoch = world.epoch(0);
+        // A switch that is restarted: nobody hears anybody, and nobody is granted anything.
+        (0..3).for_each(|n| world.cut(n, true));
+        world.run(ms(300));
+        world.leases[0] = None;
+        world.tell(0, 0, true);
+        world.run(ms(4_700));
+        (0..3).for_each(|n| world.cut(n, false));
+        world.run(ms(100));
+        // It asks, and is granted the lease again.
+        world.leases[0] = Some(epoch);
+        (0..3).for_each(|to| world.tell(0, to, true));
+        world.run(ms(3_000));
+        assert_eq!((world.master(), world.epoch(1)), (Some(0), epoch), "{:#?}", world.told_events());
+        assert_eq!(world.said("+try-failover"), 0, "{:#?}", world.told_events());
+        // One that is gone is replaced then.
+        (0..3).for_each(|n| world.cut(n, true));
+        world.run(ms(5_000));
+        world.leases[0] = None;
+        world.cut(1, false);
+        world.cut(2, false);
+        let took = world.run_until(ms(2_000), "a new master", |world| world.leases[1].or(world.leases[2]).is_some());
+        assert!(took < DOWN_AFTER + ms(300), "{took:?}");
+    }
+
+    #[test]
     fn nobody_is_elected_below_what_the_records_of_the_data_have_got_to() {
         let record = |epoch| Some(History { epoch, in_sync: true, offset: 0 });
         for (recorded, next) in [(503, 504), (751, 752), (9_000, 2)] {
