@@ -38,41 +38,43 @@ struct Look {
     open: usize,
 }
 
-/// Looks, whenever `lapsed` is set to true, after the connections to `port` until none has anything undelivered, or it is set to
-/// false.
+/// Looks, from some time after `lapsed` was set to true, after the connections to `port` until none has anything undelivered, or it is
+/// set to false.
 pub(super) async fn run(port: u16, mut lapsed: watch::Receiver<bool>, journal: Journal) {
     let mut refused = false;
     let mut since = clock::now();
+    let mut looks = *lapsed.borrow_and_update();
     loop {
-        let mut open = 0;
-        if *lapsed.borrow_and_update() {
-            let looked = spawn_blocking(move || look(port)).await;
-            match looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
-                Ok(look) => {
-                    open = look.open;
-                    tell(look.ended, &journal);
-                }
-                Err(error) if !refused => {
-                    refused = true;
-                    let text = format!(
-                        "this kernel does not end connections whose last answers were not delivered ({error}): a client that \
-                         was cut off together with this node may be told of a write after another master has taken over \
-                         without it"
-                    );
-                    journal.record(SOURCE, Level::Warn, "undelivered", text);
-                }
-                Err(_) => {}
-            }
-        }
         let pause = if clock::now().since(since) < NEW { EARLY } else { LATER };
         let changed = tokio::select! {
             changed = lapsed.changed() => changed,
-            () = sleep(pause), if open > 0 => continue,
+            // Never at once: the list takes the kernel a millisecond or more, in which a failover has better use for the processor,
+            // and nothing is sent again that early.
+            () = sleep(pause), if looks => {
+                let looked = spawn_blocking(move || look(port)).await;
+                let looked = looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                looks = looked.as_ref().is_ok_and(|look| look.open > 0);
+                match looked {
+                    Ok(look) => tell(look.ended, &journal),
+                    Err(error) if !refused => {
+                        refused = true;
+                        let text = format!(
+                            "this kernel does not end connections whose last answers were not delivered ({error}): a client that \
+                             was cut off together with this node may be told of a write after another master has taken over \
+                             without it"
+                        );
+                        journal.record(SOURCE, Level::Warn, "undelivered", text);
+                    }
+                    Err(_) => {}
+                }
+                continue;
+            }
         };
         if changed.is_err() {
             // Everything that could say so has ended.
             return std::future::pending().await;
         }
+        looks = *lapsed.borrow_and_update();
         since = clock::now();
     }
 }
