@@ -13,7 +13,7 @@ use crate::world::World;
 /// Within so many worlds the loss of any rule must be found.
 const SEEDS_MAX: u64 = 2_000;
 /// And within so many small worlds that of a rule of the lease.
-const LEASES_MAX: u64 = 20_000;
+const LEASES_MAX: u64 = 60_000;
 
 /// The rule that a world lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
