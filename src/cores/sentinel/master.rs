@@ -426,6 +426,10 @@ impl Master {
         }
         let node = &mut self.nodes[new];
         node.was_master = false;
+        if old != new {
+            // Those who decided know it to be alive. It may not have been heard here yet, after a cut.
+            node.pulse.restart_silence(now);
+        }
         // What it reported before it was master is no straying.
         node.role_since = now;
         node.unleased_since = node.unleased_since.map(|_| now);

@@ -65,6 +65,30 @@ fn the_one_that_is_left_takes_over_and_the_others_follow_it_when_they_return() {
 }
 
 #[test]
+fn a_majority_that_hears_it_late_gives_it_the_time_to_answer() {
+    let mut world = survivor(World::fenced());
+    take_over(&mut world, 2).unwrap().unwrap();
+    let epoch = world.epoch(2);
+    // The others hear each other again, and go on with their master.
+    world.cut(2, true);
+    world.cut(0, false);
+    world.cut(1, false);
+    world.leases[0] = Some(1);
+    (0..2).for_each(|to| world.tell(0, to, true));
+    world.run(ms(3_000));
+    assert_eq!([world.epoch(0), world.epoch(1), world.epoch(2)], [1, 1, epoch], "{:#?}", world.told_events());
+    world.cut(2, false);
+    world.run(ms(100));
+    assert_eq!([world.epoch(0), world.epoch(1)], [epoch, epoch], "{:#?}", world.told_events());
+    // Its node has given up its lease.
+    world.leases[0] = None;
+    world.grant();
+    world.run(ms(8_000));
+    assert_eq!((world.master(), mode(&world, 0)), (Some(2), Mode::Fenced), "{:#?}", world.told_events());
+    assert_eq!(world.said("+odown"), 0, "{:#?}", world.told_events());
+}
+
+#[test]
 fn without_leases_it_is_the_same_and_ends_with_every_sentinel_heard() {
     let mut world = survivor(World::settled());
     take_over(&mut world, 2).unwrap().unwrap();
