@@ -37,6 +37,7 @@ impl News {
                 hears_majority: state.is_some_and(|state| state.hears_majority),
                 terms: state.map_or(FileTerms::Unknown, |state| state.terms.beside(own)),
                 fresh: node.fresh && state.is_some(),
+                overdue_since: node.overdue_since,
             };
             let told = self.told.get(&node.name);
             if told != Some(&facts) && (state.is_some() || told.is_some()) {

@@ -278,6 +278,7 @@ fn facts(n: usize) -> NodeFacts {
         hears_majority: state.hears_majority,
         terms: vigie::base::lease::FileTerms::Same { fencing: true },
         fresh: true,
+        overdue_since: None,
     }
 }
 

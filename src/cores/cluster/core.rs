@@ -15,6 +15,8 @@ use crate::wire::frame::{self, FRAME_MAX, Frame, Keys, Malformed, NEWEST, OLDEST
 
 /// Between two frames of a node while nothing changes.
 const FRAME_INTERVAL: Duration = Duration::from_millis(100);
+/// Nothing may come from a node for so long before its frames are overdue: one was lost, and the next one is late.
+const OVERDUE_AFTER: Duration = FRAME_INTERVAL.saturating_mul(2);
 /// What a node said is acted upon for so long: four lost frames in a row, or a sender that was starved for a while.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 /// A view is published at least so often, so that ages shown to people are right.
@@ -507,7 +509,8 @@ impl Cluster {
             }
             fault.clone_into(&mut node.fault);
         }
-        let changed = !node.fresh || node.state != state;
+        let overdue = node.overdue_since.take();
+        let changed = !node.fresh || overdue.is_some() || node.state != state;
         node.fresh = true;
         node.state = state;
         node.lease_left = frame.left;
@@ -599,6 +602,11 @@ impl Cluster {
     fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut changed = false;
         for (place, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
+            let next_at = node.heard_at.map(|at| at + self.promises.frames_of(node, FRAME_INTERVAL));
+            if node.fresh && node.overdue_since.is_none() && overdue_at(node).is_some_and(|at| at <= now) {
+                node.overdue_since = next_at;
+                changed = true;
+            }
             if node.fresh && is_stale(now, node.heard_at) {
                 node.fresh = false;
                 self.links[place].reads = OLDEST;
@@ -619,6 +627,11 @@ impl Cluster {
             self.publish_view(now, out);
         }
     }
+}
+
+/// When the frames of a node are overdue, if nothing comes until then.
+fn overdue_at(node: &NodeView) -> Option<Instant> {
+    node.heard_at.filter(|_| node.overdue_since.is_none()).map(|at| at + OVERDUE_AFTER)
 }
 
 /// Whether who was heard last at that time is not acted upon any more.
@@ -650,9 +663,10 @@ impl Machine for Cluster {
 
     fn deadline(&self) -> Option<Instant> {
         let others = self.view.nodes.iter().enumerate().filter(|(place, node)| *place != self.config.me && node.fresh);
-        let stale_at = others.filter_map(|(_, node)| node.heard_at).map(|at| at + FRESH_FOR).min();
+        let silent_at = |node: &NodeView| earliest(overdue_at(node), node.heard_at.map(|at| at + FRESH_FOR));
+        let silent_at = others.filter_map(|(_, node)| silent_at(node)).min();
         let due = earliest(self.promises.deadline(), Some(self.next_frame_at.min(self.next_view_at)));
-        earliest(stale_at, due)
+        earliest(silent_at, due)
     }
 }
 

@@ -82,6 +82,8 @@ pub struct NodeView {
     pub fresh: bool,
     /// When it last spoke.
     pub heard_at: Option<Instant>,
+    /// When its next frame should have come, if none has come for twice as long as it should take.
+    pub overdue_since: Option<Instant>,
     /// What was left of the lease that its redis held when it last spoke; zero: it held none.
     pub lease_left: Duration,
     /// Why it is not fresh, or what is wrong with its frames, in words for a person; empty if nothing is.
@@ -92,7 +94,7 @@ impl NodeView {
     /// A node of the file, of which nothing is known.
     pub fn new(name: NodeName, address: IpAddr, roles: Roles) -> Self {
         let (lease_left, fault) = (Duration::ZERO, String::new());
-        Self { name, address, roles, state: None, fresh: false, heard_at: None, lease_left, fault }
+        Self { name, address, roles, state: None, fresh: false, heard_at: None, overdue_since: None, lease_left, fault }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lease::{Ask, Ballot, Claim, Grantor, Holder, Process, Rules, ask_every};
-use super::{Config, View};
+use super::{Config, NodeView, View};
 use crate::base::lease::{Grant, Held, Tenure, Terms, Writes};
 use crate::base::node::{self, Decision, NodeState};
 use crate::base::time::millis;
@@ -99,6 +99,13 @@ impl Promises {
     /// Between two frames of this node.
     pub(super) fn frame_every(&self, usual: Duration) -> Duration {
         self.lease.filter(|_| self.asks().is_some()).map_or(usual, |lease| usual.min(ask_every(lease)))
+    }
+
+    /// Between two frames of another node, which asks for its lease with them if its redis is to hold one.
+    pub(super) fn frames_of(&self, node: &NodeView, usual: Duration) -> Duration {
+        let tenure = node.state.as_ref().map(|state| &state.tenure);
+        let asks = tenure.is_some_and(|tenure| matches!(tenure, Tenure::Asks { .. }));
+        self.lease.filter(|_| asks).map_or(usual, |lease| usual.min(ask_every(lease)))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

@@ -76,6 +76,8 @@ pub(super) struct Instance {
     /// How often in a row it was named as the next master and did not open, and when last.
     pub(super) unopened: (u32, Instant),
     pub(super) fresh: bool,
+    /// Whether nothing is heard of its node for longer than there should be.
+    pub(super) overdue: bool,
     /// The incarnation that serves or served as the master this sentinel knows of.
     pub(super) served: Option<u64>,
     /// Since when it answers that it is busy with a script.
@@ -116,6 +118,7 @@ impl Instance {
             granted: None,
             unopened: (0, now),
             fresh: false,
+            overdue: false,
             served: None,
             busy_since: None,
             script_kill_sent: false,

@@ -145,9 +145,17 @@ impl Agreement {
         let timers = &self.timers;
         // The own host is lost together with this sentinel, and its supervisor says at once if redis is dead.
         let watched = n == master.at() && !self.membership.is_own(node.node.as_ref());
-        let urgent = watched || master.failover().lead().is_some_and(|lead| lead.phase.target() == Some(n));
+        let promoted = master.failover().lead().is_some_and(|lead| lead.phase.target() == Some(n));
         let shortest = timers.ping_period(down_after);
-        let period = if urgent { shortest } else { timers.slow_ping_period(down_after) };
+        let heard = node.fresh && !node.overdue;
+        let period = match (watched, heard) {
+            _ if promoted => shortest,
+            // One that asks for its lease says something more often than any other.
+            (true, true) if master.mode == Mode::Fenced => timers.lease_ping_period(down_after),
+            (true, _) => shortest,
+            (false, true) => timers.heard_ping_period(down_after),
+            (false, false) => timers.slow_ping_period(down_after),
+        };
         // Together with a ping of the master, rather than to wake for it alone.
         let early = (period - shortest) / 4;
         let may_open = self.membership.trusts(node.fresh) || !self.rules.holds(Rule::OwnVoices);
@@ -413,12 +421,16 @@ impl Agreement {
 
     /// Takes in what the peer link says of a node.
     pub(super) fn facts(&mut self, facts: NodeFacts, now: Instant) {
-        let NodeFacts { node: name, redis, sentinel, lease, granted, hears_majority, terms, fresh } = facts;
+        let NodeFacts { node: name, redis, sentinel, lease, granted, hears_majority, terms, fresh, overdue_since } =
+            facts;
         for m in 0..self.masters.len() {
             let master = &mut self.masters[m];
             let Some(n) = master.place_of_node(&name) else { continue };
             (master.nodes[n].hears_majority, master.nodes[n].terms) = (hears_majority, terms);
             master.nodes[n].granted = granted.filter(|_| fresh);
+            let missed = overdue_since.filter(|_| !master.nodes[n].overdue);
+            master.nodes[n].overdue = overdue_since.is_some();
+            missed.into_iter().for_each(|since| master.nodes[n].pulse.missed(since, now));
             let leased = fresh && lease.is_some();
             master.nodes[n].unleased_since = master.nodes[n].unleased_since.or(Some(now)).filter(|_| !leased);
             if master.nodes[n].told(redis.as_ref(), fresh, now) {

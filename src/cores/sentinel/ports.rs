@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::base::lease::FileTerms;
 use crate::base::node::{RedisFacts, SentinelFacts};
-use crate::base::{Epoch, NodeName};
+use crate::base::{Epoch, Instant, NodeName};
 use crate::wire::resp::{Protocol, Reply};
 
 use super::{Durable, Event, Fact, LinkId, Question, Renewal, Sockets, State, Tag, names, scripts, why};
@@ -88,6 +88,8 @@ pub struct NodeFacts {
     pub terms: FileTerms,
     /// Whether it is recent enough to be acted upon.
     pub fresh: bool,
+    /// Since when more is to be heard of it, and is not.
+    pub overdue_since: Option<Instant>,
 }
 
 impl NodeFacts {
@@ -102,6 +104,7 @@ impl NodeFacts {
             hears_majority: false,
             terms: FileTerms::Unknown,
             fresh,
+            overdue_since: None,
         }
     }
 }

@@ -63,8 +63,8 @@ impl Timers {
     }
 
     /// How often to ping the master on another host, and a replica that is to become it: often enough that its death is noticed
-    /// soon after `down_after` has passed. The clock of silence starts with a ping that is not answered, so that `down_after` is
-    /// never undercut.
+    /// soon after `down_after` has passed. The clock of silence starts with a ping that is not answered, or with a frame that does
+    /// not come, so that `down_after` is never undercut.
     pub(super) fn ping_period(&self, down_after: Duration) -> Duration {
         self.ping_each(down_after / 10)
     }
@@ -72,6 +72,18 @@ impl Timers {
     /// How often to ping any other redis. Nobody waits for this sentinel to notice its death, and each ping wakes two processes.
     pub(super) fn slow_ping_period(&self, down_after: Duration) -> Duration {
         self.ping_each(down_after * 3 / 10)
+    }
+
+    /// How often to ping any other redis whose node is heard on the peer link, which says several times a second how it is, and is
+    /// missed soon: only whether it can be reached at its own port a ping has to show.
+    pub(super) fn heard_ping_period(&self, down_after: Duration) -> Duration {
+        self.ping_each(down_after / 2)
+    }
+
+    /// How often to ping the master on another host while that asks for its lease: together with its frames, of which the next one
+    /// starts the clock as well, that is as often as without.
+    pub(super) fn lease_ping_period(&self, down_after: Duration) -> Duration {
+        self.ping_each(down_after / 7)
     }
 
     fn ping_each(&self, period: Duration) -> Duration {

@@ -259,6 +259,33 @@ fn silence_makes_stale_and_frames_make_fresh_again() {
 }
 
 #[test]
+fn frames_that_do_not_come_are_missed_soon() {
+    // One that asks for its lease speaks more often.
+    for (mut net, every) in [(Net::new(3), 100), (Net::with_master(1), 75)] {
+        for _ in 0..100 {
+            net.run(10);
+            assert_eq!(net.sees(0, 1).overdue_since, None);
+        }
+        net.cut = vec![(1, 0)];
+        let last = net.sees(0, 1).heard_at.unwrap();
+        let seen = |net: &Net| (net.sees(0, 1).overdue_since, net.sees(0, 1).fresh);
+        let until = |net: &mut Net, ms| {
+            net.run(Duration::from_millis(ms).saturating_sub(net.now.since(last)).as_millis() as u64)
+        };
+        until(&mut net, 199);
+        assert_eq!(seen(&net), (None, true));
+        until(&mut net, 201);
+        let due = last + Duration::from_millis(every);
+        assert_eq!(seen(&net), (Some(due), true));
+        until(&mut net, 501);
+        assert_eq!(seen(&net), (Some(due), false));
+        net.cut.clear();
+        net.run(110);
+        assert_eq!(seen(&net), (None, true));
+    }
+}
+
+#[test]
 fn a_frame_that_lay_unread_does_not_make_its_sender_look_alive() {
     let from = SocketAddr::new(address(0), 26_380);
     let last = |net: &Net| net.sent.iter().rev().find(|(from, to, _)| (*from, *to) == (0, 1)).unwrap().2.clone();

@@ -13,7 +13,12 @@ use super::redis::started;
 pub(super) const DOWN_AFTER: Duration = Duration::from_millis(500);
 const LATENCY: Duration = Duration::from_micros(200);
 /// Without a frame for so long a node is not fresh any more.
+/// How often what waits for a redis that stands still is tried again.
+const HUNG: Duration = Duration::from_millis(5);
 const FRESH: Duration = Duration::from_millis(300);
+/// Between two frames, and when their absence is told.
+const FRAMES: Duration = Duration::from_millis(75);
+const OVERDUE: Duration = Duration::from_millis(200);
 
 pub(super) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -72,6 +77,8 @@ enum Happening {
     /// A fact of a node reaches a sentinel.
     Facts(usize, usize),
     Stale(usize, usize, u64),
+    /// Nothing has come of it since it should have.
+    Overdue(usize, usize, u64, Instant),
     /// The process of a redis has the lease of that epoch.
     Granted(usize, u64, Epoch),
 }
@@ -93,6 +100,10 @@ pub(super) struct World {
     pub(super) drains: Vec<Option<(Instant, Vec<u32>)>>,
     pub(super) facts: Vec<(RedisFacts, Option<SentinelFacts>)>,
     told: Vec<Vec<Option<NodeFacts>>>,
+    /// How often each redis was pinged.
+    pub(super) pings: Vec<u64>,
+    /// By node and who misses its frames, since when.
+    overdue: Vec<Vec<Option<Instant>>>,
     /// The lease that masters need; none: the cluster is not fenced.
     pub(super) lease: Option<Duration>,
     /// The epoch of the lease by which each redis takes writes.
@@ -154,6 +165,8 @@ impl World {
             drains: vec![None, None, None],
             facts: vec![],
             told: vec![vec![None; 3]; 3],
+            pings: vec![0; 3],
+            overdue: vec![vec![None; 3]; 3],
             lease: None,
             leases: vec![None; 3],
             refuses: vec![false; 3],
@@ -285,8 +298,11 @@ impl World {
         self.cuts[n] += 1;
         for other in (0..3).filter(|other| *other != n) {
             if cut {
-                self.later(FRESH, Happening::Stale(n, other, self.cuts[n]));
-                self.later(FRESH, Happening::Stale(other, n, self.cuts[n]));
+                let (cuts, due) = (self.cuts[n], self.now + FRAMES);
+                for (node, to) in [(n, other), (other, n)] {
+                    self.later(OVERDUE, Happening::Overdue(node, to, cuts, due));
+                    self.later(FRESH, Happening::Stale(node, to, cuts));
+                }
             } else {
                 self.later(LATENCY, Happening::Facts(n, other));
                 self.later(LATENCY, Happening::Facts(other, n));
@@ -416,16 +432,29 @@ impl World {
             Happening::Facts(node, to) => {
                 let down = self.sentinels[node].is_none();
                 if self.reach(node, to) && self.supervised {
+                    self.overdue[node][to] = None;
                     self.tell(node, to, !down);
                 }
             }
             Happening::Granted(n, incarnation, epoch) => self.granted(n, incarnation, epoch),
+            Happening::Overdue(node, to, cuts, since) => {
+                if self.cuts[node].max(self.cuts[to]) == cuts && !self.reach(node, to) {
+                    self.overdue[node][to] = Some(since);
+                    self.tell(node, to, self.told[to][node].as_ref().is_some_and(|facts| facts.fresh));
+                }
+            }
             Happening::Stale(node, to, cuts) => {
                 if self.cuts[node].max(self.cuts[to]) == cuts && !self.reach(node, to) {
                     self.tell(node, to, false);
                 }
             }
         }
+    }
+
+    /// The frames of a node do not come any more, and all else does.
+    pub(super) fn misses(&mut self, node: usize, to: usize) {
+        self.overdue[node][to] = Some(self.now);
+        self.tell(node, to, true);
     }
 
     pub(super) fn tell(&mut self, node: usize, to: usize, fresh: bool) {
@@ -435,7 +464,9 @@ impl World {
         let terms = crate::base::lease::FileTerms::Same { fencing: self.lease.is_some() };
         let redis = Some(redis);
         let granted = self.granted[node];
-        let facts = NodeFacts { node: name(node), redis, sentinel, lease, granted, hears_majority, terms, fresh };
+        let (name, overdue_since) = (name(node), self.overdue[node][to]);
+        let facts =
+            NodeFacts { node: name, redis, sentinel, lease, granted, hears_majority, terms, fresh, overdue_since };
         if self.told[to][node].as_ref() != Some(&facts) {
             self.told[to][node] = Some(facts.clone());
             self.feed(to, Input::Facts(Box::new(facts)));
@@ -600,9 +631,12 @@ impl World {
         let (address, born, client) = (wire.address, wire.born, wire.client);
         let host = Self::host(address);
         let to_sentinel = address.port() == 26379;
-        let lost = if to_sentinel { self.boots[host] != born } else { self.redis[host].hung };
-        if lost || !self.reach(sentinel, host) {
+        if to_sentinel && self.boots[host] != born || !self.reach(sentinel, host) {
             return;
+        }
+        if !to_sentinel && self.redis[host].hung {
+            // It lies in the socket until it goes on.
+            return self.later(HUNG, Happening::Arrive(sentinel, link, tag, words));
         }
         if let Some(wire) = self.wires.get_mut(&(sentinel, link)) {
             wire.tags.push_back(tag);
@@ -610,6 +644,7 @@ impl World {
         if to_sentinel {
             self.feed(host, Input::Command(client, words));
         } else {
+            self.pings[host] += u64::from(words[0] == "PING");
             self.ask_redis(host, (sentinel, link), words);
         }
     }
