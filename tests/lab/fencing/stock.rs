@@ -42,7 +42,7 @@ const DESYNC: Duration = Duration::from_secs(1);
 const FAILOVER: Duration = Duration::from_secs(6);
 
 /// How the stack is set up.
-struct Setup {
+pub(crate) struct Setup {
     name: &'static str,
     /// Of a sentinel.
     down_after: Duration,
@@ -54,7 +54,7 @@ struct Setup {
     server: &'static str,
 }
 
-const ARTICLE: Setup = Setup {
+pub(crate) const ARTICLE: Setup = Setup {
     name: "split of the stock stack",
     down_after: Duration::from_secs(5),
     advert: Duration::from_secs(5),
@@ -72,7 +72,7 @@ const STRICTEST: Setup = Setup {
 };
 
 /// The stack at work. Its processes end with the sandbox, as everything in it does.
-struct Stock {
+pub(crate) struct Stock {
     setup: &'static Setup,
     layout: Layout,
     lab: Lab,
@@ -141,7 +141,7 @@ impl Setup {
 }
 
 impl Stock {
-    fn start(sandbox: &Sandbox, setup: &'static Setup) -> Result<Self, String> {
+    pub(crate) fn start(sandbox: &Sandbox, setup: &'static Setup) -> Result<Self, String> {
         let layout = Layout { guests: guests(), ..Layout::classic() };
         let lab = Lab::new(&sandbox.scratch, &layout.hosts()).map_err(text)?;
         let mut stock = Self { setup, layout, lab, children: Vec::new(), joined: None, runs: 0 };
@@ -244,6 +244,12 @@ impl Stock {
         let child = self.lab.spawn(node, &mut command, node).map_err(text)?;
         self.children.push((format!("{program} on {node}"), child));
         Ok(())
+    }
+
+    /// Does something with its hosts once it works.
+    pub(crate) fn when_well(mut self, act: impl FnOnce(&Lab) -> Outcome) -> Outcome {
+        self.well()?;
+        act(&self.lab)
     }
 
     /// Waits until there is one master with two replicas in sync, which all sentinels know, and one holder of the virtual IP.
