@@ -295,7 +295,7 @@ impl Master {
         self.failover.hold().is_some_and(|hold| hold.at == self.nodes[n].id)
     }
 
-    /// Takes down whether this sentinel hears a majority of its voters.
+    /// Takes down whether this sentinel hears a majority of its voters, who could grant the master its lease.
     pub(super) fn hears_majority(&mut self, heard: bool, now: Instant) {
         self.majority_since = heard.then(|| self.majority_since.unwrap_or(now));
     }

@@ -394,7 +394,7 @@ impl Agreement {
     }
 
     fn turn_of(&mut self, m: usize, now: Instant) {
-        let heard = self.has_majority(&self.masters[m]);
+        let heard = self.hears_majority_of(&self.masters[m]);
         self.masters[m].hears_majority(heard, now);
         for n in 0..self.masters[m].nodes.len() {
             self.tend_node(m, n, now);
@@ -536,7 +536,10 @@ impl Agreement {
     fn tell_fault(&mut self) {
         let fault = match self.store_retry_at {
             Some(_) => Some("the sentinel cannot store its state: it gives no votes".to_owned()),
-            None => self.forgetfulness().or_else(|| self.masters.iter().find_map(|master| master.fault.clone())),
+            None => self
+                .forgetfulness()
+                .or_else(|| self.out_of_step())
+                .or_else(|| self.masters.iter().find_map(|master| master.fault.clone())),
         };
         if fault != self.fault {
             self.fault.clone_from(&fault);

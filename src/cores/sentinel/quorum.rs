@@ -52,6 +52,13 @@ impl Agreement {
         self.reachable(master) >= self.majority(master)
     }
 
+    /// Whether a majority of the sentinels is there that knows of the master and can grant it anything. One without a record can not:
+    /// from when it has one, that it grants may still be on its way.
+    pub(super) fn hears_majority_of(&self, master: &Master) -> bool {
+        let voices = self.watchers(master).filter(|peer| peer.looks_alive() && !peer.has_no_record_of(master)).count();
+        voices + usize::from(self.amnesia.is_none()) >= self.majority(master)
+    }
+
     /// Whether there is no use in standing for election: nobody would be left to vote, or to be promoted. Each attempt takes an
     /// epoch, and a sentinel that is cut off must not run ahead of the others.
     pub(super) fn shut_out(&self, master: &Master) -> bool {

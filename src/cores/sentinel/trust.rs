@@ -49,6 +49,26 @@ impl Agreement {
         }
     }
 
+    /// The epoch that a majority of the voters has got to without this one, if so many others are heard.
+    fn common(&self, voters: usize) -> Option<Epoch> {
+        let heard = self.peers.iter().filter_map(|peer| peer.fresh_facts());
+        let mut epochs: Vec<Epoch> = heard.map(|facts| facts.current_epoch).collect();
+        epochs.sort_unstable();
+        epochs.len().checked_sub(census::majority(voters)).and_then(|at| epochs.get(at)).copied()
+    }
+
+    /// What is wrong with this sentinel if nobody follows it to its epoch.
+    pub(super) fn out_of_step(&self) -> Option<String> {
+        let common = self.common(self.membership.listed()?)?;
+        let own = self.current_epoch;
+        (own > common.saturating_add(EPOCH_STEP)).then(|| {
+            format!(
+                "the epoch of this sentinel is {own}, a majority of the others has got to {common} and does not follow it: its votes \
+                 do not count; if its disk was restored from elsewhere: vigie bootstrap"
+            )
+        })
+    }
+
     fn rejoin(&mut self, now: Instant) -> Result<String, String> {
         let voters = self.membership.listed();
         let voters = voters.ok_or("only a sentinel of a cluster file can take over what the others have")?;
@@ -64,12 +84,7 @@ impl Agreement {
         if !silent.is_empty() {
             return Err(format!("every sentinel must be heard; not heard: {}", silent.join(", ")));
         }
-        let heard = || self.peers.iter().filter_map(|peer| peer.fresh_facts());
-        let mut epochs: Vec<Epoch> = heard().map(|facts| facts.current_epoch).collect();
-        epochs.sort_unstable();
-        // What a majority of the voters has got to without this one.
-        let common = epochs.len().checked_sub(census::majority(voters)).and_then(|at| epochs.get(at)).copied();
-        let common = common.ok_or("the others are no majority: there is nobody to follow")?;
+        let common = self.common(voters).ok_or("the others are no majority: there is nobody to follow")?;
         let limit = common.saturating_add(EPOCH_STEP);
         let own = self.current_epoch;
         if own <= limit {
@@ -77,7 +92,8 @@ impl Agreement {
                 "this sentinel is in step: its epoch is {own}, a majority of the others has got to {common}"
             ));
         }
-        let highest = epochs.into_iter().filter(|epoch| *epoch <= limit).max().unwrap_or(common);
+        let epochs = self.peers.iter().filter_map(|peer| peer.fresh_facts()).map(|facts| facts.current_epoch);
+        let highest = epochs.filter(|epoch| *epoch <= limit).max().unwrap_or(common);
         for m in 0..self.masters.len() {
             self.give_up(m, now, "the operator ordered a bootstrap");
             let master = &self.masters[m];

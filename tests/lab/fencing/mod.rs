@@ -5,6 +5,7 @@
 //! `FENCING`: `lease` (the default) or `off`, the key of the cluster file. With `off` the same cases have to show what a lease is
 //! for, or else they could not see it. `RUNS`: how often each fault happens.
 
+pub(crate) mod bootstrap;
 pub(crate) mod freeze;
 pub(crate) mod link;
 pub(crate) mod orders;
@@ -46,6 +47,11 @@ pub(crate) const QUICK: &[Case] = &[
     Case { name: "a_redis_whose_worker_stands_still_stops_in_time", needs: NEEDS, run: freeze::quick_worker },
     Case { name: "strangers_make_no_second_master", needs: NEEDS, run: orders::quick },
     Case { name: "one_that_is_left_writes_by_the_word_of_an_operator", needs: NEEDS, run: survivor::quick },
+    Case {
+        name: "sentinels_without_their_record_go_on_by_the_word_of_an_operator",
+        needs: NEEDS,
+        run: bootstrap::quick,
+    },
 ];
 
 pub(crate) const NEEDS: &[&str] = &["redis-server", "ip"];

@@ -41,7 +41,7 @@ fn once(field: &Field, number: usize) -> Outcome {
     let survivor = DATA.into_iter().find(|node| (*node == master) == (number % 2 == 1)).ok_or("there are both")?;
     let lost: Vec<_> = DATA.into_iter().filter(|node| *node != survivor).collect();
     println!("\n{master} is master; {} lost, {survivor} left", lost.join(" and "));
-    let mut operator = Operator { field, said: String::new() };
+    let mut operator = Operator::new(field);
     let at = clock::now();
     lost.iter().try_for_each(|node| cluster.lab().cut(node)).map_err(text)?;
     field.kill(&lost)?;
@@ -123,9 +123,7 @@ fn once(field: &Field, number: usize) -> Outcome {
         again.as_millis(),
         run.verdict.lost - missing,
     ));
-    if std::env::var_os("TRANSCRIPT").is_some() {
-        println!("{}", operator.said);
-    }
+    operator.prints();
     // A writer may read late what was acknowledged while it was open.
     let early =
         run.seen.writes.iter().filter(|write| write.sent_at >= closed && write.acked_at.is_some_and(|at| at < ordered));
@@ -139,13 +137,24 @@ fn once(field: &Field, number: usize) -> Outcome {
 }
 
 /// Who types commands on nodes, with all that was typed and read.
-struct Operator<'f> {
+pub(super) struct Operator<'f> {
     field: &'f Field,
     said: String,
 }
 
-impl Operator<'_> {
-    fn reads(&mut self, line: &str) {
+impl<'f> Operator<'f> {
+    pub(super) const fn new(field: &'f Field) -> Self {
+        Self { field, said: String::new() }
+    }
+
+    /// Shows what was typed and read, to those who want to see it.
+    pub(super) fn prints(&self) {
+        if std::env::var_os("TRANSCRIPT").is_some() {
+            println!("{}", self.said);
+        }
+    }
+
+    pub(super) fn reads(&mut self, line: &str) {
         let _ = writeln!(self.said, "{line}\n");
     }
 
@@ -164,7 +173,14 @@ impl Operator<'_> {
     }
 
     /// A command, and what it has to end with and to say.
-    fn types(&mut self, node: &str, words: &[&str], answer: Option<&str>, code: i32, expected: &[&str]) -> Outcome {
+    pub(super) fn types(
+        &mut self,
+        node: &str,
+        words: &[&str],
+        answer: Option<&str>,
+        code: i32,
+        expected: &[&str],
+    ) -> Outcome {
         let (ended, said) = self.run(node, words, answer)?;
         let _ = writeln!(self.said, "{node}# vigie {}{}", words.join(" "), typed(answer));
         let _ = writeln!(self.said, "{said}(exit code {ended:?})\n");
@@ -176,7 +192,7 @@ impl Operator<'_> {
     }
 
     /// Waits until a command ends so and says so.
-    fn wait(&mut self, node: &str, word: &str, code: i32, expected: &[&str]) -> Outcome {
+    pub(super) fn wait(&mut self, node: &str, word: &str, code: i32, expected: &[&str]) -> Outcome {
         let says = || {
             let (ended, said) = self.run(node, &[word], None)?;
             let all = ended == Some(code) && expected.iter().all(|word| said.contains(word));

@@ -77,3 +77,31 @@ fn an_operator_who_knows_that_the_others_are_lost_says_so() {
     world.run(ms(2_000));
     assert_eq!(world.master(), Some(0), "{:#?}", world.told_events());
 }
+
+#[test]
+fn a_master_that_got_no_lease_for_want_of_records_gets_it_when_there_are_some() {
+    let mut world = World::fenced();
+    world.cut(1, true);
+    world.crash_sentinel(2);
+    world.disks[2] = None;
+    world.start(2);
+    world.leases[0] = None;
+    (0..3).for_each(|to| world.tell(0, to, to != 1));
+    world.run(ms(3_000));
+    // It is not down for want of a lease that nobody can grant it.
+    let downs = world.told_events().into_iter().filter(|event| event.contains("s0 +sdown master"));
+    assert_eq!((downs.count(), world.epoch(2)), (0, 0), "{:#?}", world.told_events());
+    world.feed(2, Input::Bootstrap(OrderId(4)));
+    assert!(matches!(world.said_to_operator[..], [Ok(_)]), "{:?}", world.said_to_operator);
+    // It grants what the master asks for as soon as they have heard each other.
+    world.run(ms(200));
+    world.leases[0] = Some(1);
+    [0, 2].into_iter().for_each(|to| world.tell(0, to, true));
+    world.run(ms(3_000));
+    assert_eq!(world.said("+try-failover"), 0, "{:#?}", world.told_events());
+    assert_eq!([world.epoch(0), world.epoch(2)], [1, 1]);
+    // One that is not granted it even then is replaced, as ever.
+    world.leases[0] = None;
+    [0, 2].into_iter().for_each(|to| world.tell(0, to, true));
+    world.run_until(ms(2_000), "a new master", |world| world.leases[2].is_some());
+}

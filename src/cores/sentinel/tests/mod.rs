@@ -475,12 +475,16 @@ fn a_sentinel_with_the_disk_of_another_life_finds_its_way_back_by_order() {
     world.disks[2].as_mut().unwrap().current_epoch = 1 << 50;
     world.start(2);
     world.run(ms(500));
+    let fault = world.faults[2].clone().expect("it tells what is wrong");
+    assert!(fault.contains("a majority of the others has got to 1 ") && fault.ends_with("vigie bootstrap"), "{fault}");
     world.crash_sentinel(1);
     world.run(ms(1_000));
     assert_eq!(bootstrap(&mut world, 2), Err("every sentinel must be heard; not heard: n-1".to_owned()));
     world.start(1);
     world.run(ms(500));
     assert!(bootstrap(&mut world, 2).unwrap().contains("goes on from epoch 1"));
+    world.run(ms(100));
+    assert_eq!(world.faults, [None, None, None]);
     let voted =
         |world: &World| world.disks[2].as_ref().map(|disk| (disk.current_epoch, disk.masters[0].vote.unwrap().1));
     assert_eq!(voted(&world), Some((1, 1)), "all of what the others have got to counts as voted");
