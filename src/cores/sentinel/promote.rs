@@ -233,6 +233,8 @@ impl Agreement {
             }
             Reconf::InProgress(_) if up => {
                 self.node_event("+slave-reconf-done", m, n, "");
+                // The next one is told at once.
+                self.wake_at(now);
                 Reconf::Done
             }
             other @ (Reconf::InProgress(_) | Reconf::Done) => other,
