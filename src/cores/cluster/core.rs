@@ -602,9 +602,9 @@ impl Cluster {
     fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
         let mut changed = false;
         for (place, node) in self.view.nodes.iter_mut().enumerate().filter(|(place, _)| *place != self.config.me) {
-            let next_at = node.heard_at.map(|at| at + self.promises.frames_of(node, FRAME_INTERVAL));
-            if node.fresh && node.overdue_since.is_none() && overdue_at(node).is_some_and(|at| at <= now) {
-                node.overdue_since = next_at;
+            if node.fresh && overdue_at(node).is_some_and(|at| at <= now) {
+                let every = self.promises.frames_of(node, FRAME_INTERVAL);
+                node.overdue_since = node.heard_at.map(|at| at + every);
                 changed = true;
             }
             if node.fresh && is_stale(now, node.heard_at) {

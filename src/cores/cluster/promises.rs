@@ -98,13 +98,17 @@ impl Promises {
 
     /// Between two frames of this node.
     pub(super) fn frame_every(&self, usual: Duration) -> Duration {
-        self.lease.filter(|_| self.asks().is_some()).map_or(usual, |lease| usual.min(ask_every(lease)))
+        self.frames(self.asks().is_some(), usual)
     }
 
     /// Between two frames of another node, which asks for its lease with them if its redis is to hold one.
     pub(super) fn frames_of(&self, node: &NodeView, usual: Duration) -> Duration {
         let tenure = node.state.as_ref().map(|state| &state.tenure);
         let asks = tenure.is_some_and(|tenure| matches!(tenure, Tenure::Asks { .. }));
+        self.frames(asks, usual)
+    }
+
+    fn frames(&self, asks: bool, usual: Duration) -> Duration {
         self.lease.filter(|_| asks).map_or(usual, |lease| usual.min(ask_every(lease)))
     }
 

@@ -59,8 +59,12 @@ impl Agreement {
 
     /// What is wrong with this sentinel if nobody follows it to its epoch.
     pub(super) fn out_of_step(&self) -> Option<String> {
-        let common = self.common(self.membership.listed()?)?;
         let own = self.current_epoch;
+        if own <= EPOCH_STEP {
+            // As nearly always: nothing is that far below it, and every turn asks.
+            return None;
+        }
+        let common = self.common(self.membership.listed()?)?;
         (own > common.saturating_add(EPOCH_STEP)).then(|| {
             format!(
                 "the epoch of this sentinel is {own}, a majority of the others has got to {common} and does not follow it: its votes \

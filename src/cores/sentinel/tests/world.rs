@@ -12,9 +12,9 @@ use super::redis::started;
 
 pub(super) const DOWN_AFTER: Duration = Duration::from_millis(500);
 const LATENCY: Duration = Duration::from_micros(200);
-/// Without a frame for so long a node is not fresh any more.
 /// How often what waits for a redis that stands still is tried again.
 const HUNG: Duration = Duration::from_millis(5);
+/// Without a frame for so long a node is not fresh any more.
 const FRESH: Duration = Duration::from_millis(300);
 /// Between two frames, and when their absence is told.
 const FRAMES: Duration = Duration::from_millis(75);
