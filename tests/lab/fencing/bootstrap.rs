@@ -16,7 +16,7 @@ use vigie::runtime::store::Store;
 use super::super::ledger::Write;
 use super::super::whole::{DATA, START_TIME, text, wait_ok};
 use super::super::{Outcome, note};
-use super::survivor::Operator;
+use super::operator::Operator;
 use super::{FAR, FLOW_TIME, Field, NEAR};
 
 /// Further than sentinels follow each other.

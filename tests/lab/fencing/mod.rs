@@ -8,6 +8,7 @@
 pub(crate) mod bootstrap;
 pub(crate) mod freeze;
 pub(crate) mod link;
+mod operator;
 pub(crate) mod orders;
 pub(crate) mod recovery;
 pub(crate) mod restarts;
